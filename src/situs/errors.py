@@ -1,0 +1,66 @@
+"""The error tree. Everything situs raises on purpose is a `SitusError`; its text is one line that says
+what is wrong and what to do, ready to be shown to a user.
+
+::
+
+    SitusError
+    ├── InputError (also ValueError)     what the user gave cannot be used
+    │   ├── ScanError                    the scan: no such file, corrupt, 4-D, not HU, ...
+    │   ├── RoiError                     the region of interest: empty, other space, no overlap, ...
+    │   ├── ManifestError                a cohort's manifest or the files it names
+    │   └── BundleError                  a bundle: missing, changed, of an unknown version
+    ├── OutputError (also OSError)       a result cannot be written
+    └── MissingExtraError (also ImportError)   an optional dependency is absent; names the pip line
+"""
+
+__all__ = [
+    "BundleError",
+    "InputError",
+    "ManifestError",
+    "MissingExtraError",
+    "OutputError",
+    "RoiError",
+    "ScanError",
+    "SitusError",
+]
+
+
+class SitusError(Exception):
+    """Root of the tree; catch this to catch everything situs raises on purpose."""
+
+
+class InputError(SitusError, ValueError):
+    """Something the user gave cannot be used."""
+
+
+class ScanError(InputError):
+    """The scan cannot be read, or its values cannot be HU or a window of them."""
+
+
+class RoiError(InputError):
+    """The region of interest cannot be read or cannot be bound to the scan."""
+
+
+class ManifestError(InputError):
+    """A cohort's manifest, or a file it names, cannot be used."""
+
+
+class BundleError(InputError):
+    """A bundle is missing, was changed after its export, or has an unknown version."""
+
+
+class OutputError(SitusError, OSError):
+    """A result cannot be written."""
+
+
+class MissingExtraError(SitusError, ImportError):
+    """An optional dependency is absent.
+
+    Parameters
+    ----------
+    package : name of the package that could not be imported
+    extra : the extra of situs that brings it, as in ``pip install 'situs[extra]'``
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'situs[{extra}]'")

@@ -1,0 +1,55 @@
+"""What situs says about one lesion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["SIDES", "Finding", "Reference", "Side"]
+
+Side = Literal["left", "right", "midline", "bilateral"]
+SIDES: tuple[Side, ...] = ("left", "right", "midline", "bilateral")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A labelled case that a lesion was compared with.
+
+    id : names the case within its bundle
+    site : its site key
+    distance : Euclidean distance between the embeddings (no unit); smaller is more alike
+    """
+
+    id: str
+    site: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer for one lesion.
+
+    roi_value, roi_name : the mask value or segment it belongs to
+    component : 1 for the largest lesion of its value, 2 for the next, ...
+    volume_ml : its volume
+    slices : the scan's slices it meets, 0-based k, ascending
+    largest_slice : the slice with most of its pixels
+    site : the site's key; None if the lesion is too small to be judged
+    side : the patient's side
+    scores : relation score in [0, 1] for every site, in the order of `SITES`; not probabilities, they
+        do not sum to 1. Empty if the lesion could not be judged
+    references : the nearest labelled cases, nearest first
+    notes : what makes the answer doubtful, one sentence each
+    """
+
+    roi_value: int
+    roi_name: str
+    component: int
+    volume_ml: float
+    slices: tuple[int, ...]
+    largest_slice: int
+    site: str | None
+    side: Side
+    scores: dict[str, float]
+    references: tuple[Reference, ...]
+    notes: tuple[str, ...]

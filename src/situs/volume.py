@@ -1,0 +1,150 @@
+"""A scan and its regions of interest, as validated arrays with their place in the patient.
+
+Array axes are (i, j, k): k runs over the slices, i and j lie in the plane; `Geometry` says where they
+point. HU are Hounsfield units as stored in the file, or the window of them that the file kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.geometry import Geometry
+
+__all__ = ["Roi", "Volume", "split_lesions", "union_mask"]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A head CT.
+
+    Parameters
+    ----------
+    hu : (ni, nj, nk) integers or floats, Hounsfield units
+    geometry : where the voxels lie; same shape
+    name : what to call the scan in the output; holds nothing that identifies the patient
+    assumptions : one sentence for everything that was corrected or assumed while reading
+
+    Raises
+    ------
+    ValueError : if `hu` is not 3-D numbers of the geometry's shape
+    """
+
+    hu: NDArray[np.generic]
+    geometry: Geometry
+    name: str = "scan"
+    assumptions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.hu.shape != self.geometry.shape or self.hu.dtype.kind not in "iuf":
+            raise ValueError(
+                f"hu: expected numbers of shape {self.geometry.shape}, got {self.hu.dtype} {self.hu.shape}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Roi:
+    """A region of interest on a scan's grid: one value or segment of a mask, or one lesion of it.
+
+    Parameters
+    ----------
+    mask : (mi, mj, mk) bool, the bounding box of the region, not empty
+    start : (3,) index in the scan of ``mask[0, 0, 0]``
+    geometry : the scan's
+    value : the value of the mask, or the number of the segment
+    name : what the segment is called, if anything
+    component : 0 for the whole region; 1, 2, ... for its lesions, 1 the largest
+    notes : what was corrected or assumed while binding the region to the scan
+
+    Raises
+    ------
+    ValueError : if the mask is not boolean, is empty, or does not lie within the scan
+    """
+
+    mask: NDArray[np.bool_]
+    start: tuple[int, int, int]
+    geometry: Geometry
+    value: int = 1
+    name: str = ""
+    component: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.mask.ndim != 3 or self.mask.dtype != np.bool_ or not self.mask.any():
+            raise ValueError(f"mask: expected a non-empty 3-D boolean array, got {self.mask.dtype} {self.mask.shape}")
+        ends = [a + n for a, n in zip(self.start, self.mask.shape, strict=True)]
+        if min(self.start) < 0 or any(e > n for e, n in zip(ends, self.geometry.shape, strict=True)):
+            raise ValueError(f"start: the box {self.start} + {self.mask.shape} leaves the scan {self.geometry.shape}")
+
+    @classmethod
+    def from_mask(cls, mask: NDArray[np.bool_], geometry: Geometry, value: int = 1, name: str = "") -> Roi:
+        """A region from a whole-scan mask (ni, nj, nk) of bool; ValueError if it is empty."""
+        if mask.shape != geometry.shape:
+            raise ValueError(f"mask: expected shape {geometry.shape}, got {mask.shape}")
+        box, start = _bounding_box(mask)
+        return cls(np.ascontiguousarray(mask[box]), start, geometry, value, name)
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """The part of the scan's grid that `mask` covers."""
+        i, j, k = (slice(a, a + n) for a, n in zip(self.start, self.mask.shape, strict=True))
+        return i, j, k
+
+    @property
+    def areas_px(self) -> dict[int, int]:
+        """Pixels on every slice that the region meets: {k: count}."""
+        counts = self.mask.sum(axis=(0, 1))
+        return {self.start[2] + int(k): int(counts[k]) for k in np.flatnonzero(counts)}
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume; each slice stands for half the way to its neighbours."""
+        g = self.geometry
+        pixel_mm2 = np.linalg.norm(np.cross(g.step_i, g.step_j))
+        thickness = g.slice_thickness_mm
+        return float(sum(n * thickness[k] for k, n in self.areas_px.items()) * pixel_mm2 / 1000)
+
+    def slice_mask(self, k: int) -> NDArray[np.bool_]:
+        """(ni, nj) bool, the region on slice k of the scan (all False where it does not reach)."""
+        full = np.zeros(self.geometry.shape[:2], dtype=bool)
+        inside = k - self.start[2]
+        if 0 <= inside < self.mask.shape[2]:
+            full[self.box[:2]] = self.mask[:, :, inside]
+        return full
+
+
+def split_lesions(roi: Roi) -> list[Roi]:
+    """The lesions of a region: its parts connected through faces, edges or corners, the largest first."""
+    from scipy import ndimage  # here, because reading a scan does not need it
+
+    labels, count = ndimage.label(roi.mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    boxes = ndimage.find_objects(labels)
+    lesions = []
+    for rank, index in enumerate(np.argsort(-sizes, kind="stable"), start=1):
+        box = boxes[index]
+        start = tuple(a + s.start for a, s in zip(roi.start, box, strict=True))
+        lesions.append(replace(roi, mask=labels[box] == index + 1, start=start, component=rank))
+    return lesions
+
+
+def union_mask(rois: Iterable[Roi], geometry: Geometry) -> NDArray[np.bool_]:
+    """(ni, nj, nk) bool, every voxel that is in any of the regions."""
+    union = np.zeros(geometry.shape, dtype=bool)
+    for roi in rois:
+        union[roi.box] |= roi.mask
+    return union
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[int, int, int]]:
+    if not mask.any():
+        raise ValueError("mask: it is empty")
+    spans = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    i, j, k = (s.start for s in spans)
+    return tuple(spans), (i, j, k)
