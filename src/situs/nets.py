@@ -1,0 +1,222 @@
+"""The networks (torch): BaseNet with its two paths, and the Relation Network.
+
+BaseNet (paper, section 3.3, figure 1) embeds a region of interest from a global and a local view. The
+Relation Network (paper, section 2; Santoro et al. 2017) relates an embedding to reference embeddings of
+every site. They are trained separately.
+
+Views come in as bytes (n, channels, size, size); nothing here knows about scans.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["BaseNet", "BaseNetOutput", "CompactPath", "PathOutput", "RelationNetwork", "compact_basenet"]
+
+# The decoder regresses the signed distance to the midline in these units, so that the loss is about 1.
+LATERAL_UNIT_MM = 30.0
+# Width of the step from the right to the left side when counting a region's pixels on the left.
+_MIDLINE_BLUR_MM = 2.0
+
+
+class PathOutput(NamedTuple):
+    """What one path says about its view.
+
+    features : (n, n_features) for the fully connected layers
+    painting : (n, n_sites + 2, h, w) logits of "none" and of every site, then the distance to the midline
+    """
+
+    features: Tensor
+    painting: Tensor
+
+
+class BaseNetOutput(NamedTuple):
+    """What BaseNet says about n regions.
+
+    embedding : (n, width) of unit length, the output of the second-last fully connected layer
+    site_logits : (n, n_sites)
+    global_painting, local_painting : (n, n_sites + 2, h, w), see `PathOutput`
+    shares : (n, n_sites) the painted share of the region in each site, sums to 1
+    lateral : (n, 2) the region's mean signed distance to the midline in mm (positive: the patient's
+        left) and the share of it that lies on the left
+    """
+
+    embedding: Tensor
+    site_logits: Tensor
+    global_painting: Tensor
+    local_painting: Tensor
+    shares: Tensor
+    lateral: Tensor
+
+
+class CompactPath(nn.Module):
+    """One small convolutional path with a U-Net decoder that paints the site map over its view.
+
+    The encoder goes down to a sixteenth of the view; its bottom, thinned to `n_bottom` channels and
+    flattened, and the decoder's features averaged under the region are the path's features.
+
+    Parameters
+    ----------
+    n_channels, size_px : of the view; the last channel must be the region of interest
+    widths : channels at 1/2, 1/4, 1/8 and 1/16 of the view's size
+    context : number of features of the other path that are added to the bottom; 0 for none
+    """
+
+    def __init__(
+        self,
+        n_sites: int,
+        n_channels: int = 3,
+        size_px: int = 112,
+        widths: tuple[int, int, int, int] = (32, 64, 128, 128),
+        n_bottom: int = 24,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        if size_px % 16:
+            raise ValueError(f"size_px: expected a multiple of 16, got {size_px}")
+        a, b, c, d = widths
+        self.stem = _convolution(n_channels, a, kernel=5, stride=2)
+        self.down = nn.ModuleList(
+            [_convolution(a, a), _block(a, b), _block(b, c), _block(c, d)],
+        )
+        self.context = nn.Linear(context, d) if context else None
+        self.skips = nn.ModuleList([nn.Conv2d(c, 96, 1), nn.Conv2d(b, 64, 1), nn.Conv2d(a, 32, 1)])
+        self.narrow = nn.ModuleList([nn.Conv2d(d, 96, 1), nn.Conv2d(96, 64, 1), nn.Conv2d(64, 32, 1)])
+        self.up = nn.ModuleList([_convolution(96, 96), _convolution(64, 64), _convolution(32, 32)])
+        self.paint = nn.Conv2d(32, n_sites + 2, 1)
+        self.thin = nn.Conv2d(d, n_bottom, 1)
+        self.n_flat = n_bottom * (size_px // 16) ** 2
+        self.n_features = self.n_flat + 32 + n_sites + 1
+
+    def forward(self, view: Tensor, context: Tensor | None = None) -> PathOutput:
+        """view (n, channels, size, size) bytes; context (n, `context`)."""
+        x = view.float() / 255
+        region = F.avg_pool2d(x[:, -1:], 2)
+        x = self.stem(x * 2 - 1)
+        levels = []
+        for level, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            levels.append(x)
+        if self.context is not None and context is not None:
+            x = x + self.context(context)[:, :, None, None]
+        flat = F.relu(self.thin(x)).flatten(1)
+        for narrow, up, skip, level in zip(self.narrow, self.up, self.skips, levels[-2::-1], strict=True):
+            x = up(F.interpolate(narrow(x), scale_factor=2.0, mode="nearest") + skip(level))
+        painting = self.paint(x)
+        under = [_mean_under(maps, region) for maps in (x, painting[:, :-1].softmax(dim=1))]
+        return PathOutput(torch.cat([flat, *under], dim=1).float(), painting.float())
+
+
+class BaseNet(nn.Module):
+    """Two paths, their features concatenated, three fully connected layers.
+
+    Parameters
+    ----------
+    global_path, local_path : modules with `n_features`, called with a view; the local one is also given
+        the global path's flattened bottom, which tells it where in the head its crop lies
+    width : of the embedding
+    """
+
+    def __init__(
+        self,
+        global_path: CompactPath,
+        local_path: CompactPath,
+        n_sites: int,
+        hidden: int = 384,
+        width: int = 256,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.n_sites = n_sites
+        self.width = width
+        self.global_path = global_path
+        self.local_path = local_path
+        self.fc1 = nn.Linear(global_path.n_features + local_path.n_features, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.fc3 = nn.Linear(width, n_sites)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, global_view: Tensor, local_view: Tensor) -> BaseNetOutput:
+        """Views (n, channels, size, size) as bytes."""
+        everywhere = self.global_path(global_view)
+        here = self.local_path(local_view, everywhere.features[:, : self.global_path.n_flat])
+        features = torch.cat([everywhere.features, here.features], dim=1)
+        hidden = F.relu(self.fc1(features))
+        hidden = F.relu(self.fc2(self.dropout(hidden)))
+        logits = self.fc3(self.dropout(hidden)).float()
+        region = F.avg_pool2d(local_view[:, -1:].float() / 255, 2)
+        shares, lateral = _read_painting(here.painting, region)
+        embedding = F.normalize(hidden.float(), dim=1)
+        return BaseNetOutput(embedding, logits, everywhere.painting, here.painting, shares, lateral)
+
+
+class RelationNetwork(nn.Module):
+    """g joins the reference embeddings of one class; f scores a target against the joint reference.
+
+    g (3 fully connected layers) reads pairs of references and its outputs are averaged over all pairs
+    i <= j, so that a class with a single reference has one pair; f has 2 fully connected layers.
+    """
+
+    def __init__(self, width: int = 256, hidden: int = 256, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.width = width
+        self.g = nn.Sequential(
+            nn.Linear(2 * width, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, width),
+        )  # fmt: skip
+        self.f = nn.Sequential(nn.Linear(2 * width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1))
+
+    def join(self, references: Tensor, present: Tensor) -> Tensor:
+        """Joint reference embeddings (n, m, width) of references (n, m, k, width), where present (n, m, k)."""
+        k = references.shape[2]
+        first, second = torch.triu_indices(k, k)
+        pairs = torch.cat([references[:, :, first], references[:, :, second]], dim=-1)
+        weights = (present[:, :, first] & present[:, :, second]).to(references.dtype)
+        total = (self.g(pairs) * weights[..., None]).sum(dim=2)
+        return total / weights.sum(dim=2, keepdim=True).clamp(min=1)
+
+    def relate(self, target: Tensor, references: Tensor, present: Tensor) -> Tensor:
+        """Logits (n, m) of the relation of target (n, width) with m classes; -20 for a class without any."""
+        joint = self.join(references, present)
+        logits = self.f(torch.cat([target[:, None].expand_as(joint), joint], dim=-1)).squeeze(-1)
+        return logits.masked_fill(~present.any(dim=2), -20.0)
+
+    def forward(self, target: Tensor, references: Tensor, present: Tensor) -> Tensor:
+        """Relation scores (n, m) in [0, 1]; not probabilities over the classes."""
+        return self.relate(target, references, present).sigmoid()
+
+
+def compact_basenet(n_sites: int, n_channels: int = 3, size_px: int = 112) -> BaseNet:
+    """The BaseNet of the `compact` recipe."""
+    global_path = CompactPath(n_sites, n_channels, size_px)
+    local_path = CompactPath(n_sites, n_channels, size_px, context=global_path.n_flat)
+    return BaseNet(global_path, local_path, n_sites)
+
+
+def _read_painting(painting: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares (n, n_sites) and lateral (n, 2) of the region (n, 1, h, w) in a painting."""
+    sites = _mean_under(painting[:, 1:-1].softmax(dim=1), region)
+    mm = painting[:, -1:] * LATERAL_UNIT_MM
+    return sites, _mean_under(torch.cat([mm, (mm / _MIDLINE_BLUR_MM).sigmoid()], dim=1), region)
+
+
+def _mean_under(maps: Tensor, region: Tensor) -> Tensor:
+    """Means (n, c) of maps (n, c, h, w) weighted by the region (n, 1, h, w)."""
+    area = region.flatten(1).sum(dim=1, keepdim=True).clamp(min=1e-3)
+    weights = (region.flatten(1) / area).to(maps.dtype)
+    return (maps.flatten(2) @ weights[:, :, None]).squeeze(-1)
+
+
+def _convolution(n_in: int, n_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
+    )
+
+
+def _block(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(_convolution(n_in, n_out), _convolution(n_out, n_out))
