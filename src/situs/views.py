@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from situs.geometry import Geometry
 from situs.volume import Volume
 
-__all__ = ["CHANNELS", "ViewSpec", "Views", "extract_views", "head_centre_mm", "resample_slice"]
+__all__ = [
+    "CHANNELS",
+    "Place",
+    "ViewSpec",
+    "Views",
+    "extract_views",
+    "head_centre_mm",
+    "place_views",
+    "resample_slice",
+    "sample_slice",
+]
 
 # Hounsfield windows (lowest, highest): "brain" is the paper's (width 80, level 40); "wide" keeps apart air,
 # fat, soft tissue and bone, and still says something where a scan was clipped at a brain window.
@@ -72,6 +82,18 @@ class Views:
     local_view: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a view lies.
+
+    centre_mm : (3,) its middle in world coordinates
+    pixel_mm : side of its pixels
+    """
+
+    centre_mm: NDArray[np.float64]
+    pixel_mm: float
+
+
 def extract_views(
     volume: Volume,
     k: int,
@@ -91,23 +113,32 @@ def extract_views(
     ------
     ValueError : if `target_mask` is empty
     """
-    if not target_mask.any():
-        raise ValueError("target_mask: it is empty on this slice")
     raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
     geometry = volume.geometry
-    rows, columns = np.nonzero(target_mask)
-    middle = [(rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2, k]
-    places = (
-        (spec.global_mm, head_centre_mm(raw, geometry, k)),
-        (spec.local_mm, geometry.to_world([middle])[0]),
-    )
+    places = place_views(raw, geometry, k, target_mask, spec)
     filled = np.where(fill_mask | target_mask, np.float32(spec.fill_hu), raw)
     sources = {name: _window(filled, name) for name in set(spec.channels) & set(_WINDOWS_HU)}
     sources["roi"] = target_mask.astype(np.float32)
-    global_view, local_view = (
-        _picture(sources, geometry, k, centre, field_mm, spec) for field_mm, centre in places
-    )
+    global_view, local_view = (_picture(sources, geometry, k, place, spec) for place in places)
     return Views(global_view, local_view)
+
+
+def place_views(
+    hu: NDArray[np.float32], geometry: Geometry, k: int, target_mask: NDArray[np.bool_], spec: ViewSpec
+) -> tuple[Place, Place]:
+    """Where the global and the local view of the region `target_mask` (ni, nj) on slice `k` lie.
+
+    The global view is centred on the head on the slice `hu` (ni, nj), the local one on the middle of the
+    region's extent. ValueError if the region is empty.
+    """
+    if not target_mask.any():
+        raise ValueError("target_mask: it is empty on this slice")
+    rows, columns = np.nonzero(target_mask)
+    middle = [(rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2, k]
+    return (
+        Place(head_centre_mm(hu, geometry, k), spec.global_mm / spec.size_px),
+        Place(geometry.to_world([middle])[0], spec.local_mm / spec.size_px),
+    )
 
 
 def head_centre_mm(hu: NDArray[np.float32], geometry: Geometry, k: int) -> NDArray[np.float64]:
@@ -146,34 +177,61 @@ def resample_slice(
     from scipy import ndimage
 
     coarse, factors = _block_mean(image, geometry.spacing_mm, pixel_mm)
-    right, down = geometry.display_axes()
-    rows, columns = size_px
-    corner = centre_mm - pixel_mm * ((rows - 1) / 2 * down + (columns - 1) / 2 * right)
-    world = np.stack([corner, corner + pixel_mm * down, corner + pixel_mm * right])
-    p = (geometry.to_pixels(world, k) - (np.array(factors) - 1) / 2) / factors
-    matrix = np.stack([p[1] - p[0], p[2] - p[0]], axis=1)
+    matrix, corner = _pixel_grid(geometry, k, centre_mm, pixel_mm, size_px)
+    f = np.array(factors)
     picture = ndimage.affine_transform(
-        coarse, matrix, p[0], output_shape=size_px, order=1, mode="constant", cval=outside
+        coarse,
+        matrix / f[:, None],
+        (corner - (f - 1) / 2) / f,
+        output_shape=size_px,
+        order=1,
+        mode="constant",
+        cval=outside,
     )
     return np.asarray(picture)
 
 
-def _picture(
-    sources: dict[str, NDArray[np.float32]],
+def sample_slice(
+    image: NDArray[np.generic],
     geometry: Geometry,
     k: int,
     centre_mm: NDArray[np.float64],
-    field_mm: float,
-    spec: ViewSpec,
+    pixel_mm: float,
+    size_px: tuple[int, int],
+    outside: float = 0.0,
+) -> NDArray[np.generic]:
+    """As `resample_slice`, but every pixel takes the value of the nearest pixel of the slice: for codes."""
+    matrix, corner = _pixel_grid(geometry, k, centre_mm, pixel_mm, size_px)
+    rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])
+    i, j = (
+        np.floor(corner[axis] + matrix[axis, 0] * rows + matrix[axis, 1] * columns + 0.5).astype(np.intp)
+        for axis in (0, 1)
+    )
+    inside = (i >= 0) & (i < image.shape[0]) & (j >= 0) & (j < image.shape[1])
+    return np.where(inside, image[np.where(inside, i, 0), np.where(inside, j, 0)], image.dtype.type(outside))
+
+
+def _pixel_grid(
+    geometry: Geometry, k: int, centre_mm: NDArray[np.float64], pixel_mm: float, size_px: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The slice's (i, j) at a picture's (row, column): matrix (2, 2) and the value (2,) at (0, 0)."""
+    right, down = geometry.display_axes()
+    rows, columns = size_px
+    corner = centre_mm - pixel_mm * ((rows - 1) / 2 * down + (columns - 1) / 2 * right)
+    world = np.stack([corner, corner + pixel_mm * down, corner + pixel_mm * right])
+    p = geometry.to_pixels(world, k)
+    return np.stack([p[1] - p[0], p[2] - p[0]], axis=1), p[0]
+
+
+def _picture(
+    sources: dict[str, NDArray[np.float32]], geometry: Geometry, k: int, place: Place, spec: ViewSpec
 ) -> NDArray[np.uint8]:
     size = (spec.size_px, spec.size_px)
-    planes = {
-        name: resample_slice(image, geometry, k, centre_mm, field_mm / spec.size_px, size)
-        for name, image in sources.items()
-        if name in spec.channels
-    }
-    stack = np.stack([planes[name] for name in spec.channels])
-    return np.asarray(np.rint(stack * 255), dtype=np.uint8)
+    planes = [
+        resample_slice(sources[name], geometry, k, place.centre_mm, place.pixel_mm, size)
+        for name in spec.channels
+    ]
+    return np.asarray(np.rint(np.stack(planes) * 255), dtype=np.uint8)
 
 
 def _window(hu: NDArray[np.float32], name: str) -> NDArray[np.float32]:

@@ -1,0 +1,318 @@
+"""Virtual lesions: random regions grown from one site of a head, on the head's own 1 mm grid.
+
+Only a region's outline matters for training, since everything inside is painted gray before a network
+sees it. So the outlines follow what a lesion does: bleeding into fluid follows the fluid and is thin and
+branching; a lesion in tissue is compact and crosses small sulci; a subdural or extradural collection is a
+crescent along the inner table; fluid in a sinus fills it from below. All sizes are in mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.synth.heads import Head
+
+__all__ = ["KINDS", "Kind", "Lesion", "LesionGrower", "smooth_noise", "stretch"]
+
+Kind = Literal["tissue", "crescent", "fluid", "sheet", "sinus"]
+KINDS: tuple[Kind, ...] = ("tissue", "crescent", "fluid", "sheet", "sinus")
+
+Mask = NDArray[np.bool_]
+Voxel = tuple[int, int, int]
+Window = tuple[NDArray[np.float64], int] | None
+
+_GROUP = {site.key: site.group for site in SITES}
+_BONE = (515, 516)
+# Radii (mm) of compact lesions, log-uniform between these, as large as the site allows.
+_RADII_MM = {
+    "brainstem": (2.5, 11.0),
+    "thalamus": (2.5, 11.0),
+    "gangliocapsular_region": (3.0, 22.0),
+    "cerebellum": (3.0, 22.0),
+}
+_LOBAR_RADII_MM = (3.0, 28.0)
+# Regions that follow the fluid reach this far from where they start.
+_FLUID_RADII_MM = {"ventricular_system": (4.0, 45.0), "basal_cisterns": (4.0, 24.0), "sulcal_spaces": (5.0, 30.0)}
+# Sites that have a convexity for a crescent to lie on.
+_CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_region", "temporal_region")
+_TRIES = 6
+_MIN_VOXELS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Lesion:
+    """A region on a head's grid.
+
+    mask : (mx, my, mz) bool, its bounding box
+    start : (3,) voxel of ``mask[0, 0, 0]``
+    site : the key of the site that it was grown from, where most of it lies
+    kind : how it was grown; tissue and crescents take the extra-axial site map, the others the other
+    """
+
+    mask: Mask
+    start: tuple[int, int, int]
+    site: str
+    kind: Kind
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """The part of the head's grid that `mask` covers."""
+        x, y, z = (slice(a, a + n) for a, n in zip(self.start, self.mask.shape, strict=True))
+        return x, y, z
+
+
+class LesionGrower:
+    """Grows lesions in one head.
+
+    Parameters
+    ----------
+    head : the head, with its site maps
+    """
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        # Where a lesion of a site may start, and whether the head has the site at all.
+        self._voxels = {
+            key: np.flatnonzero(head.sites.ravel() == SITE_INDEX[key] + 1).astype(np.int32) for key in SITE_KEYS
+        }
+
+    @cached_property
+    def _bone_distance_mm(self) -> NDArray[np.float32]:
+        distance = ndimage.distance_transform_edt(~np.isin(self.head.labels, _BONE))
+        return np.asarray(distance, dtype=np.float32)
+
+    @cached_property
+    def _crescent_voxels(self) -> dict[str, NDArray[np.int32]]:
+        near = np.flatnonzero((self._bone_distance_mm < 3).ravel()).astype(np.int32)
+        under = self.head.extra_axial.ravel()[near]
+        return {key: near[under == SITE_INDEX[key] + 1] for key in _CONVEXITY}
+
+    def sites(self) -> tuple[str, ...]:
+        """The sites that this head has enough of to grow a lesion in."""
+        return tuple(key for key in SITE_KEYS if self._voxels[key].size >= 4 * _MIN_VOXELS)
+
+    def grow(
+        self,
+        site: str,
+        rng: np.random.Generator,
+        narrowing_mm: float = 0.0,
+        window: Window = None,
+    ) -> Lesion | None:
+        """A random lesion of `site`, or None if `_TRIES` random ones missed it.
+
+        Parameters
+        ----------
+        narrowing_mm : how far the cortex was let grow into the sulci when the head was rendered; blood in
+            the sulci keeps clear of it
+        window : what the scan shows: (4,) the map from a voxel to its slice, and the number of slices;
+            lesions start on one of them
+        """
+        starts = _within(self._voxels[site], self.head.labels.shape, window)
+        if starts.size < _MIN_VOXELS:
+            return None
+        for attempt in range(_TRIES):
+            shrink = 0.8**attempt  # a lesion that left its site is tried again, smaller
+            group = _GROUP[site]
+            if group == "sinus":
+                lesion = self._sinus(site, self._seed(starts, rng), rng, shrink)
+            elif group == "csf":
+                lesion = self._fluid(site, self._seed(starts, rng), rng, narrowing_mm, shrink)
+            elif group == "extra-axial":
+                lesion = self._sheet(site, self._seed(starts, rng), rng, shrink)
+            elif site in _CONVEXITY and rng.random() < 0.18:
+                lesion = self._crescent(site, window, rng, shrink)
+            else:
+                lesion = self._tissue(site, self._seed(starts, rng), rng, shrink)
+            if lesion is not None:
+                return lesion
+        return None
+
+    def _tissue(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
+        radius = _log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
+        level, box = self._blob(seed, radius, rng, roughness=rng.uniform(0.05, 0.35))
+        labels, sites = self.head.labels[box], self.head.extra_axial[box]
+        mask = (level < 1) & (sites > 0)
+        if rng.random() < 0.8:  # the ependyma stops most bleeds
+            mask &= sites != SITE_INDEX["ventricular_system"] + 1
+        if rng.random() < 0.8:  # and the falx all that are not huge
+            mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
+        mask &= ~np.isin(labels, _BONE)
+        if rng.random() < 0.12:  # an infarct keeps to the tissue: cut at the sulci
+            mask &= self.head.sites[box] == self.head.sites[seed]
+        return self._finish(mask, box, site, "tissue", sites, least_share=0.6)
+
+    def _crescent(self, site: str, window: Window, rng: np.random.Generator, shrink: float) -> Lesion | None:
+        starts = _within(self._crescent_voxels[site], self.head.labels.shape, window)
+        if starts.size < _MIN_VOXELS:
+            return None
+        seed = self._seed(starts, rng)
+        radius = rng.uniform(10, 45) * shrink
+        depth_mm = rng.uniform(2.5, 14)
+        level, box = self._blob(seed, radius, rng, roughness=0.2, flatness=1.0)
+        distance = self._bone_distance_mm[box]
+        # Thick in the middle, thin at the edge: a crescent or, if short, a lens.
+        mask = (distance < depth_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
+        mask &= (self.head.extra_axial[box] > 0) & (distance > 0)
+        mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
+        return self._finish(mask, box, site, "crescent", self.head.extra_axial[box], least_share=0.6)
+
+    def _fluid(
+        self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float, shrink: float
+    ) -> Lesion | None:
+        radius = _log_uniform(_FLUID_RADII_MM[site], rng) * shrink
+        level, box = self._blob(seed, radius, rng, roughness=0.3)
+        sites = self.head.sites[box]
+        inside = sites == SITE_INDEX[site] + 1
+        if site != "ventricular_system":
+            inside &= (self.head.csf_depth_mm[box] >= 10 * narrowing_mm) | (self.head.csf_depth_mm[box] == 0)
+        style = rng.random()
+        if style < 0.15:  # a compact clot that distends the space
+            mask = (level < 0.5) & (sites > 0)
+            least_share = 0.5
+        else:
+            mask = (level < 1) & inside
+            if style < 0.45:  # drawn generously
+                mask = ndimage.binary_dilation(mask) & (sites > 0)
+            if site == "ventricular_system" and style > 0.75:  # layered in the supine patient
+                back = np.indices(mask.shape)[1]
+                rows = back[mask]
+                if rows.size:
+                    mask &= back < np.quantile(rows, rng.uniform(0.2, 0.8))
+            least_share = 0.35
+        return self._finish(mask, box, site, "fluid", sites, least_share, keep=seed)
+
+    def _sheet(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
+        radius = rng.uniform(8, 45) * shrink
+        level, box = self._blob(seed, radius, rng, roughness=0.3, flatness=1.0)
+        inside = self.head.sites[box] == SITE_INDEX[site] + 1
+        lateral = self.head.lateral_mm[box].astype(np.int16)
+        reach = rng.integers(1, 5)
+        if abs(int(self.head.lateral_mm[seed])) <= 5:
+            if rng.random() < 0.5:  # on one side of the falx, or around it
+                sign = 1 if self.head.lateral_mm[seed] >= 0 else -1
+                inside &= (sign * lateral >= 0) & (sign * lateral <= reach + 1)
+            else:
+                inside &= np.abs(lateral) <= reach
+        else:
+            inside = ndimage.binary_erosion(inside) if rng.random() < 0.4 else inside
+        return self._finish((level < 1) & inside, box, site, "sheet", self.head.sites[box], 0.8, keep=seed)
+
+    def _sinus(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
+        radius = rng.uniform(6, 40) * shrink
+        level, box = self._blob(seed, radius, rng, roughness=0.2)
+        inside = self.head.sites[box] == SITE_INDEX[site] + 1
+        mask = (level < 1) & inside
+        style = rng.random()
+        if style < 0.3 and mask.any():  # a fluid level in the supine patient
+            y = np.indices(mask.shape)[1]
+            mask &= y < np.quantile(y[mask], rng.uniform(0.3, 0.9))
+        elif style < 0.6:  # the lumen without its wall
+            mask &= ndimage.binary_erosion(inside)
+        return self._finish(mask, box, site, "sinus", self.head.sites[box], 0.8, keep=seed)
+
+    def _seed(self, voxels: NDArray[np.int32], rng: np.random.Generator) -> Voxel:
+        x, y, z = np.unravel_index(int(rng.choice(voxels)), self.head.labels.shape)
+        return int(x), int(y), int(z)
+
+    def _blob(
+        self,
+        seed: tuple[int, int, int],
+        radius_mm: float,
+        rng: np.random.Generator,
+        roughness: float,
+        flatness: float = 0.55,
+    ) -> tuple[NDArray[np.float32], tuple[slice, slice, slice]]:
+        """A level (mx, my, mz) that is 0 at the seed and 1 on a rough ellipsoid around it, and its box."""
+        axes = radius_mm * rng.uniform(flatness, 1.0, size=3) if flatness < 1 else np.full(3, radius_mm)
+        reach = int(np.ceil(radius_mm * (1 + roughness))) + 1
+        box = tuple(
+            slice(max(0, s - reach), min(n, s + reach + 1))
+            for s, n in zip(seed, self.head.labels.shape, strict=True)
+        )
+        grid = np.stack(
+            np.meshgrid(*(np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)),
+                        indexing="ij")
+        )  # fmt: skip
+        turned = np.tensordot((_random_rotation(rng) / axes[:, None]).astype(np.float32), grid, axes=1)
+        level = np.sqrt((turned**2).sum(axis=0))
+        shape = (level.shape[0], level.shape[1], level.shape[2])
+        return level + roughness * smooth_noise(shape, max(3.0, radius_mm / 2), rng), (box[0], box[1], box[2])
+
+    def _finish(
+        self,
+        mask: Mask,
+        box: tuple[slice, slice, slice],
+        site: str,
+        kind: Kind,
+        sites: NDArray[np.uint8],
+        least_share: float,
+        keep: tuple[int, int, int] | None = None,
+    ) -> Lesion | None:
+        """The lesion, cut to its largest piece and bounding box; None if too little of it is in its site."""
+        labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        if count == 0:
+            return None
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        chosen = int(sizes.argmax())
+        if keep is not None:  # fluid comes in pockets: the one that it started from
+            here = labels[tuple(s - b.start for s, b in zip(keep, box, strict=True))]
+            chosen = int(here) or chosen
+        if sizes[chosen] < _MIN_VOXELS:
+            return None
+        part = labels == chosen
+        under = np.bincount(sites[part], minlength=len(SITE_KEYS) + 1)[1:]
+        if under[SITE_INDEX[site]] < least_share * under.sum() or under.argmax() != SITE_INDEX[site]:
+            return None
+        found = ndimage.find_objects(part.astype(np.uint8))[0]
+        start = tuple(b.start + f.start for b, f in zip(box, found, strict=True))
+        return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind)
+
+
+def smooth_noise(shape: tuple[int, int, int], scale: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Noise (of `shape`) of zero mean and about unit variance at its nodes, `scale` voxels apart."""
+    coarse = tuple(max(2, int(np.ceil(n / scale)) + 1) for n in shape)
+    return stretch(rng.standard_normal(coarse, dtype=np.float32), shape)
+
+
+def stretch(values: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """A 3-D array at another shape, trilinear, corners kept (torch: thirty times faster than spline zoom)."""
+    from torch import from_numpy
+    from torch.nn.functional import interpolate
+
+    fine = interpolate(from_numpy(values)[None, None], size=shape, mode="trilinear", align_corners=True)
+    return np.asarray(fine[0, 0].numpy())
+
+
+def _within(voxels: NDArray[np.int32], shape: tuple[int, ...], window: Window) -> NDArray[np.int32]:
+    """Those of at most 4,000 evenly taken flat voxels that lie on a slice of the window."""
+    voxels = voxels[:: max(1, voxels.size // 4000)]
+    if window is None or not voxels.size:
+        return voxels
+    to_slice, count = window
+    k = np.stack(np.unravel_index(voxels, shape), axis=1) @ to_slice[:3] + to_slice[3]
+    return voxels[(k > -0.5) & (k < count - 0.5)]
+
+
+def _same_half(lateral_mm: NDArray[np.int8], seed_mm: np.int8) -> Mask:
+    """Where a lesion that starts at `seed_mm` from the midline can be without crossing the falx."""
+    if abs(int(seed_mm)) <= 3:
+        return np.ones(lateral_mm.shape, dtype=bool)
+    return np.asarray(lateral_mm >= 0 if seed_mm > 0 else lateral_mm <= 0)
+
+
+def _log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float:
+    low, high = np.log(limits)
+    return float(np.exp(rng.uniform(low, high)))
+
+
+def _random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
+    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
+    return np.asarray(q * np.sign(np.diag(r)))
