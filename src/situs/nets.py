@@ -169,10 +169,12 @@ class RelationNetwork(nn.Module):
             nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
             nn.Linear(hidden, width),
         )  # fmt: skip
-        self.f = nn.Sequential(nn.Linear(2 * width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1))
+        self.f = nn.Sequential(
+            nn.Linear(2 * width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+        )
 
     def join(self, references: Tensor, present: Tensor) -> Tensor:
-        """Joint reference embeddings (n, m, width) of references (n, m, k, width), where present (n, m, k)."""
+        """Joint embeddings (n, m, width) of references (n, m, k, width) where present (n, m, k)."""
         k = references.shape[2]
         first, second = torch.triu_indices(k, k)
         pairs = torch.cat([references[:, :, first], references[:, :, second]], dim=-1)

@@ -146,7 +146,7 @@ def head_centre_mm(hu: NDArray[np.float32], geometry: Geometry, k: int) -> NDArr
     above 0 HU once bridges to table and head holder are cut; the middle of the slice if there is none."""
     from scipy import ndimage
 
-    coarse, factors = _block_mean(hu, geometry.spacing_mm, _HEAD_PIXEL_MM)
+    coarse, first, factors = _block_mean(hu, geometry, _HEAD_PIXEL_MM)
     solid = coarse > 0
     labels, count = ndimage.label(ndimage.binary_erosion(solid))
     if count == 0:
@@ -156,7 +156,7 @@ def head_centre_mm(hu: NDArray[np.float32], geometry: Geometry, k: int) -> NDArr
     else:
         largest = np.bincount(labels.ravel())[1:].argmax() + 1
         where = np.array(np.nonzero(labels == largest)).mean(axis=1)
-        centre = where * factors + (np.array(factors) - 1) / 2
+        centre = first + where * factors
     return np.asarray(geometry.to_world([[*centre, k]])[0])
 
 
@@ -176,13 +176,12 @@ def resample_slice(
     """
     from scipy import ndimage
 
-    coarse, factors = _block_mean(image, geometry.spacing_mm, pixel_mm)
+    coarse, first, factors = _block_mean(image, geometry, pixel_mm)
     matrix, corner = _pixel_grid(geometry, k, centre_mm, pixel_mm, size_px)
-    f = np.array(factors)
     picture = ndimage.affine_transform(
         coarse,
-        matrix / f[:, None],
-        (corner - (f - 1) / 2) / f,
+        matrix / factors[:, None],
+        (corner - first) / factors,
         output_shape=size_px,
         order=1,
         mode="constant",
@@ -240,16 +239,23 @@ def _window(hu: NDArray[np.float32], name: str) -> NDArray[np.float32]:
 
 
 def _block_mean(
-    image: NDArray[np.float32], spacing_mm: tuple[float, float], pixel_mm: float
-) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    image: NDArray[np.float32], geometry: Geometry, pixel_mm: float
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
     """The image averaged in the largest whole blocks that are no larger than a pixel of `pixel_mm`.
 
-    The last rows and columns that fill no block are repeated, not dropped.
+    Returns the blocks, where the middle of the first one lies (2,), and their sizes (2,), in pixels of the
+    image. Pixels that fill no block are repeated, not dropped. The blocks are counted from the same
+    end of the patient, whichever way the axis runs, so that the voxel order plays no part.
     """
-    fi, fj = (max(1, int(pixel_mm / s + 0.01)) for s in spacing_mm)
-    if fi == fj == 1:
-        return image, (1, 1)
-    ni, nj = image.shape
-    padded = np.pad(image, ((0, -ni % fi), (0, -nj % fj)), mode="edge") if ni % fi or nj % fj else image
-    blocks = padded.reshape(padded.shape[0] // fi, fi, padded.shape[1] // fj, fj)
-    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32)), (fi, fj)
+    factors = np.array([max(1, int(pixel_mm / s + 0.01)) for s in geometry.spacing_mm])
+    if (factors == 1).all():
+        return image, np.zeros(2), factors
+    missing = -np.array(image.shape) % factors
+    right, down = geometry.display_axes()
+    forward = [step @ (right + 0.7 * down) > 0 for step in (geometry.step_i, geometry.step_j)]
+    before = np.where(forward, 0, missing)
+    if missing.any():
+        image = np.pad(image, list(zip(before, missing - before, strict=True)), mode="edge")
+    (fi, fj), (ni, nj) = factors, image.shape
+    blocks = image.reshape(ni // fi, fi, nj // fj, fj).mean(axis=(1, 3), dtype=np.float32)
+    return np.asarray(blocks), (factors - 1) / 2 - before, factors

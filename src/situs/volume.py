@@ -74,10 +74,14 @@ class Roi:
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 3 or self.mask.dtype != np.bool_ or not self.mask.any():
-            raise ValueError(f"mask: expected a non-empty 3-D boolean array, got {self.mask.dtype} {self.mask.shape}")
+            raise ValueError(
+                f"mask: expected a non-empty 3-D boolean array, got {self.mask.dtype} {self.mask.shape}"
+            )
         ends = [a + n for a, n in zip(self.start, self.mask.shape, strict=True)]
         if min(self.start) < 0 or any(e > n for e, n in zip(ends, self.geometry.shape, strict=True)):
-            raise ValueError(f"start: the box {self.start} + {self.mask.shape} leaves the scan {self.geometry.shape}")
+            raise ValueError(
+                f"start: the box {self.start} + {self.mask.shape} leaves the scan {self.geometry.shape}"
+            )
 
     @classmethod
     def from_mask(cls, mask: NDArray[np.bool_], geometry: Geometry, value: int = 1, name: str = "") -> Roi:

@@ -95,7 +95,9 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
             (out / folder).mkdir(parents=True, exist_ok=True)
         if file.exists():
             if json.loads(file.read_text()) != settings:
-                raise InputError(f"{out}: holds a cohort of other settings; choose another folder or remove it")
+                raise InputError(
+                    f"{out}: holds a cohort of other settings; choose another folder or remove it"
+                )
         else:
             _write_text(file, json.dumps(settings, indent=1))
     except OSError as e:
@@ -139,7 +141,9 @@ def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: Si
     _write_image(scan.hu, plan.affine, out / names["scans"])
     _write_image(scan.sites, plan.affine, out / names["sites"])
     _write_image(scan.lateral_mm, plan.affine, out / names["lateral"])
-    seen = [i for i, mask in enumerate(scan.masks) if mask.any() and mask.sum(axis=(0, 1)).max() >= _MIN_PIXELS]
+    seen = [
+        i for i, mask in enumerate(scan.masks) if mask.any() and mask.sum(axis=(0, 1)).max() >= _MIN_PIXELS
+    ]
     rows = []
     for part, group in enumerate(_split_groups(seen, rng)):
         roi = np.zeros(scan.hu.shape, dtype=np.uint8)
@@ -152,8 +156,8 @@ def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: Si
             lateral = scan.lateral_mm[roi == value].astype(float)
             width_mm = float(np.sqrt(12) * lateral.std())  # of an even bar that spreads as much
             side = side_of(float(lateral.mean()), float((lateral > 0).mean()), width_mm)
-            rows.append([names["scans"], file, value, lesions[i].site, grower.head.name, side, lesions[i].kind,
-                         names["sites"], names["lateral"]])  # fmt: skip
+            what = [value, lesions[i].site, grower.head.name, side, lesions[i].kind]
+            rows.append([names["scans"], file, *what, names["sites"], names["lateral"]])
         _write_image(roi, plan.affine, out / file)
     _write_text(out / "rows" / f"{n:05d}.json", json.dumps(rows))
 
@@ -204,5 +208,3 @@ def _write_text(file: Path, text: str) -> None:
     temporary = file.with_name(f".{os.getpid()}.{file.name}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)
-
-

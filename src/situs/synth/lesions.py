@@ -39,7 +39,11 @@ _RADII_MM = {
 }
 _LOBAR_RADII_MM = (3.0, 28.0)
 # Regions that follow the fluid reach this far from where they start.
-_FLUID_RADII_MM = {"ventricular_system": (4.0, 45.0), "basal_cisterns": (4.0, 24.0), "sulcal_spaces": (5.0, 30.0)}
+_FLUID_RADII_MM = {
+    "ventricular_system": (4.0, 45.0),
+    "basal_cisterns": (4.0, 24.0),
+    "sulcal_spaces": (5.0, 30.0),
+}
 # Sites that have a convexity for a crescent to lie on.
 _CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_region", "temporal_region")
 _TRIES = 6
@@ -80,7 +84,8 @@ class LesionGrower:
         self.head = head
         # Where a lesion of a site may start, and whether the head has the site at all.
         self._voxels = {
-            key: np.flatnonzero(head.sites.ravel() == SITE_INDEX[key] + 1).astype(np.int32) for key in SITE_KEYS
+            key: np.flatnonzero(head.sites.ravel() == SITE_INDEX[key] + 1).astype(np.int32)
+            for key in SITE_KEYS
         }
 
     @cached_property
@@ -146,7 +151,7 @@ class LesionGrower:
         mask &= ~np.isin(labels, _BONE)
         if rng.random() < 0.12:  # an infarct keeps to the tissue: cut at the sulci
             mask &= self.head.sites[box] == self.head.sites[seed]
-        return self._finish(mask, box, site, "tissue", sites, least_share=0.6)
+        return self._finish(mask, box, site, "tissue", sites, least_share=0.7)
 
     def _crescent(self, site: str, window: Window, rng: np.random.Generator, shrink: float) -> Lesion | None:
         starts = _within(self._crescent_voxels[site], self.head.labels.shape, window)
@@ -161,7 +166,7 @@ class LesionGrower:
         mask = (distance < depth_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
         mask &= (self.head.extra_axial[box] > 0) & (distance > 0)
         mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
-        return self._finish(mask, box, site, "crescent", self.head.extra_axial[box], least_share=0.6)
+        return self._finish(mask, box, site, "crescent", self.head.extra_axial[box], least_share=0.7)
 
     def _fluid(
         self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float, shrink: float
@@ -236,10 +241,8 @@ class LesionGrower:
             slice(max(0, s - reach), min(n, s + reach + 1))
             for s, n in zip(seed, self.head.labels.shape, strict=True)
         )
-        grid = np.stack(
-            np.meshgrid(*(np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)),
-                        indexing="ij")
-        )  # fmt: skip
+        lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
+        grid = np.stack(np.meshgrid(*lines, indexing="ij"))
         turned = np.tensordot((_random_rotation(rng) / axes[:, None]).astype(np.float32), grid, axes=1)
         level = np.sqrt((turned**2).sum(axis=0))
         shape = (level.shape[0], level.shape[1], level.shape[2])

@@ -133,9 +133,8 @@ def render_scan(
     hu = _tissue_hu(head, plan, rng)
     _paint_lesions(hu, head, lesions, rng)
     coordinates, through = _look_up(head, lesions, plan, rng)
-    scan = _sample(hu, coordinates, through, plan)
     nearest = _nearest(coordinates, head.labels.shape)
-    scan = _acquire(scan, plan, rng)
+    scan = _acquire(_sample(hu, coordinates, through, plan), plan, rng)
 
     def take(volume: NDArray[np.generic], outside: int) -> NDArray[np.generic]:
         values = np.where(nearest >= 0, volume.ravel()[np.maximum(nearest, 0)], outside).astype(volume.dtype)
@@ -158,8 +157,8 @@ def _tissue_hu(head: Head, plan: ScanPlan, rng: np.random.Generator) -> NDArray[
     table = np.full(2100, _AIR_HU, dtype=np.float32)
     cortex = rng.normal(*_CORTEX_HU)
     table[1000:2100] = cortex
-    for labels, (mean, spread) in _TISSUE_HU.items():
-        table[list(labels)] = rng.normal(mean, spread)
+    for tissue, (mean, spread) in _TISSUE_HU.items():
+        table[list(tissue)] = rng.normal(mean, spread)
     table[_SOFT_TISSUE] = _MUSCLE_HU
     labels = head.labels
     hu = table[labels]
@@ -181,7 +180,9 @@ def _tissue_hu(head: Head, plan: ScanPlan, rng: np.random.Generator) -> NDArray[
     return np.asarray(hu)
 
 
-def _calcify(hu: NDArray[np.float32], head: Head, texture: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _calcify(
+    hu: NDArray[np.float32], head: Head, texture: NDArray[np.float32], rng: np.random.Generator
+) -> None:
     """The calcifications that most adults have: choroid plexus, pineal gland, now and then the falx."""
     if rng.random() < 0.7:
         hu[np.isin(head.labels, _CHOROID) & (texture > rng.uniform(-0.5, 0.8))] = rng.uniform(80, 350)
@@ -195,7 +196,9 @@ def _calcify(hu: NDArray[np.float32], head: Head, texture: NDArray[np.float32], 
 
 def _ball(hu: NDArray[np.float32], centre: Array, radius: float, value: float) -> None:
     box = tuple(slice(max(0, int(c - radius)), int(c + radius) + 2) for c in centre)
-    grid = np.meshgrid(*(np.arange(b.start, min(b.stop, n)) for b, n in zip(box, hu.shape, strict=True)), indexing="ij")
+    grid = np.meshgrid(
+        *(np.arange(b.start, min(b.stop, n)) for b, n in zip(box, hu.shape, strict=True)), indexing="ij"
+    )
     inside = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= radius**2
     hu[box][inside] = value
 
@@ -209,11 +212,11 @@ def _paint_lesions(
             continue
         pad = 7
         box = tuple(
-            slice(max(0, b.start - pad), min(n, b.stop + pad)) for b, n in zip(lesion.box, hu.shape, strict=True)
+            slice(max(0, b.start - pad), min(n, b.stop + pad))
+            for b, n in zip(lesion.box, hu.shape, strict=True)
         )
-        mask = np.zeros(tuple(b.stop - b.start for b in box), dtype=bool)
-        mask[tuple(slice(a - b.start, a - b.start + n)
-                   for a, b, n in zip(lesion.start, box, lesion.mask.shape, strict=True))] = lesion.mask  # fmt: skip
+        margins = [(i.start - o.start, o.stop - i.stop) for i, o in zip(lesion.box, box, strict=True)]
+        mask = np.pad(lesion.mask, margins)
         part, sites = hu[box], head.sites[box]
         outside = ndimage.distance_transform_edt(~mask)
         # The mask that a network is given is rarely the lesion: what it leaves outside stays visible.
@@ -233,7 +236,7 @@ def _paint_lesions(
 def _look_up(
     head: Head, lesions: Sequence[Lesion], plan: ScanPlan, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], Array]:
-    """Head voxel (nk, nj, ni, 3) of every scan voxel, and the step (3,) there per mm along the slice normal."""
+    """Head voxel (nk, nj, ni, 3) of every scan voxel, and the step (3,) there per mm through the slice."""
     ni, nj, nk = plan.shape
     i, j = np.linspace(0, ni - 1, _NODES), np.linspace(0, nj - 1, _NODES)
     k, jj, ii = np.meshgrid(np.arange(nk), j, i, indexing="ij")
@@ -242,10 +245,10 @@ def _look_up(
     gap = plan.affine[2, 2]
     node_mm = -plan.affine[0, 0] * (ni - 1) / (_NODES - 1)
     for scale_mm, size_mm in ((30.0, rng.uniform(0.5, 2.2)), (80.0, rng.uniform(1.0, 4.5))):
-        shape = (max(2, int(nk * gap / 5)), _NODES, _NODES)  # isotropic nodes, thinned or filled to the slices
+        shape = (max(2, int(nk * gap / 5)), _NODES, _NODES)  # nodes of about the same size along all axes
         for axis in range(3):
             noise = smooth_noise(shape, scale_mm / node_mm, rng)
-            nodes[..., axis] += size_mm * stretch(noise, (nk, _NODES, _NODES))
+            nodes[..., axis] += (size_mm * stretch(noise, (nk, _NODES, _NODES))).astype(nodes.dtype)
     for lesion in lesions:  # mass effect: what lies around a lesion is pushed away from it
         if lesion.kind in ("tissue", "crescent") and lesion.mask.sum() > 1500 and rng.random() < 0.5:
             centre = np.array(lesion.start) + np.array(lesion.mask.shape) / 2
@@ -308,7 +311,11 @@ def _table(shape: tuple[int, int], pixel_mm: float, rng: np.random.Generator) ->
     back = middle + rng.uniform(95, 120)
     distance = np.hypot(x - middle, y - (back - radius))
     thick = rng.uniform(1.5, 5)
-    return np.asarray((np.abs(distance - radius) < thick / 2) & (np.abs(x - middle) < rng.uniform(50, 130)) & (y > middle - 40))
+    return np.asarray(
+        (np.abs(distance - radius) < thick / 2)
+        & (np.abs(x - middle) < rng.uniform(50, 130))
+        & (y > middle - 40)
+    )
 
 
 def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -329,7 +336,8 @@ def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator)
         elif style < 0.65:
             soft = ndimage.gaussian_filter(part.astype(np.float32), (0.8, 0.8, 0))
             edge = 4 * soft * (1 - soft)  # noise on the outline only
-            part = soft + 0.3 * edge * rng.standard_normal(soft.shape, dtype=np.float32) > (0.35 if thin else 0.5)
+            rough = soft + 0.3 * edge * rng.standard_normal(soft.shape, dtype=np.float32)
+            part = rough > (0.35 if thin else 0.5)
         labels, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
         drawn = np.zeros_like(mask)
         if count:

@@ -1,0 +1,42 @@
+# make demo   label the lesions of the example scan, with the runtime dependencies only
+# make test   run the tests, with everything
+# make check  ruff and mypy
+
+PYTHON ?= python3
+# Twice quiet: errors, but no warnings about this machine's own settings.
+PIP = -m pip --quiet --quiet --disable-pip-version-check
+NEEDS = import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+  "situs needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")
+
+.PHONY: demo test check clean
+
+demo: .venv-demo/installed
+	@mkdir -p demo-output
+	@.venv-demo/bin/situs label examples/head.nii.gz --roi examples/lesions.nii.gz \
+	  --json demo-output/findings.json --csv demo-output/findings.csv --png demo-output
+	@echo "One picture a lesion, findings.json and findings.csv are in $(CURDIR)/demo-output"
+
+test: .venv/installed
+	.venv/bin/python -m pytest
+
+check: .venv/installed
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m mypy
+
+# A stamp is older than what it was made from when the dependencies changed: then they are installed again.
+.venv-demo/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(NEEDS)'
+	@echo "Preparing .venv-demo (once)"
+	@$(PYTHON) -m venv .venv-demo
+	@.venv-demo/bin/python $(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(NEEDS)'
+	@echo "Preparing .venv (once; with torch, some minutes)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python $(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-demo demo-output .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,152 @@
+"""What `situs label` costs beside merely reading the scan.
+
+Promise: on a 512x512x32 scan with one lesion the whole process takes under 3 times the wall time and under
+3 times the CPU time of a process that only reads the scan, and under 400 MB. Run:
+
+    python benchmarks/label.py [--bundle DIR] [--runs 9]
+
+The two processes take turns, so that whatever else the machine does hits both alike; times are medians,
+ratios the medians of the pairs' ratios. The scan is a phantom with the noise of a real one, since noise is
+what makes a .nii.gz slow to read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from situs.scores import text_table
+
+SHAPE = (512, 512, 32)
+SPACING_MM = (0.45, 0.45, 5.0)
+PROMISED_RATIO = 3.0
+PROMISED_MB = 400.0
+READ = "import sys, nibabel, numpy; numpy.asanyarray(nibabel.load(sys.argv[1]).dataobj)"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: wall and CPU (user and system) seconds, and the most memory it held."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def main(args: list[str] | None = None) -> int:
+    options = _parse(args)
+    situs = Path(sys.executable).with_name("situs")
+    if not situs.is_file():
+        print(f"situs is not installed beside {Path(sys.executable).name}: pip install -e .", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        scan, roi = Path(folder, "scan.nii.gz"), Path(folder, "roi.nii.gz")
+        # Made in a process of its own: Linux lets a child's peak memory begin at that of its parent.
+        maker = multiprocessing.get_context("spawn").Process(target=write_phantom, args=(scan, roi))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            return 1
+        bundle = ["--bundle", str(options.bundle)] if options.bundle else []
+        read = [sys.executable, "-c", READ, str(scan)]
+        label = [str(situs), "label", str(scan), "--roi", str(roi), *bundle]
+        size_mb = scan.stat().st_size / 1e6
+        try:
+            measure(read), measure(label)  # once unmeasured, to fill the file cache and write the byte code
+            pairs = [(measure(read), measure(label)) for _ in range(options.runs)]
+        except subprocess.CalledProcessError as error:
+            print(f"{error.cmd[0]} ended with exit code {error.returncode}: {error.stderr}", file=sys.stderr)
+            return 1
+    print_result(pairs, size_mb)
+    return 0
+
+
+def measure(command: list[str]) -> Cost:
+    """Run a command to its end; CalledProcessError if it fails."""
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for already
+        if process.returncode:
+            errors.seek(0)
+            raise subprocess.CalledProcessError(
+                process.returncode, command, stderr=errors.read().decode(errors="replace").strip()
+            )
+    peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Cost(wall_s, usage.ru_utime + usage.ru_stime, peak_bytes / 1e6)
+
+
+def write_phantom(scan: Path, roi: Path) -> None:
+    """A head of shells (scalp, skull, brain, ventricles) with noise, int16 HU, and one lesion of 20 mm."""
+    import nibabel
+    import numpy as np
+
+    affine = np.diag([*SPACING_MM, 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(SHAPE) - 1) / 2
+    x, y, z = (
+        ((np.arange(n) - (n - 1) / 2) * mm)
+        .astype(np.float32)
+        .reshape([-1 if a == axis else 1 for a in range(3)])
+        for axis, (n, mm) in enumerate(zip(SHAPE, SPACING_MM, strict=True))
+    )
+    head = np.sqrt((x / 75) ** 2 + (y / 95) ** 2 + (z / 90) ** 2)
+    hu = np.select([head < 0.88, head < 0.95, head < 1], [32, 1000, 20], -1000).astype(np.float32)
+    for side in (-1, 1):
+        hu[((x - side * 14) / 7) ** 2 + (y / 35) ** 2 + ((z - 10) / 12) ** 2 < 1] = 8
+    hu += np.random.default_rng(0).normal(0, 5, SHAPE).astype(np.float32)
+    hu = np.where(x**2 + y**2 > 115**2, -1024, hu)  # the scanner's field of view is round, constant outside
+    lesion = (x - 30) ** 2 + (y - 10) ** 2 + (z - 5) ** 2 < 10**2
+    hu += 35 * lesion
+    nibabel.save(nibabel.Nifti1Image(np.rint(hu).astype(np.int16), affine), scan)
+    nibabel.save(nibabel.Nifti1Image(lesion.astype(np.uint8), affine), roi)
+
+
+def print_result(pairs: list[tuple[Cost, Cost]], size_mb: float) -> None:
+    wall = median(label.wall_s / read.wall_s for read, label in pairs)
+    cpu = median(label.cpu_s / read.cpu_s for read, label in pairs)
+    peak = max(label.peak_mb for _, label in pairs)
+    rows = [["median of processes", "wall s", "CPU s", "peak MB"]]
+    for name, costs in (("read only", [a for a, _ in pairs]), ("situs label", [b for _, b in pairs])):
+        cells = (
+            median(c.wall_s for c in costs),
+            median(c.cpu_s for c in costs),
+            median(c.peak_mb for c in costs),
+        )
+        rows.append([name, f"{cells[0]:.2f}", f"{cells[1]:.2f}", f"{cells[2]:.0f}"])
+    rows.append(["ratio", f"{wall:.2f}", f"{cpu:.2f}", ""])
+    size = "x".join(map(str, SHAPE))
+    print(f"{size} int16, {size_mb:.1f} MB as .nii.gz, one lesion, {len(pairs)} pairs of runs\n")
+    print(text_table(rows, rules=(1, 3)) + "\n")
+    for what, value, limit, unit in (
+        ("wall", wall, PROMISED_RATIO, "times reading"),
+        ("CPU", cpu, PROMISED_RATIO, "times reading"),
+        ("peak memory, largest", peak, PROMISED_MB, "MB"),
+    ):
+        verdict = "met" if value < limit else "not met"
+        print(f"promise: {what} under {limit:g} {unit}: {value:.3g}, {verdict}")
+
+
+def _parse(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: the shipped one)")
+    parser.add_argument("--runs", type=int, default=9, help="pairs of runs (default: 9)")
+    options = parser.parse_args(args)
+    if options.runs < 1:
+        parser.error("--runs: expected at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

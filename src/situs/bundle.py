@@ -1,0 +1,266 @@
+"""A trained model as one folder: two networks, the references, and what is needed to use them rightly.
+
+======================  =============================================================================
+``bundle.json``         format, name, recipe, sites, views, I/O contract, training facts, hashes
+``basenet.onnx``        views of a region on a slice → embedding and BaseNet's own answers
+``relation.onnx``       embedding and reference embeddings → relation score of every site
+``references.npz``      the labelled embeddings (no pickles)
+``README.md``           the model card, made from ``bundle.json``
+======================  =============================================================================
+
+A folder is written beside its place and renamed, so a bundle is whole or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from situs import __version__
+from situs.anatomy import SITE_KEYS
+from situs.card import model_card
+from situs.errors import BundleError, OutputError
+from situs.neighbors import References
+from situs.views import ViewSpec
+
+__all__ = ["BASENET_FILE", "FORMAT", "RELATION_FILE", "Bundle", "read_bundle", "write_bundle"]
+
+FORMAT = 1
+BASENET_FILE = "basenet.onnx"
+RELATION_FILE = "relation.onnx"
+_REFERENCES_FILE = "references.npz"
+_JSON_FILE = "bundle.json"
+_CARD_FILE = "README.md"
+_HASHED_FILES = (BASENET_FILE, RELATION_FILE, _REFERENCES_FILE)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle that was found whole.
+
+    path : its folder
+    name, version : what the bundle calls itself
+    spec : how slices become the views its networks were trained on
+    n_neighbors : references that each class offers to a target
+    references : the labelled embeddings
+    description : all of ``bundle.json``
+    """
+
+    path: Path
+    name: str
+    version: str
+    spec: ViewSpec
+    n_neighbors: int
+    references: References
+    description: dict[str, Any]
+
+    @property
+    def embedding_width(self) -> int:
+        """Length of an embedding."""
+        return int(self.references.embeddings.shape[1])
+
+
+def read_bundle(path: str | Path | None = None) -> Bundle:
+    """Read a bundle and check that nothing in it changed since its export.
+
+    Parameters
+    ----------
+    path : its folder; None or ``"shipped"`` for the one inside the package
+
+    Raises
+    ------
+    BundleError : if there is none, its format is unknown, or a file is missing or changed
+    """
+    folder = _shipped() if path is None or str(path) == "shipped" else Path(path)
+    description = _read_description(folder)
+    content = {}
+    for name in _HASHED_FILES:
+        try:
+            content[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{folder}: {name} is missing from the bundle; get the bundle again") from error
+        if hashlib.sha256(content[name]).hexdigest() != description["files"][name]["sha256"]:
+            raise BundleError(f"{folder}: {name} was changed after its export; get the bundle again")
+    return Bundle(
+        folder,
+        str(description["name"]),
+        str(description["version"]),
+        ViewSpec.from_dict(description["views"]),
+        int(description["n_neighbors"]),
+        _references_from_bytes(content[_REFERENCES_FILE]),
+        description,
+    )
+
+
+def write_bundle(
+    out: str | Path,
+    *,
+    networks: dict[str, bytes],
+    contract: dict[str, Any],
+    references: References,
+    spec: ViewSpec,
+    n_neighbors: int,
+    recipe: dict[str, Any],
+    training: dict[str, Any],
+    evaluation: list[dict[str, Any]] | None = None,
+    name: str = "situs",
+    version: str = "1",
+    check: Callable[[Bundle], None] | None = None,
+) -> Path:
+    """Write a bundle, or replace an older one, only when the new one is whole.
+
+    Parameters
+    ----------
+    out : the folder; new, empty, or a bundle
+    networks : ONNX files, ``{BASENET_FILE: ..., RELATION_FILE: ...}``
+    contract : ``{network: {"inputs" | "outputs": {tensor: {"type", "shape", "meaning"}}}}``
+    references : the labelled embeddings; stored as float16
+    spec, n_neighbors : as the networks were trained
+    recipe, training : JSON-able facts for the card, see `situs.card.model_card`
+    evaluation : tables for the card, see there
+    check : is given the written bundle before it takes its place, and raises to stop that
+
+    Returns
+    -------
+    `out`
+
+    Raises
+    ------
+    OutputError : if `out` holds something that is not a bundle, or cannot be written
+    """
+    out = Path(out)
+    _check_replaceable(out)
+    content = {n: networks[n] for n in (BASENET_FILE, RELATION_FILE)}
+    content[_REFERENCES_FILE] = _references_to_bytes(references)
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "created_by": f"situs {__version__}",
+        "recipe": recipe,
+        "sites": list(SITE_KEYS),
+        "views": spec.to_dict(),
+        "n_neighbors": n_neighbors,
+        "embedding_width": references.embeddings.shape[1],
+        "n_references": len(references),
+        "networks": contract,
+        "training": training,
+        "evaluation": evaluation or [],
+        "files": {
+            n: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for n, data in content.items()
+        },
+    }
+    description["sha256"] = _digest(description)
+    content[_JSON_FILE] = (json.dumps(description, indent=1, allow_nan=False) + "\n").encode()
+    content[_CARD_FILE] = model_card(description).encode()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            new = Path(scratch) / "new"
+            new.mkdir()
+            for file, data in content.items():
+                (new / file).write_bytes(data)
+            if check is not None:
+                check(read_bundle(new))
+            _put(new, out, Path(scratch) / "old")
+    except OSError as error:
+        raise OutputError(f"{out}: the bundle cannot be written ({error.strerror or error})") from error
+    return out
+
+
+def _shipped() -> Path:
+    folder = Path(str(resources.files("situs").joinpath("data/bundle")))
+    if not (folder / _JSON_FILE).is_file():
+        raise BundleError("this copy of situs ships no bundle: name one, or make one with 'situs train'")
+    return folder
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """The checked content of ``bundle.json``."""
+    if not folder.exists():
+        raise BundleError(f"{folder}: no such bundle")
+    try:
+        text = (folder / _JSON_FILE).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder}: not a bundle, it has no {_JSON_FILE}") from error
+    try:
+        description = json.loads(text)
+        version = description["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleError(f"{folder}: not a bundle, its {_JSON_FILE} says no format") from error
+    if version != FORMAT:
+        raise BundleError(f"{folder}: bundle format {version!r} is unknown; this situs reads format {FORMAT}")
+    if description.get("sha256") != _digest(description):
+        raise BundleError(f"{folder}: {_JSON_FILE} was changed after its export; get the bundle again")
+    if description["sites"] != list(SITE_KEYS):
+        raise BundleError(f"{folder}: the bundle is for other sites than those of this situs")
+    return dict(description)
+
+
+def _digest(description: dict[str, Any]) -> str:
+    """SHA-256 of everything in ``bundle.json`` but itself."""
+    rest = {key: value for key, value in description.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _references_to_bytes(references: References) -> bytes:
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        embeddings=references.embeddings.astype(np.float16),
+        sites=references.sites.astype(np.uint8),
+        ids=np.char.encode(references.ids.astype(np.str_), "utf-8"),
+        patients=np.char.encode(references.patients.astype(np.str_), "utf-8"),
+    )
+    return stream.getvalue()
+
+
+def _references_from_bytes(data: bytes) -> References:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return References(
+            arrays["embeddings"],
+            arrays["sites"],
+            np.char.decode(arrays["ids"], "utf-8"),
+            np.char.decode(arrays["patients"], "utf-8"),
+        )
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse a place that holds anything but an older bundle: replacing it would delete that."""
+    if out.is_dir():
+        present = {entry.name for entry in out.iterdir()}
+        foreign = sorted(present - {*_HASHED_FILES, _JSON_FILE, _CARD_FILE})
+        if present and (foreign or _JSON_FILE not in present):
+            what = f"it holds {foreign[0]}" if foreign else f"it has no {_JSON_FILE}"
+            raise OutputError(
+                f"{out}: not overwritten, since it is not a bundle ({what}); choose another folder"
+            )
+    elif out.exists() or out.is_symlink():
+        raise OutputError(
+            f"{out}: not overwritten, since it is a file and not a bundle; choose another place"
+        )
+
+
+def _put(new: Path, out: Path, old: Path) -> None:
+    """Rename `new` to `out`; what was there goes to `old`, and comes back if that fails."""
+    replaced = out.is_dir()
+    if replaced:
+        out.replace(old)
+    try:
+        new.replace(out)
+    except BaseException:
+        if replaced:
+            old.replace(out)
+        raise
+    if replaced:
+        shutil.rmtree(old)

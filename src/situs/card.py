@@ -1,0 +1,122 @@
+"""The model card: the README of a bundle, made from its ``bundle.json`` and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from situs.anatomy import SITES
+
+__all__ = ["model_card"]
+
+_INTENDED_USE = """\
+## Intended use
+
+Names the anatomical site and the side of a lesion in a head CT of an adult, from the scan and a mask of the
+lesion. Made for research and for developers who put it behind a lesion detector.
+
+**Not a medical device.** It is not cleared for diagnosis or treatment in any country; a qualified reader has
+to check every answer. It says where a marked region lies, not whether there is a lesion or what kind it is.
+It has not been validated on children, after surgery, or on anatomy unlike that of its training data.
+"""
+
+_DEFAULT_DATA = "See the recipe and the training facts below."
+
+
+def model_card(description: dict[str, Any]) -> str:
+    """The card as Markdown.
+
+    Parameters
+    ----------
+    description : the content of ``bundle.json`` (see `situs.bundle.write_bundle`). Of ``training``, the
+        texts ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a
+        table. ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
+        ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
+    """
+    training = dict(description["training"])
+    data = _lines(training.pop("data", _DEFAULT_DATA))
+    attribution = _lines(training.pop("attribution", ""))
+    parts = [
+        f"# {description['name']} {description['version']}\n",
+        f"Written by {description['created_by']} from `bundle.json`; do not edit."
+        " Method: a Relation Network over nearest neighbours (arXiv 1710.09180).\n",
+        _INTENDED_USE,
+        f"## Training data\n\n{data}\n",
+        f"### Attribution\n\n{attribution}\n" if attribution else "",
+        "## Training\n\n" + _facts({"recipe": description["recipe"], **training}),
+        "## Inputs and outputs\n\n" + _contract(description),
+        "## Evaluation\n\n" + _evaluation(description["evaluation"]),
+        "## Files\n\n" + _files(description),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _contract(description: dict[str, Any]) -> str:
+    rows = []
+    for network, contract in description["networks"].items():
+        for direction in ("inputs", "outputs"):
+            for name, tensor in contract[direction].items():
+                shape = " x ".join(str(n) for n in tensor["shape"])
+                rows.append(
+                    [network, direction[:-1], f"`{name}`", f"{tensor['type']} {shape}", tensor["meaning"]]
+                )
+    views = ", ".join(f"{name} {value}" for name, value in description["views"].items())
+    sites = ", ".join(f"`{key}`" for key in description["sites"])
+    return (
+        _table(["network", "", "name", "type and shape", "meaning"], rows)
+        + f"\nViews: {views}. Each slice of the lesion is one example; each class offers the"
+        f" {description['n_neighbors']} of the {description['n_references']} references in"
+        f" `references.npz` that are nearest to it.\n\nSites, in this order: {sites}.\n"
+    )
+
+
+def _evaluation(tables: list[dict[str, Any]]) -> str:
+    if not tables:
+        return "None was given to the export.\n"
+    parts = []
+    for table in tables:
+        rows = [
+            [site.name, *_numbers(table["sites"][site.key])] for site in SITES if site.key in table["sites"]
+        ]
+        rows += [[f"{mean} mean", *_numbers(table[mean])] for mean in ("weighted", "macro")]
+        parts.append(f"{table['title']}\n\n" + _table(["site", "precision", "recall", "F1"], rows))
+    return "\n".join(parts)
+
+
+def _numbers(scores: dict[str, Any]) -> list[str]:
+    return [f"{scores[name]:.2f}" for name in ("precision", "recall", "f1")]
+
+
+def _files(description: dict[str, Any]) -> str:
+    rows = [
+        [f"`{name}`", entry["bytes"], f"`{entry['sha256']}`"] for name, entry in description["files"].items()
+    ]
+    return _table(["file", "bytes", "SHA-256"], rows)
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    rows = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            rows += [[f"{name}: {key}", _short(entry)] for key, entry in value.items()]
+        else:
+            rows.append([name, _short(value)])
+    return _table(["fact", "value"], rows)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_short(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _lines(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "\n\n".join(text)
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )

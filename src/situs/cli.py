@@ -1,0 +1,327 @@
+"""The command line: parse, one call, print.
+
+Exit codes: 0 done; 2 something given is wrong (one line on standard error, nothing written); 130 stopped by
+Ctrl-C; 1 a fault of situs itself. Heavy imports stay inside the commands: ``situs --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from situs import __version__
+from situs.errors import MissingExtraError, OutputError, SitusError
+
+if TYPE_CHECKING:
+    from situs.finding import Finding
+    from situs.volume import Roi, Volume
+
+__all__ = ["app", "main"]
+
+_STDOUT = Path("-")
+
+# Plain help and errors: rich would add 50 ms to every start, typer alone costs 45 ms.
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class RecipeName(StrEnum):
+    """The recipes of `situs.train`."""
+
+    compact = "compact"
+
+
+class SiteMix(StrEnum):
+    """How often each site occurs in a rendered cohort."""
+
+    paper = "paper"
+    balanced = "balanced"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; `args` default to the process's own."""
+    try:
+        code = app(args=args, prog_name="situs", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:  # the reader of a pipe went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _explain(error)
+
+
+@app.callback(invoke_without_command=True)
+def _situs(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Name the anatomical site of lesions in head CT. Research software, not a medical device."""
+    if version:
+        typer.echo(f"situs {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+@app.command()
+def label(
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="NIfTI file, DICOM folder or zip.")],
+    roi: Annotated[Path, typer.Option("--roi", metavar="ROI", help="NIfTI mask; every value is a region.")],
+    bundle: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A trained bundle; without it the shipped one.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="SERIES", help="Which DICOM series, where there are several.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write JSON; - is standard output.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a row a lesion; - is standard output.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="DIR", help="Write one picture a lesion into a folder.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no table.")] = False,
+) -> None:
+    """Name the site of every lesion.
+
+    A lesion is a connected part of a value of the mask.
+    """
+    inputs = [scan, roi] if bundle is None else [scan, roi, Path(bundle)]
+    _check_outputs(json_file, csv_file, png, inputs)
+    with warnings.catch_warnings():
+        # Readers of DICOM quote header values when they warn, and those may name the patient.
+        if not os.environ.get("SITUS_DEBUG"):
+            warnings.simplefilter("ignore")
+        from situs.io import read_rois, read_volume
+        from situs.labeler import Labeler
+
+        volume = read_volume(scan, series=series)
+        rois = read_rois(roi, volume)
+        labeler = Labeler.load(bundle)
+        findings = labeler.label(volume, rois)
+    made_by = (labeler.bundle.name, str(labeler.bundle.version))
+    _write_outputs(volume, rois, findings, made_by, json_file, csv_file, png)
+    if not quiet and _STDOUT not in (json_file, csv_file):
+        from situs.report import format_text
+
+        _print(format_text(volume, findings, made_by))
+
+
+@app.command()
+def synth(
+    heads: Annotated[Path, typer.Argument(metavar="HEADS", help="Folder of head label maps (.nii.gz).")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the cohort; a stopped run goes on.")],
+    scans: Annotated[int, typer.Option(min=1, metavar="N", help="How many virtual scans.")],
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed gives the same scans.")] = 0,
+    sites: Annotated[
+        SiteMix, typer.Option(help="Every site as often, or as often as in the paper.")
+    ] = SiteMix.balanced,
+    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes.")] = 1,
+) -> None:
+    """Render virtual scans with lesions.
+
+    The sites of the lesions are known exactly; the folder is a cohort to train on.
+    """
+    from situs.synth.cohort import render_cohort
+    from situs.synth.heads import find_heads
+
+    with _progress_bar() as progress:
+        manifest = render_cohort(
+            find_heads(heads), out, scans, seed, sites.value, jobs, progress=partial(progress, "scans")
+        )
+    _print(f"{manifest}\n")
+
+
+@app.command()
+def train(
+    cohort: Annotated[Path, typer.Argument(metavar="COHORT", help="Folder with a manifest.csv.")],
+    out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder for the trained bundle.")],
+    recipe: Annotated[
+        RecipeName, typer.Option(help="What is trained, and for how long.")
+    ] = RecipeName.compact,
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of weights, order and augmentation.")] = 0,
+    test_patient: Annotated[
+        list[str] | None, typer.Option(metavar="PATIENT", help="Leave this patient out; may be repeated.")
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Start from the BaseNet of an earlier run's checkpoint."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes that read scans.")] = 1,
+) -> None:
+    """Train a bundle on a cohort.
+
+    Checkpoints go to BUNDLE.work; the same command goes on where a stopped run was.
+    """
+    from situs.output import check_folder
+
+    check_folder(out)
+    from situs.train import COMPACT
+    from situs.train import train as run
+
+    recipes = {RecipeName.compact: COMPACT}
+    with _progress_bar() as progress:
+        path = run(
+            cohort, out, recipes[recipe], seed, test_patient or (), progress=progress, init=init, jobs=jobs
+        )
+    _print(f"{path}\n")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A trained bundle, or: shipped")],
+    cohort: Annotated[Path, typer.Argument(metavar="COHORT", help="Folder with a manifest.csv.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write JSON; - is standard output.")
+    ] = None,
+    test_patient: Annotated[
+        list[str] | None, typer.Option(metavar="PATIENT", help="Only this patient; may be repeated.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes that read scans.")] = 1,
+) -> None:
+    """Score a bundle on a cohort.
+
+    Precision, recall and F1 of every site, of BaseNet's own answer and of the Relation Network's.
+    """
+    _check_outputs(json_file, None, None, [cohort, Path(bundle)])
+    from situs.evaluate import evaluate as run
+
+    with _progress_bar() as progress:
+        found = run(bundle, cohort, test_patient, jobs, progress=progress)
+    if json_file is not None:
+        import json
+
+        _write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+    if json_file != _STDOUT:
+        _print(f"{found.text()}\n")
+
+
+def _check_outputs(
+    json_file: Path | None, csv_file: Path | None, png: Path | None, inputs: Sequence[Path]
+) -> None:
+    """Refuse before the work what could not be written after it."""
+    from situs.output import check_file, check_folder
+
+    if json_file is not None and csv_file is not None:
+        if json_file == csv_file == _STDOUT:
+            raise OutputError("--json - and --csv -: standard output takes one of them; name a file")
+        if json_file.resolve() == csv_file.resolve():
+            raise OutputError(f"--json and --csv: both are {json_file}; name two files")
+    if png is not None:
+        check_folder(png)
+    for path in (json_file, csv_file):
+        if path is not None and path != _STDOUT:
+            check_file(path, inputs, made=png)
+
+
+def _write_outputs(
+    volume: Volume,
+    rois: Sequence[Roi],
+    findings: Sequence[Finding],
+    made_by: tuple[str, str],
+    json_file: Path | None,
+    csv_file: Path | None,
+    png: Path | None,
+) -> None:
+    from situs.report import format_csv, format_json
+
+    if png is not None:
+        from situs.output import write_file
+        from situs.picture import iter_pictures
+
+        png.mkdir(exist_ok=True)
+        for name, content in iter_pictures(volume, rois, findings):
+            write_file(png / name, content)
+    for path, form in ((csv_file, format_csv), (json_file, format_json)):
+        if path is not None:
+            _write_text(path, form(volume, findings, made_by))
+
+
+def _write_text(path: Path, text: str) -> None:
+    from situs.output import write_file
+
+    if path == _STDOUT:
+        _print(text)
+    else:
+        write_file(path, text.encode("utf-8", "replace"))
+
+
+def _print(text: str) -> None:
+    """To standard output, in whatever encoding it has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[..., None]]:
+    """Bars on standard error for work that can be resumed.
+
+    Yields what is to be called with what is counted, how many are done, of how many, and a message if any.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    tasks: dict[str, TaskID] = {}
+    bar = Progress(console=Console(stderr=True))
+
+    def update(what: str, done: int, total: int, message: str = "") -> None:
+        bar.start()  # not before: what is refused is told in one line
+        if what not in tasks:
+            tasks[what] = bar.add_task(what)
+        text = f"{what}: {message}" if message else what
+        bar.update(tasks[what], completed=done, total=total, description=text)
+
+    try:
+        yield update
+    except KeyboardInterrupt:
+        print("situs: stopped; the same command goes on from here", file=sys.stderr)
+        raise
+    finally:
+        if tasks:  # a bar that was never started would still print an empty line
+            bar.stop()
+
+
+def _explain(error: Exception) -> int:
+    """One line on standard error, and the exit code."""
+    code, debug = 2, bool(os.environ.get("SITUS_DEBUG"))
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("situs"):
+        text = str(MissingExtraError(str(error.name).partition(".")[0], "train"))
+    elif isinstance(error, SitusError):
+        text = str(error)
+    elif hasattr(error, "format_message"):  # a usage error of typer, whose class moves between its releases
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "situs"
+        text = f"{error.format_message()} (see '{path} --help')"
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        code = 1
+        hint = "see above" if debug else "run again with SITUS_DEBUG=1 to see where"
+        text = f"internal fault: {type(error).__name__}: {error} ({hint})"
+    print(f"situs: error: {' '.join(text.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,166 @@
+"""What can be read but is doubtful: a scan that does not look like a head CT, a lesion outside the head.
+
+Simple measurements on a thinned scan, in HU and mm, quick enough to run every time. They warn and never
+refuse; their sentences go into the notes of a finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.volume import Roi, Volume
+
+__all__ = ["lesion_doubts", "scan_doubts"]
+
+_PIXEL_MM = 2.0  # blocks of pixels; their highest value keeps a thin skull's ring closed
+_RING_CM2 = (30.0, 330.0)  # what a skull encloses on its widest slice; 88 to 222 in 41 real scans
+_BRAIN_SHARE = 0.7  # of what it encloses, between -10 and 90 HU; at least 0.94 in those
+_HEAD_SHARE = 0.3  # the same of skull and inside together; at least 0.49 in those
+_FEWEST_SLICES = 5
+
+Mask = NDArray[np.bool_]
+
+
+def scan_doubts(volume: Volume) -> tuple[str, ...]:
+    """What is doubtful about a scan.
+
+    Parameters
+    ----------
+    volume : the scan, (ni, nj, nk) HU
+
+    Returns
+    -------
+    One sentence each; empty for an ordinary head CT, whole or clipped at a brain window
+    """
+    notes = []
+    if volume.geometry.shape[2] < _FEWEST_SLICES:
+        notes.append(f"The scan has only {volume.geometry.shape[2]} slices.")
+    levels = _levels(volume)
+    steps = _steps(volume, _PIXEL_MM)
+    thin = _block_centres(volume.hu, steps)
+    closed = ~_outside(_block_max(volume.hu, steps) < levels.bone)  # the skull and what it encloses
+    inside = closed & (thin < levels.bone)
+    ring_cm2 = (
+        float(inside.sum(axis=(0, 1)).max()) * np.prod(steps) * np.prod(volume.geometry.spacing_mm) / 100
+    )
+    if ring_cm2 < _RING_CM2[0]:
+        notes.append("No skull is in sight: no slice shows bone all round the brain.")
+        inside = thin > levels.air
+    elif ring_cm2 > _RING_CM2[1]:
+        notes.append(f"The skull encloses {ring_cm2:.0f} cm2, more than a head's: is the pixel size right?")
+    brain = np.count_nonzero(inside & (thin > -10) & (thin < 90))
+    share = brain / (np.count_nonzero(inside) + 1e-9)
+    if share < _BRAIN_SHARE:
+        notes.append(f"No brain is in sight: of the inside, {100 * share:.0f} % lies between -10 and 90 HU.")
+    whole_range = levels.low > -200 and levels.high > 400  # not cut off above, and yet no air
+    if whole_range and brain <= _HEAD_SHARE * np.count_nonzero(closed):
+        notes.append("The values look like MR: no air near -1000 HU, little near the brain's 35 HU.")
+    return tuple(notes)
+
+
+def lesion_doubts(volume: Volume, lesion: Roi) -> tuple[str, ...]:
+    """What is doubtful about where a lesion was drawn, judged on its largest slice.
+
+    Parameters
+    ----------
+    volume : the scan, (ni, nj, nk) HU
+    lesion : a region on its grid
+
+    Returns
+    -------
+    One sentence each; empty for a lesion in the head, air in a sinus included
+    """
+    levels = _levels(volume)
+    k = max(lesion.areas_px, key=lambda k: lesion.areas_px[k])
+    hu, mask = np.asarray(volume.hu[:, :, k], dtype=np.float32), lesion.slice_mask(k)
+    steps = _steps(volume, _PIXEL_MM / 2)
+    head = _surrounded(_largest_part(_block_max(hu[..., None], steps)[..., 0] > levels.air))
+    blocks = _block_max(mask[..., None], steps)[..., 0]
+    notes = []
+    if np.count_nonzero(head & blocks) < 0.5 * np.count_nonzero(blocks):
+        notes.append("The lesion lies outside the head.")
+    elif np.count_nonzero(hu[mask] >= levels.bone) > 0.9 * np.count_nonzero(mask):
+        notes.append("The lesion lies wholly in bone.")
+    if np.count_nonzero(head & blocks) > 0.5 * np.count_nonzero(head):
+        notes.append("The lesion covers more than half of the head: is the mask inverted?")
+    return tuple(notes)
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """HU of a scan: its ends, the most that air and the least that bone has; less where it was clipped."""
+
+    low: float
+    high: float
+    air: float
+    bone: float
+
+
+def _levels(volume: Volume) -> _Levels:
+    sample = volume.hu[::4, ::4] if min(volume.hu.shape[:2]) >= 128 else volume.hu
+    low, high = float(sample.min()), float(sample.max())
+    air = -300.0 if low < -500 else low + 0.1 * (min(high, 300.0) - low)
+    bone = 300.0 if high > 400 else high - 0.02 * (high - low)
+    return _Levels(low, high, air, bone)
+
+
+def _steps(volume: Volume, pixel_mm: float) -> tuple[int, int]:
+    i, j = (
+        max(1, min(round(pixel_mm / mm), n // 8))
+        for mm, n in zip(volume.geometry.spacing_mm, volume.hu.shape, strict=False)
+    )
+    return i, j
+
+
+def _block_max(values: NDArray[Any], steps: tuple[int, int]) -> NDArray[Any]:
+    """(ni / a, nj / b, nk) the highest value of every block of a x b pixels."""
+    (a, b), (ni, nj) = steps, _whole_blocks(values, steps)
+    highest = values[:ni:a, :nj:b].copy(order="F")
+    for i in range(a):
+        for j in range(b):
+            np.maximum(highest, values[i:ni:a, j:nj:b], out=highest)
+    return highest
+
+
+def _block_centres(values: NDArray[Any], steps: tuple[int, int]) -> NDArray[Any]:
+    """(ni / a, nj / b, nk) the middle pixel of the same blocks."""
+    (a, b), (ni, nj) = steps, _whole_blocks(values, steps)
+    return values[a // 2 : ni : a, b // 2 : nj : b]
+
+
+def _whole_blocks(values: NDArray[Any], steps: tuple[int, int]) -> tuple[int, int]:
+    return values.shape[0] // steps[0] * steps[0], values.shape[1] // steps[1] * steps[1]
+
+
+def _outside(open_space: Mask) -> Mask:
+    """What hangs together, slice by slice, with the edge of the picture, through open space."""
+    from scipy import ndimage
+
+    in_plane = np.zeros((3, 3, 3), dtype=bool)
+    in_plane[1, :, 1] = in_plane[:, 1, 1] = True
+    parts, count = ndimage.label(open_space, structure=in_plane)
+    at_edge = np.zeros(count + 1, dtype=bool)
+    for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+        at_edge[edge.ravel()] = True
+    at_edge[0] = False
+    return np.asarray(at_edge[parts])
+
+
+def _surrounded(tissue: Mask) -> Mask:
+    """Tissue, and what has it on three of four sides: sinuses too, open or cut off in front."""
+    sides = np.zeros(tissue.shape, dtype=np.uint8)
+    for axis in (0, 1):
+        sides += np.logical_or.accumulate(tissue, axis=axis)
+        sides += np.flip(np.logical_or.accumulate(np.flip(tissue, axis), axis=axis), axis)
+    return np.asarray(tissue | (sides >= 3))
+
+
+def _largest_part(mask: Mask) -> Mask:
+    from scipy import ndimage
+
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    return np.asarray(parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))) if count else mask

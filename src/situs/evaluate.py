@@ -1,0 +1,209 @@
+"""How often a bundle is right on a cohort: BaseNet's own answer, and the Relation Network's.
+
+One example is one axial slice of one ROI, as in the paper; the same per ROI stands beside it. Sites are in
+the order of `situs.anatomy.SITES`. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.bundle import Bundle, read_bundle
+from situs.dataset import Slices, open_slices, read_manifest
+from situs.errors import ManifestError
+from situs.neighbors import nearest, reference_sets
+from situs.runtime import Runtime
+from situs.scores import Table, score_table, text_table
+from situs.views import ViewSpec
+
+__all__ = ["Evaluation", "evaluate"]
+
+_BATCH = 256  # slices answered at a time; their reference sets take some tens of MB
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """BaseNet's own answer and the Relation Network's, on the same examples.
+
+    relation, basenet : an example is one slice of one ROI
+    relation_rois, basenet_rois : an example is one ROI (a row of the manifest); the scores of its slices are
+        averaged by area, as `situs.labeler` does for a lesion
+    bundle, n_neighbors : what was evaluated
+    n_patients : patients of the cohort
+    known_patients : how many of them are among the bundle's references. Those were no neighbours of their
+        own patient, but the networks were trained on them, so with any of these it is no test
+    """
+
+    relation: Table
+    basenet: Table
+    relation_rois: Table
+    basenet_rois: Table
+    bundle: str
+    n_neighbors: int
+    n_patients: int
+    known_patients: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the Relation Network's table at the top, BaseNet's under ``basenet``, both per ROI under
+        ``rois``."""
+        return {
+            "bundle": self.bundle,
+            "n_neighbors": self.n_neighbors,
+            "patients": self.n_patients,
+            "known_patients": self.known_patients,
+            **self.relation.to_dict(),
+            "basenet": self.basenet.to_dict(),
+            "rois": {**self.relation_rois.to_dict(), "basenet": self.basenet_rois.to_dict()},
+        }
+
+    def text(self) -> str:
+        """The comparison for people."""
+        counts = (
+            (self.relation.confusion.sum(), "ROI slices"),
+            (self.relation_rois.confusion.sum(), "ROIs"),
+            (self.relation.n_scans, "scans"),
+            (self.n_patients, "patients"),
+        )
+        parts = [
+            f"{self.bundle} on {', '.join(f'{n} {what}' for n, what in counts)}",
+            "BaseNet's own answer, and the Relation Network's (RN) with the "
+            f"{self.n_neighbors} nearest neighbours of each site.",
+        ]
+        if self.known_patients:
+            parts.append(
+                f"NOT A TEST: the bundle was trained on {self.known_patients} of the {self.n_patients} "
+                "patients. None was its own neighbour here,\nbut the networks have seen them."
+            )
+        parts += [
+            "",
+            _comparison("a slice is an example", self.basenet, self.relation),
+            "",
+            _comparison("a ROI is an example", self.basenet_rois, self.relation_rois, sites=False),
+            "",
+            "Means leave out sites without an example. Intervals: 95 %, bootstrap over scans.",
+        ]
+        return "\n".join(parts)
+
+
+def evaluate(
+    bundle: str | Path | None,
+    cohort: Path,
+    patients: Sequence[str] | None = None,
+    jobs: int = 1,
+    n_boot: int = 1000,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Run a bundle over every ROI slice of a cohort.
+
+    Where a patient of the cohort is among the bundle's references, those are no neighbours of its slices.
+
+    Parameters
+    ----------
+    bundle : its folder; None or ``"shipped"`` for the one inside the package
+    cohort : a folder with a manifest; its views are kept in a cache there
+    patients : only these (at least one); None for all
+    jobs : processes that make views
+    n_boot, seed : of the intervals, see `score_table`
+    progress : is called with what is counted (``scans`` or ``slices``), how many are done, and in all
+
+    Raises
+    ------
+    BundleError, ManifestError, OutputError : if bundle or cohort cannot be used, or the cache not be written
+    """
+    found = read_bundle(bundle)
+    rows = read_manifest(cohort)
+    if patients is not None and (absent := sorted(set(patients) - {row.patient for row in rows})):
+        raise ManifestError(f"patients: {absent[0]!r} is none of the cohort {cohort}")
+    slices = open_slices(
+        cohort, found.spec, jobs=jobs, progress=None if progress is None else partial(progress, "scans")
+    )
+    chosen = np.arange(len(slices)) if patients is None else np.flatnonzero(np.isin(slices.patient, patients))
+    if chosen.size == 0:
+        raise ManifestError(f"{cohort}: no slice to evaluate; name at least one patient")
+    basenet, relation, areas = _answer(found, slices, chosen, progress)
+
+    row, truth = slices.row[chosen], slices.site[chosen]
+    # The manifest's path: two scans in folders of their own may have one file name.
+    scans = np.array([str(rows[n].scan) for n in row])
+    one_each = np.unique(row, return_index=True)[1]
+
+    def per_slice(scores: NDArray[np.float32]) -> Table:
+        return score_table(truth, scores.argmax(axis=1), scans, n_boot, seed)
+
+    def per_roi(scores: NDArray[np.float32]) -> Table:
+        joined = _join_slices(scores, areas, row).argmax(axis=1)
+        return score_table(truth[one_each], joined, scans[one_each], n_boot, seed)
+
+    people = set(slices.patient[chosen].tolist())
+    return Evaluation(
+        relation=per_slice(relation),
+        basenet=per_slice(basenet),
+        relation_rois=per_roi(relation),
+        basenet_rois=per_roi(basenet),
+        bundle=f"{found.name} {found.version}",
+        n_neighbors=found.n_neighbors,
+        n_patients=len(people),
+        known_patients=len((people & set(found.references.patients.tolist())) - {""}),
+    )
+
+
+def _answer(
+    bundle: Bundle,
+    slices: Slices,
+    chosen: NDArray[np.intp],
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """BaseNet's probabilities (n, 15), relation scores (n, 15) and areas (n,) of the `chosen` slices (n,)."""
+    runtime, references = Runtime(bundle), bundle.references
+    parts = []
+    for a in range(0, len(chosen), _BATCH):
+        which = chosen[a : a + _BATCH]
+        views = slices.global_view[which], slices.local_view[which]
+        found = runtime.embed(*views)
+        neighbors = nearest(
+            found.embedding, references, bundle.n_neighbors, exclude_patient=slices.patient[which]
+        )
+        scores = runtime.relate(found.embedding, reference_sets(references, neighbors), neighbors.present)
+        parts.append((found.site_probability, scores, _areas(views[1], bundle.spec)))
+        if progress is not None:
+            progress("slices", a + len(which), len(chosen))
+    basenet, relation, areas = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return basenet, relation, areas
+
+
+def _areas(local_views: NDArray[np.uint8], spec: ViewSpec) -> NDArray[np.float64]:
+    """(n,) what the region covers of each local view; all alike where the views do not show the region."""
+    if "roi" not in spec.channels:
+        return np.ones(len(local_views))
+    region = local_views[:, spec.channels.index("roi")]
+    return np.maximum(region.sum(axis=(1, 2), dtype=np.float64), 1)
+
+
+def _join_slices(
+    scores: NDArray[np.float32], areas: NDArray[np.float64], row: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Scores (n_rois, 15) of ROIs, in the order of their numbers: the mean of their slices', by area."""
+    _, roi = np.unique(row, return_inverse=True)
+    sums = np.zeros((roi.max() + 1, scores.shape[1]))
+    np.add.at(sums, roi, scores * areas[:, None])
+    return np.asarray(sums / np.bincount(roi, weights=areas)[:, None])
+
+
+def _comparison(title: str, basenet: Table, relation: Table, sites: bool = True) -> str:
+    """Both tables' numbers side by side; without `sites` only the means."""
+    head = ["examples", "BaseNet prec.", "recall", "F1", "RN prec.", "recall", "F1", "95 % interval"]
+    rows = [[title, *head]]
+    for left, right in zip(basenet.cells(), relation.cells(), strict=True):
+        name, *numbers, _, examples = left
+        rows.append([name, examples, *numbers, *right[1:-1]])
+    if not sites:
+        del rows[1:-2]
+    return text_table(rows, rules=(1, len(rows) - 2) if sites else (1,))

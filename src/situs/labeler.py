@@ -1,0 +1,280 @@
+"""From a scan and its regions of interest to one finding per lesion; no torch, no state between calls.
+
+Each axial slice of a lesion is one example, as in the paper; their answers are joined by area. Millimetres
+to the midline are positive on the patient's left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.anatomy import SITE_KEYS
+from situs.bundle import Bundle, read_bundle
+from situs.doubts import lesion_doubts, scan_doubts
+from situs.errors import RoiError
+from situs.finding import Finding, Reference, Side
+from situs.neighbors import Neighbors, nearest, reference_sets
+from situs.runtime import Embedded, Runtime
+from situs.views import extract_views
+from situs.volume import Roi, Volume, split_lesions, union_mask
+
+__all__ = ["Labeler", "choose_slices", "side_of"]
+
+# More slices of one lesion add time and no information: neighbouring slices look alike.
+MAX_SLICES = 12
+# A lesion with fewer pixels on its largest slice has no shape, and a place only to the millimetre.
+MIN_PIXELS = 4
+N_REFERENCES = 5
+
+# A lesion whose mean lies this near to the midline, with some of it on either side, is a midline one. The
+# landmark regions that readers called midline lie within it.
+MIDLINE_MM = 4.0
+MIDLINE_SHARE = 0.1
+# A bilateral lesion has this share on its smaller side and is wider than what the midline structures are: the
+# widest of 22 landmark regions that readers called midline, a cistern, measures 29 mm.
+BILATERAL_SHARE = 0.25
+BILATERAL_MM = 35.0
+# Heads lie turned by up to this in the scanner; a lesion's width is its least within these directions.
+_TURN_DEG = np.arange(-40.0, 41.0, 10.0)
+
+# Slices that are embedded and compared together; bounds the memory, whatever the number of lesions.
+_BATCH_SLICES = 48
+
+
+class Labeler:
+    """Labels the lesions of a scan with a bundle.
+
+    Attributes
+    ----------
+    bundle : the bundle that answers
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        self.bundle = bundle
+        self._runtime = runtime
+
+    @classmethod
+    def load(cls, bundle: str | Path | None = None, threads: int = 1) -> Labeler:
+        """A labeler from a bundle's folder; None for the shipped one; see `Runtime` for `threads`.
+
+        Raises
+        ------
+        BundleError : if the bundle cannot be used
+        """
+        found = read_bundle(bundle)
+        return cls(found, Runtime(found, threads))
+
+    def label(
+        self,
+        volume: Volume,
+        rois: Sequence[Roi],
+        progress: Callable[[int, int], None] | None = None,
+        patient: str = "",
+    ) -> list[Finding]:
+        """Label every lesion of every region.
+
+        Parameters
+        ----------
+        volume : the scan
+        rois : regions on its grid; every connected part of one is a lesion
+        progress : is called with the number of lesions done and their total
+        patient : whose scan it is, as the bundle's references name patients; their own references are left
+            out. Empty for somebody who is not among them
+
+        Returns
+        -------
+        the findings, in the order of `rois` and then by size. A lesion that is too small to be judged has
+        no site and no scores, and says so in its notes
+
+        Raises
+        ------
+        RoiError : if a region lies on another grid than the scan
+        """
+        for roi in rois:
+            if roi.geometry.shape != volume.geometry.shape:
+                raise RoiError(
+                    f"rois: value {roi.value} lies on a grid of {roi.geometry.shape} voxels, the scan has "
+                    f"{volume.geometry.shape}; read it with read_rois and this scan"
+                )
+        lesions = [lesion for roi in rois for lesion in split_lesions(roi)]
+        if not lesions:
+            return []
+        fill = union_mask(rois, volume.geometry)
+        scan_notes = tuple(scan_doubts(volume))
+        findings: list[Finding] = []
+        for batch in _batches(lesions):
+            findings += self._label_batch(volume, batch, fill, scan_notes, patient)
+            if progress is not None:
+                progress(len(findings), len(lesions))
+        return findings
+
+    def _label_batch(
+        self,
+        volume: Volume,
+        batch: list[_Lesion],
+        fill: NDArray[np.bool_],
+        scan_notes: tuple[str, ...],
+        patient: str,
+    ) -> Iterator[Finding]:
+        views = [
+            extract_views(volume, k, lesion.roi.slice_mask(k), fill[:, :, k], self.bundle.spec)
+            for lesion in batch
+            for k in lesion.weights
+        ]
+        embedded = self._runtime.embed(
+            np.stack([v.global_view for v in views]), np.stack([v.local_view for v in views])
+        )
+        neighbors = nearest(
+            embedded.embedding, self.bundle.references, self.bundle.n_neighbors, [patient] * len(views)
+        )
+        sets = reference_sets(self.bundle.references, neighbors)
+        scores = self._runtime.relate(embedded.embedding, sets, neighbors.present)
+        end = 0
+        for lesion in batch:
+            rows = slice(end, end + len(lesion.weights))
+            end = rows.stop
+            notes = (*lesion.roi.notes, *scan_notes, *lesion_doubts(volume, lesion.roi))
+            yield self._finding(lesion, rows, embedded, neighbors, scores, notes)
+
+    def _finding(
+        self,
+        lesion: _Lesion,
+        rows: slice,
+        embedded: Embedded,
+        neighbors: Neighbors,
+        scores: NDArray[np.float32],
+        notes: tuple[str, ...],
+    ) -> Finding:
+        roi, areas = lesion.roi, lesion.roi.areas_px
+        weights = np.array(list(lesion.weights.values()))
+        mean_mm, left_share = np.average(embedded.lateral[rows], axis=0, weights=weights)
+        largest = max(areas, key=lambda k: areas[k])
+        site, site_scores = None, {}
+        if areas[largest] >= MIN_PIXELS:
+            joined = np.average(scores[rows], axis=0, weights=weights)
+            site = SITE_KEYS[int(joined.argmax())]
+            site_scores = {key: float(score) for key, score in zip(SITE_KEYS, joined, strict=True)}
+        else:
+            notes = (*notes, f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice.")
+        return Finding(
+            roi_value=roi.value,
+            roi_name=roi.name,
+            component=roi.component,
+            volume_ml=roi.volume_ml,
+            slices=tuple(areas),
+            largest_slice=largest,
+            site=site,
+            side=side_of(float(mean_mm), float(left_share), _width_mm(roi)),
+            scores=site_scores,
+            references=self._evidence(neighbors, rows, site),
+            notes=notes,
+        )
+
+    def _evidence(self, neighbors: Neighbors, rows: slice, site: str | None) -> tuple[Reference, ...]:
+        """The nearest references to any slice of the lesion, each named once; one of `site` is always in."""
+        present = neighbors.present[rows]
+        indices, distances = neighbors.indices[rows][present], neighbors.distances[rows][present]
+        known = self.bundle.references
+        nearest_first: dict[str, Reference] = {}
+        for place in np.argsort(distances, kind="stable"):
+            name = str(known.ids[indices[place]])
+            if name not in nearest_first:
+                key = SITE_KEYS[known.sites[indices[place]]]
+                nearest_first[name] = Reference(name, key, float(distances[place]))
+        references = list(nearest_first.values())
+        evidence = references[:N_REFERENCES]
+        own = [reference for reference in references if reference.site == site]
+        if own and own[0] not in evidence:
+            evidence[-1] = own[0]
+        return tuple(evidence)
+
+
+def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
+    """The slices of a lesion to look at, with their weights.
+
+    Parameters
+    ----------
+    areas_px : pixels on every slice that the lesion meets, ``{k: count}``, k ascending
+
+    Returns
+    -------
+    {k: weight} : every slice with its area; of more than `MAX_SLICES` slices those that hold the middles of
+        `MAX_SLICES` parts of equal area, with the number of parts they stand for
+
+    >>> choose_slices({3: 10, 4: 30})
+    {3: 10.0, 4: 30.0}
+    """
+    if len(areas_px) <= MAX_SLICES:
+        return {k: float(area) for k, area in areas_px.items()}
+    below = np.cumsum(list(areas_px.values()))
+    middles = (np.arange(MAX_SLICES) + 0.5) / MAX_SLICES * below[-1]
+    places, parts = np.unique(np.searchsorted(below, middles), return_counts=True)
+    slices = list(areas_px)
+    return {slices[place]: float(n) for place, n in zip(places, parts, strict=True)}
+
+
+def side_of(mean_mm: float, left_share: float, width_mm: float) -> Side:
+    """The side of a lesion.
+
+    *bilateral* if a good part of it (`BILATERAL_SHARE`) lies on either side and it is wider than a midline
+    structure (`BILATERAL_MM`); else *midline* if it is centred on the midline (`MIDLINE_MM`) and crosses it
+    (`MIDLINE_SHARE`); else the side where most of it lies.
+
+    Parameters
+    ----------
+    mean_mm : mean signed distance to the midline, positive on the patient's left
+    left_share : share of the lesion on the left, in [0, 1]
+    width_mm : its extent from side to side
+
+    >>> side_of(20.0, 1.0, 15.0), side_of(-1.0, 0.45, 12.0), side_of(-1.0, 0.45, 60.0)
+    ('left', 'midline', 'bilateral')
+    """
+    smaller = min(left_share, 1 - left_share)
+    if smaller >= BILATERAL_SHARE and width_mm >= BILATERAL_MM:
+        return "bilateral"
+    if abs(mean_mm) <= MIDLINE_MM and smaller >= MIDLINE_SHARE:
+        return "midline"
+    return "left" if left_share > 0.5 else "right"
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesion:
+    """A lesion and the slices of it that are looked at, {k: weight}."""
+
+    roi: Roi
+    weights: dict[int, float]
+
+
+def _batches(lesions: Sequence[Roi]) -> Iterator[list[_Lesion]]:
+    """The lesions in their order, in lists of at most about `_BATCH_SLICES` slices, never an empty one."""
+    batch: list[_Lesion] = []
+    for roi in lesions:
+        batch.append(_Lesion(roi, choose_slices(roi.areas_px)))
+        if sum(len(lesion.weights) for lesion in batch) >= _BATCH_SLICES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _width_mm(roi: Roi) -> float:
+    """Extent of a region from the patient's left to right: the length of an even bar that spreads as much.
+
+    How far the head is turned in the plane is not known here, so the least over the usual turns counts: a
+    thin lesion along the falx stays thin.
+    """
+    geometry = roi.geometry
+    pixels = roi.mask.sum(axis=2)
+    i, j = np.nonzero(pixels)
+    axes = np.stack(geometry.display_axes(), axis=1)  # (3, 2): to the left, to the back
+    positions = (np.outer(i, geometry.step_i) + np.outer(j, geometry.step_j)) @ axes
+    weights = pixels[i, j]
+    positions = positions - np.average(positions, axis=0, weights=weights)
+    turns = np.radians(_TURN_DEG)
+    along = positions @ np.stack([np.cos(turns), np.sin(turns)])  # (pixels, turns)
+    return float(np.sqrt(12 * np.average(along**2, axis=0, weights=weights).min()))

@@ -1,0 +1,179 @@
+"""The references nearest to a target in every class, exactly, in numpy.
+
+Embeddings are points in a plain Euclidean space (no unit). Classes are site indices in the order of
+`situs.anatomy.SITES`; every axis called "sites" has that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from situs.anatomy import SITES
+
+__all__ = ["Neighbors", "References", "nearest", "reference_sets"]
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.int64]
+
+# Numbers held at a time in one block of distances or differences: 16 MB as float32.
+_BLOCK_NUMBERS = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Labelled embeddings that targets are compared with.
+
+    Parameters
+    ----------
+    embeddings : (r, d) float16 or float32
+    sites : (r,) int, index into `SITES`
+    ids : (r,) str, names each reference
+    patients : (r,) str, whose it is (for rendered scans: the head); empty where unknown
+
+    Raises
+    ------
+    ValueError : if the lengths differ, an embedding is not finite or a site is out of range
+    """
+
+    embeddings: Floats
+    sites: NDArray[np.integer]
+    ids: NDArray[np.str_]
+    patients: NDArray[np.str_]
+
+    def __post_init__(self) -> None:
+        e = self.embeddings
+        if e.ndim != 2 or e.dtype.kind != "f" or not np.isfinite(e).all():
+            raise ValueError(f"embeddings: expected finite floats of shape (r, d), got {e.dtype} {e.shape}")
+        for name in ("sites", "ids", "patients"):
+            shape = getattr(self, name).shape
+            if shape != (len(e),):
+                raise ValueError(f"{name}: expected shape ({len(e)},), one for each embedding, got {shape}")
+        s = self.sites
+        if s.dtype.kind not in "iu" or (s.size and (s.min() < 0 or s.max() >= len(SITES))):
+            raise ValueError(f"sites: expected whole numbers from 0 to {len(SITES) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """The nearest references of n targets in every class, nearest first.
+
+    indices : (n, sites, k) int, into the references; 0 where not `present`
+    distances : (n, sites, k) float32, Euclidean; inf where not `present`
+    present : (n, sites, k) bool, False where the class has fewer than k references to offer
+    """
+
+    indices: Indices
+    distances: NDArray[np.float32]
+    present: NDArray[np.bool_]
+
+
+def nearest(
+    targets: ArrayLike,
+    references: References,
+    k: int,
+    exclude_patient: Sequence[str] | NDArray[np.str_] | None = None,
+) -> Neighbors:
+    """The k nearest references of every target in every class.
+
+    Parameters
+    ----------
+    targets : (n, d) embeddings
+    references : what to search
+    k : how many in each class; with fewer in a class, all of them
+    exclude_patient : (n,) the patient of every target, whose own references it must not get; an empty
+        name excludes nothing. None where no target's patient is among the references
+
+    Returns
+    -------
+    the neighbours; of two equally near references the one that comes first in `references` is nearer
+
+    Raises
+    ------
+    ValueError : for a wrong shape or a k under 1
+    """
+    t = np.asarray(targets, dtype=np.float32)
+    if t.ndim != 2 or t.shape[1] != references.embeddings.shape[1]:
+        raise ValueError(f"targets: expected shape (n, {references.embeddings.shape[1]}), got {t.shape}")
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, got {k}")
+    own = _own_patient(references, exclude_patient, len(t))
+
+    shape = (len(t), len(SITES), k)
+    indices = np.zeros(shape, dtype=np.int64)
+    distances = np.full(shape, np.inf, dtype=np.float32)
+    for site in range(len(SITES)):
+        members = np.flatnonzero(references.sites == site)
+        if members.size == 0:
+            continue
+        embeddings = references.embeddings[members].astype(np.float32)
+        step = max(1, _BLOCK_NUMBERS // members.size)
+        for a in range(0, len(t), step):
+            rows = slice(a, a + step)
+            barred = None if own is None else own[0][rows, None] == own[1][members]
+            columns, d = _nearest_rows(t[rows], embeddings, min(k, members.size), barred)
+            indices[rows, site, : d.shape[1]] = members[columns]
+            distances[rows, site, : d.shape[1]] = d
+    present = np.isfinite(distances)
+    indices[~present] = 0
+    return Neighbors(indices, distances, present)
+
+
+def reference_sets(references: References, neighbors: Neighbors) -> NDArray[np.float32]:
+    """The embeddings of the neighbours, (n, sites, k, d) float32; zeros where not present."""
+    sets = references.embeddings[neighbors.indices].astype(np.float32)
+    sets[~neighbors.present] = 0
+    return sets
+
+
+def _own_patient(
+    references: References, patients: Sequence[str] | NDArray[np.str_] | None, n: int
+) -> tuple[Indices, Indices] | None:
+    """The patients of the targets and of the references as numbers to compare; None if none can be equal."""
+    if patients is None:
+        return None
+    names = np.asarray(patients, dtype=np.str_)
+    if names.shape != (n,):
+        raise ValueError(f"exclude_patient: expected shape ({n},), got {names.shape}")
+    known, codes = np.unique(references.patients, return_inverse=True)
+    number = {str(name): code for code, name in enumerate(known) if name}
+    return np.array([number.get(str(name), -1) for name in names], dtype=np.int64), codes.astype(np.int64)
+
+
+def _nearest_rows(
+    targets: NDArray[np.float32], embeddings: NDArray[np.float32], k: int, barred: NDArray[np.bool_] | None
+) -> tuple[Indices, NDArray[np.float64]]:
+    """Columns and distances (n, k) of the k nearest embeddings of one class, inf where barred.
+
+    One matrix product ranks all; its rounding error is bounded, so the few within that bound of the
+    k-th are measured again by plain differences, which makes order and ties exact.
+    """
+    centre = embeddings.mean(axis=0)  # squared norms stay small, and so does the error of the product
+    t, e = targets - centre, embeddings - centre
+    t2, e2 = np.einsum("nd,nd->n", t, t), np.einsum("rd,rd->r", e, e)
+    rough = t2[:, None] + e2 - 2 * (t @ e.T)
+    if barred is not None:
+        rough[barred] = np.inf
+    slack = np.finfo(np.float32).eps * t.shape[1] * (t2 + e2.max())
+    limit = np.partition(rough, k - 1, axis=1)[:, k - 1] + 2 * slack
+    width = max(k, int((rough <= limit[:, None]).sum(axis=1).max(where=np.isfinite(limit), initial=0)))
+    if width < rough.shape[1]:
+        columns = np.sort(np.argpartition(rough, width - 1, axis=1)[:, :width], axis=1)
+    else:
+        columns = np.broadcast_to(np.arange(rough.shape[1]), rough.shape)
+
+    exact = np.empty(columns.shape)
+    step = max(1, _BLOCK_NUMBERS // (width * t.shape[1]))
+    for a in range(0, len(t), step):
+        rows = slice(a, a + step)
+        difference = embeddings[columns[rows]].astype(np.float64) - targets[rows, None]
+        exact[rows] = np.sqrt(np.einsum("nwd,nwd->nw", difference, difference))
+    exact[~np.isfinite(np.take_along_axis(rough, columns, axis=1))] = np.inf
+    order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(exact, order, axis=1)

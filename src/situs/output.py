@@ -1,0 +1,95 @@
+"""Results on disk: refused before the work where they cannot be written, and never half-written.
+
+A file is written under a temporary name beside its final one and then renamed, so that a reader meets the
+old file, the new one or none. What is not a regular file (a pipe, ``/dev/null``) is written as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from situs.errors import OutputError
+
+__all__ = ["check_file", "check_folder", "write_file"]
+
+
+def check_file(path: Path, inputs: Iterable[Path] = (), made: Path | None = None) -> None:
+    """Refuse a file that could not be written, or that would overwrite something that is read.
+
+    Parameters
+    ----------
+    path : the file to be written
+    inputs : files and folders that are read; what lies in such a folder is not replaced either
+    made : a folder that will exist by then
+
+    Raises
+    ------
+    OutputError : the folder is missing or not writable, the file is a folder, read-only or an input
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise OutputError(f"{path}: would overwrite the input {source}; choose another name")
+        if path.is_file() and source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            raise OutputError(f"{path}: would overwrite a file of the input {source}; choose another name")
+    if path.exists():
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"{path}: is read-only; choose another name or change its permissions")
+        if not path.is_file():
+            return
+    folder = path.resolve().parent
+    if made is not None and folder == made.resolve():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; create it first")
+    _check_writable(folder)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder into which nothing could be written; it need not exist, but its parent must.
+
+    Raises
+    ------
+    OutputError : it is not a folder, its parent is missing, or it may not be written
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: is not a folder; name another")
+    if not path.exists() and not path.resolve().parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; create it first")
+    _check_writable(path if path.exists() else path.resolve().parent)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, all or nothing; a link keeps pointing where it did.
+
+    Raises
+    ------
+    OutputError : the disk is full, the folder went away, ...
+    """
+    target = path.resolve()
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+            return
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(content)
+            part.replace(target)
+        except BaseException:  # Ctrl-C too leaves nothing behind
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _check_writable(folder: Path) -> None:
+    # Only trying tells: permission bits know nothing of read-only disks, and root passes all of them.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written to: {error.strerror or error}") from error

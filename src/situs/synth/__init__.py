@@ -1,0 +1,1 @@
+"""Synthetic head CTs: label map → site map → virtual scan → virtual lesions → cohort."""

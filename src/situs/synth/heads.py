@@ -1,0 +1,204 @@
+"""Head label maps and the site maps made from them, as validated arrays; reading, and a cache of the maps.
+
+Arrays run (x, y, z) in RAS voxel order (x to the patient's right, y to the front, z up) with 1 mm voxels;
+world is RAS+ mm. Labels are FreeSurfer's aseg and aparc numbers in the brain, CHARM's around it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.errors import InputError
+from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
+
+__all__ = ["Head", "default_cache", "find_heads", "map_sites", "read_head"]
+
+_SUFFIXES = (".nii", ".nii.gz")
+_MAPS = ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet", "frame")
+# Steps that differ from 1 mm by less than this are not resampled.
+_STEP_TOLERANCE_MM = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One head label map and its site maps.
+
+    Parameters
+    ----------
+    name : the file's stem, for example ``head_01``; the patient of everything rendered from it
+    labels : (nx, ny, nz) FreeSurfer and CHARM numbers
+    affine : (4, 4) voxel to world, RAS+ mm
+    sites : (nx, ny, nz) 0 for none of the 15 sites, else ``SITE_INDEX[key] + 1``: the map for lesions in
+        tissue, in the subarachnoid space, in the ventricles and in the sinuses
+    extra_axial : the same coding, for a crescent between brain and inner table: the fluid over the convexity
+        is the lobe, or the cerebellum, beneath it
+    lateral_mm : (nx, ny, nz) distance to the mid-sagittal surface, positive to the patient's left, at
+        most 120
+    csf_depth_mm : (nx, ny, nz) in the fluid outside the ventricles the distance to the nearest brain
+        tissue, in tenths of a mm, at most 255; 0 elsewhere
+    sheet : (nx, ny, nz) the dura that label maps lack: 1 falx, 2 tentorium, else 0
+    frame : (4, 4) rigid, world mm to head frame mm: origin mid-way between the thalami, x to the patient's
+        right, y to the front, z up, level as MNI152 is
+
+    Raises
+    ------
+    ValueError : if the arrays do not have the same 3-D shape
+    """
+
+    name: str
+    labels: NDArray[np.int16]
+    affine: NDArray[np.float64]
+    sites: NDArray[np.uint8]
+    extra_axial: NDArray[np.uint8]
+    lateral_mm: NDArray[np.int8]
+    csf_depth_mm: NDArray[np.uint8]
+    sheet: NDArray[np.uint8]
+    frame: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        for field in ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet"):
+            shape = getattr(self, field).shape
+            if self.labels.ndim != 3 or shape != self.labels.shape:
+                raise ValueError(f"{field}: expected shape {self.labels.shape}, got {shape}")
+
+
+def default_cache() -> Path:
+    """Where site maps are kept between runs: ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``situs/heads``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "situs" / "heads"
+
+
+def find_heads(folder: str | Path) -> list[Path]:
+    """The head label maps (.nii, .nii.gz) in a folder, sorted by name.
+
+    Raises
+    ------
+    InputError : if there is no such folder, or none in it
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one with head label maps (.nii.gz)")
+    found = sorted(p for p in folder.iterdir() if p.name.endswith(_SUFFIXES) and not p.name.startswith("."))
+    if not found:
+        raise InputError(f"{folder}: no head label maps (.nii or .nii.gz) in it")
+    return found
+
+
+def read_head(path: str | Path, cache: str | Path | None = None) -> Head:
+    """Read a head label map of any axis order, orientation and voxel size, and its site maps.
+
+    Parameters
+    ----------
+    path : NIfTI file of FreeSurfer and CHARM numbers
+    cache : folder that keeps the site maps between runs (about 1 MB a head; computing them takes
+        some 15 s); default `default_cache`. A cache that cannot be written is done without
+
+    Raises
+    ------
+    InputError : if the file cannot be read or is not a head label map in this convention
+    """
+    path = Path(path)
+    labels, affine = _read_labels(path)
+    content = hashlib.sha256(f"{MAP_VERSION} {labels.shape} {affine.tolist()}".encode())
+    content.update(labels.tobytes())
+    stored = Path(cache if cache is not None else default_cache()) / f"{content.hexdigest()[:32]}.npz"
+    maps = _read_maps(stored, labels.shape)
+    if maps is None:
+        try:
+            maps = map_sites(labels, affine)
+        except ValueError as error:
+            raise InputError(f"{path}: not a head label map that can be used: {error}") from None
+        _write_maps(stored, maps)
+    return Head(_stem(path), labels, affine, **{field: getattr(maps, field) for field in _MAPS})
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Labels in RAS voxel order at 1 mm, and their affine."""
+    import nibabel as nib
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a head label map (.nii.gz)")
+    try:
+        image: Any = nib.load(path)
+        values = np.asanyarray(image.dataobj)
+        affine = np.asarray(image.affine, dtype=np.float64)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read as a NIfTI label map ({reason})") from None
+    if values.ndim != 3:
+        raise InputError(f"{path}: expected a 3-D label map, got shape {values.shape}")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise InputError(f"{path}: its affine is singular; expected one that places voxels in the patient")
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"{path}: expected whole-number labels, got {values.dtype}")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        raise InputError(f"{path}: expected whole-number labels, got other values: is this an image?")
+    unknown = sorted(set(np.unique(values).astype(int).tolist()) - KNOWN_LABELS)
+    if unknown:
+        raise InputError(
+            f"{path}: not a label map in the FreeSurfer and CHARM convention: {len(unknown)} unknown labels, "
+            f"{', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}"
+        )
+    return _to_ras_1mm(values.astype(np.int16), affine)
+
+
+def _to_ras_1mm(
+    labels: NDArray[np.int16], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Axes flipped and permuted to RAS; voxels of other sizes resampled to 1 mm, nearest neighbour."""
+    import nibabel as nib
+    from scipy import ndimage
+
+    turn = nib.orientations.io_orientation(affine)
+    affine = affine @ nib.orientations.inv_ornt_aff(turn, labels.shape)
+    labels = nib.orientations.apply_orientation(labels, turn)
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(steps - 1).max() > _STEP_TOLERANCE_MM:
+        shape = np.maximum(np.rint(np.array(labels.shape) * steps), 1).astype(int)
+        shift = 0.5 / steps - 0.5  # the outer faces of both grids meet
+        labels = ndimage.affine_transform(labels, 1 / steps, shift, tuple(shape), order=0, mode="nearest")
+        to_file = np.diag([*(1 / steps), 1.0])
+        to_file[:3, 3] = shift
+        affine = affine @ to_file
+    return np.ascontiguousarray(labels, dtype=np.int16), affine
+
+
+def _read_maps(path: Path, shape: tuple[int, ...]) -> SiteMaps | None:
+    """Maps kept by an earlier run; None if there are none, or they are damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            maps = SiteMaps(*(stored[field] for field in _MAPS))
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile):
+        return None
+    return maps if maps.sites.shape == shape else None
+
+
+def _write_maps(path: Path, maps: SiteMaps) -> None:
+    """Keep maps for the next run: written under a temporary name, then renamed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
+    except OSError:
+        return  # a cache that cannot be written only costs time
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **{field: getattr(maps, field) for field in _MAPS})
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

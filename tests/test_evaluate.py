@@ -1,0 +1,172 @@
+"""A cohort of two tiny scans and networks that can be worked out by hand."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+
+import situs.evaluate
+from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.errors import ManifestError
+from situs.evaluate import evaluate
+from situs.neighbors import References
+from situs.runtime import Embedded
+from situs.views import ViewSpec
+
+THALAMUS, BRAINSTEM = SITE_INDEX["thalamus"], SITE_INDEX["brainstem"]
+CEREBELLUM = SITE_INDEX["cerebellum"]
+SPEC = ViewSpec(size_px=32)
+
+
+class HandMadeRuntime:
+    """Embeds a region as how far it lies to the right and below the middle of its global view, in pixels.
+
+    BaseNet calls a large region a thalamus and a small one a cerebellum; the relation with a class is the
+    nearness of its nearest reference.
+    """
+
+    def __init__(self, bundle):
+        pass
+
+    def embed(self, global_views, local_views):
+        n, _, size, _ = global_views.shape
+        region = global_views[:, -1].astype(float)
+        area = region.sum(axis=(1, 2))
+        places = np.arange(size) - (size - 1) / 2
+        x, y = (region.sum(axis=axis) @ places / area for axis in (1, 2))
+        probability = np.zeros((n, 15), np.float32)
+        large = local_views[:, -1].sum(axis=(1, 2), dtype=float) > 255 * 50
+        probability[np.arange(n), np.where(large, THALAMUS, CEREBELLUM)] = 1
+        embedding = np.stack([x, y], axis=1).astype(np.float32)
+        return Embedded(embedding, probability, probability, np.zeros((n, 2), np.float32))
+
+    def relate(self, targets, references, present):
+        distances = np.linalg.norm(references - targets[:, None, None], axis=-1)
+        return np.exp(-np.where(present, distances, np.inf).min(axis=2)).astype(np.float32)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Two patients, each with a scan of the same file name: on the patient's left a thalamus of one large and
+    two small slices, on the right a brainstem of one large slice."""
+    affine = np.diag([-6.0, -6.0, 6.0, 1.0])  # i to the patient's left, j to the back: as the views show it
+    affine[:3, 3] = 117, 117, 0
+    i, j = np.meshgrid(np.arange(40) - 19.5, np.arange(40) - 19.5, indexing="ij")
+    hu = np.where(np.hypot(i, j) < 16, 35, -1000)[:, :, None].repeat(4, axis=2)
+    mask = np.zeros(hu.shape, np.uint8)
+    mask[27:33, 17:23, 0] = 1
+    mask[29:31, 19:21, 1:3] = 1
+    mask[7:13, 17:23, 3] = 2
+    rows = []
+    for patient in ("A", "B"):
+        folder = tmp_path / patient
+        folder.mkdir()
+        nibabel.save(nibabel.Nifti1Image(hu.astype(np.int16), affine), folder / "scan.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(mask, affine), folder / "roi.nii.gz")
+        for value, site in ((1, "thalamus"), (2, "brainstem")):
+            rows.append([f"{patient}/scan.nii.gz", f"{patient}/roi.nii.gz", value, site, patient])
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["scan", "roi", "value", "site", "patient"], *rows])
+    return tmp_path
+
+
+@pytest.fixture
+def use_references(monkeypatch):
+    """A function that makes `evaluate` run the hand-made networks with given references."""
+
+    def use(*references):
+        places, sites, patients = zip(*references, strict=True)
+        bundle = SimpleNamespace(
+            name="by hand",
+            version="1",
+            spec=SPEC,
+            n_neighbors=1,
+            references=References(
+                np.array(places, np.float32),
+                np.array(sites),
+                np.array([str(n) for n in range(len(sites))]),
+                np.array(patients),
+            ),
+        )
+        monkeypatch.setattr(situs.evaluate, "read_bundle", lambda path: bundle)
+        monkeypatch.setattr(situs.evaluate, "Runtime", HandMadeRuntime)
+
+    return use
+
+
+# Regions centred 60 mm from the middle lie 60 mm / (240 mm / 32 px) = 8 pixels from it.
+LEFT, RIGHT = (8, 0), (-8, 0)
+
+
+def test_both_answers_are_scored(cohort, use_references):
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    found = evaluate("any", cohort, n_boot=20)
+    # 2 patients x 4 slices, all nearest to a reference of their own site.
+    assert found.relation.confusion.sum() == 8
+    assert found.relation.macro.f1 == 1
+    assert found.known_patients == 0 and found.n_patients == 2
+    # BaseNet calls the 4 large slices thalamus (2 rightly) and the 4 small ones cerebellum.
+    confusion = np.zeros((15, 15), int)
+    confusion[THALAMUS, THALAMUS], confusion[THALAMUS, CEREBELLUM], confusion[BRAINSTEM, THALAMUS] = 2, 4, 2
+    np.testing.assert_array_equal(found.basenet.confusion, confusion)
+    # By area the large slice of the thalamus outweighs its two small ones: 36 pixels against 2 x 4.
+    assert found.basenet_rois.recall[THALAMUS] == 1
+    assert found.basenet_rois.confusion.sum() == 4
+
+
+def test_scans_of_one_file_name_are_two(cohort, use_references):
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    assert evaluate("any", cohort, n_boot=5).relation.n_scans == 2
+
+
+def test_no_patient_is_its_own_neighbour(cohort, use_references):
+    # A's own reference lies on A's thalamus and says so; of the others, only a brainstem is near. So B, who
+    # may use it, finds the thalamus, and A must not.
+    use_references((LEFT, THALAMUS, "A"), ((6, 0), BRAINSTEM, "C"), ((-30, 0), THALAMUS, "C"))
+    found = evaluate("any", cohort, n_boot=5)
+    assert found.relation.confusion[THALAMUS, BRAINSTEM] == 3
+    assert found.relation.confusion[THALAMUS, THALAMUS] == 3
+    assert found.known_patients == 1
+    assert "NOT A TEST" in found.text()
+
+
+def test_only_the_named_patients(cohort, use_references):
+    use_references((LEFT, THALAMUS, "A"), (RIGHT, BRAINSTEM, "C"))
+    found = evaluate("any", cohort, patients=["B"], n_boot=5)
+    assert (found.n_patients, found.known_patients, found.relation.n_scans) == (1, 0, 1)
+    assert "NOT A TEST" not in found.text()
+    with pytest.raises(ManifestError, match="Bob"):
+        evaluate("any", cohort, patients=["B", "Bob"])
+    with pytest.raises(ManifestError, match="at least one"):
+        evaluate("any", cohort, patients=[])
+
+
+def test_dict_has_the_relation_network_on_top(cohort, use_references):
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    found = evaluate("any", cohort, n_boot=5)
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    for part, table in ((told, found.relation), (told["basenet"], found.basenet)):
+        assert list(part["sites"]) == list(SITE_KEYS)
+        for mean, numbers in (("weighted", table.weighted), ("macro", table.macro)):
+            assert part[mean]["f1"] == numbers.f1
+            assert {"precision", "recall", "f1"} < set(part[mean])
+    assert told["rois"]["examples"] == 4
+    assert told["patients"] == 2
+
+
+def test_progress_counts_scans_then_slices(cohort, use_references):
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    calls = []
+    evaluate("any", cohort, n_boot=5, progress=lambda *call: calls.append(call))
+    assert calls == [("scans", 1, 2), ("scans", 2, 2), ("slices", 8, 8)]
+
+
+def test_text_lists_every_site_and_both_means_twice(cohort, use_references):
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    lines = evaluate("any", cohort, n_boot=5).text().splitlines()
+    assert sum(line.startswith("macro mean") for line in lines) == 2
+    thalamus = next(line for line in lines if line.startswith("thalamus"))
+    assert thalamus.split()[1:] == ["6", "0.500", "0.333", "0.400", "1.000", "1.000", "1.000", "1.000-1.000"]

@@ -1,0 +1,402 @@
+"""Labelling: known answers with an engine that measures the views, invariances with the real one."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_bundle import small_bundle
+
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.bundle import Bundle
+from situs.errors import BundleError, RoiError
+from situs.geometry import Geometry
+from situs.labeler import BILATERAL_MM, MAX_SLICES, Labeler, choose_slices, side_of
+from situs.neighbors import References
+from situs.runtime import Embedded
+from situs.views import ViewSpec
+from situs.volume import Roi, Volume
+
+SPEC = ViewSpec(size_px=56, global_mm=224.0, local_mm=96.0)
+SHAPE = (96, 96, 24)
+# RAS+ mm; 2 x 2 x 4 mm voxels, the grid's middle at x = y = 0.
+AFFINE = np.array([[2.0, 0, 0, -95], [0, 2.0, 0, -95], [0, 0, 4.0, 0], [0, 0, 0, 1]])
+
+
+def make_volume(shape=SHAPE, affine=AFFINE):
+    """An ellipse of brain in a ring of bone, with a dark spot on the left in front."""
+    geometry = Geometry.from_affine(shape, affine)
+    i, j = np.meshgrid(np.arange(shape[0]) - 47.5, np.arange(shape[1]) - 47.5, indexing="ij")
+    radius = np.hypot(i / 34, j / 42)
+    plane = np.where(radius < 0.9, 35, np.where(radius < 1, 900, -1000)).astype(np.int16)
+    plane[30:36, 60:70] = 5
+    return Volume(np.repeat(plane[:, :, None], shape[2], axis=2), geometry)
+
+
+def box_roi(geometry, i, j, k, value=1):
+    mask = np.zeros(geometry.shape, dtype=bool)
+    mask[slice(*i), slice(*j), slice(*k)] = True
+    return Roi.from_mask(mask, geometry, value)
+
+
+class Ruler:
+    """An engine whose embedding is where the region's middle lies in the global view, in mm to the left and
+    to the back, and for which a site is the more related the nearer its nearest reference is."""
+
+    def embed(self, global_views, local_views):
+        region = global_views[:, SPEC.channels.index("roi")].astype(float)
+        mm = (np.arange(SPEC.size_px) - (SPEC.size_px - 1) / 2) * SPEC.global_mm / SPEC.size_px
+        total = region.sum(axis=(1, 2))
+        left = (region.sum(axis=1) * mm).sum(axis=1) / total
+        back = (region.sum(axis=2) * mm).sum(axis=1) / total
+        share = region[:, :, mm > 0].sum(axis=(1, 2)) / total
+        nothing = np.zeros((len(region), len(SITES)), np.float32)
+        return Embedded(
+            np.stack([left, back], axis=1).astype(np.float32), nothing, nothing, np.stack([left, share], 1)
+        )
+
+    def relate(self, targets, references, present):
+        distance = np.linalg.norm(references - targets[:, None, None], axis=-1)
+        return np.exp(-np.where(present, distance, np.inf).min(axis=2) / 50).astype(np.float32)
+
+
+# Sites as points of a square head: mm to the left and to the back of its middle.
+POINTS = {
+    "temporal_region": (45, 0),
+    "parietal_region": (-45, 10),
+    "frontal_region": (0, -55),
+    "brainstem": (0, 10),
+}
+
+
+def ruler_labeler(points=POINTS, each=4):
+    """`each` references at growing distance behind every point."""
+    rows = [(site, left, back + step) for site, (left, back) in points.items() for step in range(each)]
+    references = References(
+        np.array([row[1:] for row in rows], np.float32),
+        np.array([SITE_INDEX[row[0]] for row in rows]),
+        np.array([f"{row[0]}-{n % each}" for n, row in enumerate(rows)]),
+        np.full(len(rows), "somebody"),
+    )
+    return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, {}), Ruler())
+
+
+def test_known_places_get_their_site_and_side():
+    volume = make_volume()
+    rois = [
+        box_roi(volume.geometry, (22, 28), (44, 52), (5, 8), value=3),  # i below the middle: the left
+        box_roi(volume.geometry, (67, 75), (40, 48), (5, 8), value=1),
+        box_roi(volume.geometry, (46, 50), (72, 80), (5, 8), value=2),
+        box_roi(volume.geometry, (28, 68), (40, 44), (5, 8), value=4),
+    ]
+    findings = ruler_labeler().label(volume, rois)
+    assert [f.roi_value for f in findings] == [3, 1, 2, 4]
+    assert [f.site for f in findings] == ["temporal_region", "parietal_region", "frontal_region", "brainstem"]
+    assert [f.side for f in findings] == ["left", "right", "midline", "bilateral"]
+    first = findings[0]
+    assert (first.component, first.slices, first.largest_slice) == (1, (5, 6, 7), 5)
+    assert first.volume_ml == pytest.approx(6 * 8 * 3 * 16 / 1000)
+    assert list(first.scores) == list(SITE_KEYS)
+    # Middle at i = 24.5, j = 47.5: 46 mm to the left, 0 to the back. The head is centred to a coarse pixel.
+    assert first.scores["temporal_region"] == pytest.approx(np.exp(-1 / 50), abs=0.02)
+    assert first.scores["cerebellum"] == 0  # the bundle has no reference of it
+
+
+def test_a_mirrored_patient_swaps_the_sides():
+    volume = make_volume()
+    boxes = [((22, 28), (44, 52)), ((67, 75), (40, 48)), ((46, 50), (72, 80)), ((28, 68), (40, 44))]
+    rois = [box_roi(volume.geometry, *box, (5, 8), value) for value, box in enumerate(boxes, 1)]
+    mirrored = Volume(volume.hu[::-1].copy(), volume.geometry)
+    mirrored_rois = [
+        box_roi(volume.geometry, (96 - box[0][1], 96 - box[0][0]), box[1], (5, 8), value)
+        for value, box in enumerate(boxes, 1)
+    ]
+    mirror = {"left": "right", "right": "left", "midline": "midline", "bilateral": "bilateral"}
+    both_sides = {site: point for site, point in POINTS.items() if point[0] == 0}
+    both_sides |= {"temporal_region": (45, 0), "sulcal_spaces": (-45, 0)}
+    swap = {"temporal_region": "sulcal_spaces", "sulcal_spaces": "temporal_region"}
+    labeler = ruler_labeler(both_sides)
+    before, after = labeler.label(volume, rois), labeler.label(mirrored, mirrored_rois)
+    assert {f.side for f in before} == {"left", "right", "midline", "bilateral"}
+    assert [f.side for f in after] == [mirror[f.side] for f in before]
+    assert [f.site for f in after] == [swap.get(f.site, f.site) for f in before]
+
+
+def reoriented(volume, roi, swap, flips):
+    """The same patient on another voxel grid: in-plane axes swapped, then axes reversed."""
+    affine = volume.geometry.affine.copy()
+    order = (1, 0, 2) if swap else (0, 1, 2)
+    full = np.zeros(volume.geometry.shape, dtype=bool)
+    full[roi.box] = roi.mask
+    hu, mask = volume.hu.transpose(order), full.transpose(order)
+    affine[:, :3] = affine[:, list(order)]
+    for axis in flips:
+        affine[:3, 3] += affine[:3, axis] * (hu.shape[axis] - 1)
+        affine[:3, axis] *= -1
+        hu, mask = np.flip(hu, axis), np.flip(mask, axis)
+    geometry = Geometry.from_affine(hu.shape, affine)
+    return Volume(np.ascontiguousarray(hu), geometry), Roi.from_mask(mask, geometry, roi.value)
+
+
+@pytest.mark.parametrize("swap", [False, True], ids=["ij", "ji"])
+@pytest.mark.parametrize("flips", [(), (0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_reoriented_voxels_change_nothing(swap, flips):
+    labeler = Labeler.load(small_bundle())
+    volume = make_volume()
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[24:33, 60:66, 4:7] = True
+    mask[60:63, 30:44, 9] = True
+    roi = Roi.from_mask(mask, volume.geometry, value=2)
+    expected = labeler.label(volume, [roi])
+    other, other_roi = reoriented(volume, roi, swap, flips)
+    found = labeler.label(other, [other_roi])
+    assert len(found) == len(expected) == 2
+    assert expected[0].scores != expected[1].scores
+    for a, b in zip(expected, found, strict=True):
+        last = SHAPE[2] - 1
+        slices = sorted(last - k for k in b.slices) if 2 in flips else list(b.slices)
+        assert slices == list(a.slices)
+        assert (b.site, b.side, b.component) == (a.site, a.side, a.component)
+        assert b.volume_ml == pytest.approx(a.volume_ml)
+        assert list(b.scores.values()) == pytest.approx(list(a.scores.values()), abs=1e-3)
+        assert [r.id for r in b.references] == [r.id for r in a.references]
+
+
+def test_slices_are_joined_by_area():
+    """Slice 5 has three times the pixels of slice 6, so it has three quarters of the say."""
+    volume = make_volume()
+    alone = [
+        box_roi(volume.geometry, (24, 30), (40, 46), (5, 6)),
+        box_roi(volume.geometry, (24, 26), (40, 46), (6, 7)),
+    ]
+    mask = np.zeros(SHAPE, dtype=bool)
+    for roi in alone:
+        mask[roi.box] |= roi.mask
+    labeler = ruler_labeler()
+    large, small = labeler.label(volume, alone)
+    (joined,) = labeler.label(volume, [Roi.from_mask(mask, volume.geometry)])
+    assert large.scores != small.scores
+    for site in SITE_KEYS:
+        expected = 0.75 * large.scores[site] + 0.25 * small.scores[site]
+        assert joined.scores[site] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_part_of_a_value_is_a_lesion_the_largest_first():
+    volume = make_volume()
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[24:26, 40:44, 5] = True
+    mask[60:66, 40:46, 9] = True
+    findings = ruler_labeler().label(volume, [Roi.from_mask(mask, volume.geometry, value=7)])
+    assert [(f.roi_value, f.component, f.slices, f.side) for f in findings] == [
+        (7, 1, (9,), "right"),
+        (7, 2, (5,), "left"),
+    ]
+
+
+def test_all_regions_are_filled_when_one_is_labelled():
+    """What the views of one lesion show must not depend on the texture inside another."""
+    volume = make_volume()
+    rois = [
+        box_roi(volume.geometry, (24, 30), (40, 46), (5, 6)),
+        box_roi(volume.geometry, (60, 70), (40, 50), (5, 6), 2),
+    ]
+    bright = volume.hu.copy()
+    bright[rois[1].box] = 90
+    labeler = Labeler.load(small_bundle())
+    assert labeler.label(volume, rois) == labeler.label(Volume(bright, volume.geometry), rois)
+    assert labeler.label(volume, rois[:1]) != labeler.label(Volume(bright, volume.geometry), rois[:1])
+
+
+def test_a_lesion_too_small_is_listed_with_its_side():
+    volume = make_volume()
+    rois = [
+        box_roi(volume.geometry, (24, 25), (40, 43), (5, 9)),
+        box_roi(volume.geometry, (70, 72), (40, 42), (5, 6), 2),
+    ]
+    small, judged = ruler_labeler().label(volume, rois)
+    assert (small.site, small.scores, small.side) == (None, {}, "left")
+    assert small.slices == (5, 6, 7, 8)
+    assert any("fewer than 4 pixels" in note for note in small.notes)
+    assert (judged.site, judged.side) == ("parietal_region", "right")
+    assert not any("too small" in note.lower() for note in judged.notes)
+
+
+def test_evidence_is_near_named_once_and_has_the_predicted_site():
+    volume = make_volume()
+    points = {"brainstem": (45, 4), "temporal_region": (45, 10)}
+    roi = box_roi(volume.geometry, (22, 28), (44, 52), (5, 9))
+    labeler = ruler_labeler(points, each=6)
+    (finding,) = labeler.label(volume, [roi])
+    distances = [reference.distance for reference in finding.references]
+    assert [r.id for r in finding.references] == [f"brainstem-{n}" for n in range(3)] + [
+        "temporal_region-0",
+        "temporal_region-1",
+    ]
+    assert distances == sorted(distances)
+
+    class Contrary(Ruler):
+        def relate(self, targets, references, present):
+            return 1 - super().relate(targets, references, present) * present.any(axis=2)
+
+    references = replace(labeler.bundle.references, embeddings=labeler.bundle.references.embeddings)
+    bundle = replace(labeler.bundle, references=references, n_neighbors=5)
+    (finding,) = Labeler(bundle, Contrary()).label(volume, [roi])
+    assert finding.site not in points  # a site without references, which this engine likes best
+    bundle = replace(bundle, n_neighbors=6)
+
+    class Stubborn(Ruler):
+        def relate(self, targets, references, present):
+            scores = np.zeros((len(targets), len(SITES)), np.float32)
+            scores[:, SITE_INDEX["temporal_region"]] = 1
+            return scores
+
+    (finding,) = Labeler(bundle, Stubborn()).label(volume, [roi])
+    assert finding.site == "temporal_region"
+    assert [r.id for r in finding.references] == [f"brainstem-{n}" for n in range(4)] + ["temporal_region-0"]
+
+
+def test_a_patient_is_not_compared_with_itself():
+    volume = make_volume()
+    roi = box_roi(volume.geometry, (22, 28), (44, 52), (5, 8))
+    labeler = ruler_labeler()
+    known = labeler.bundle.references
+    own = np.where(known.sites == SITE_INDEX["temporal_region"], "Doe", "Roe")
+    labeler = Labeler(replace(labeler.bundle, references=replace(known, patients=own)), Ruler())
+    (stranger,), (doe,) = labeler.label(volume, [roi]), labeler.label(volume, [roi], patient="Doe")
+    assert (stranger.site, doe.site) == ("temporal_region", "brainstem")
+    assert doe.scores["temporal_region"] == 0
+    assert "temporal_region" in {r.site for r in stranger.references}
+    assert "temporal_region" not in {r.site for r in doe.references}
+
+
+def test_notes_of_the_region_are_kept():
+    volume = make_volume()
+    roi = replace(box_roi(volume.geometry, (24, 30), (40, 46), (5, 6)), notes=("Resampled.",))
+    (finding,) = ruler_labeler().label(volume, [roi])
+    assert finding.notes[0] == "Resampled."
+
+
+def test_doubts_are_in_the_notes():
+    volume = make_volume()
+    roi = box_roi(volume.geometry, (1, 7), (1, 7), (5, 6))  # in the air beside the head
+    inside, outside = (
+        ruler_labeler().label(volume, [r])[0]
+        for r in (box_roi(volume.geometry, (24, 30), (40, 46), (5, 6)), roi)
+    )
+    assert len(outside.notes) > len(inside.notes)
+
+
+def test_a_hundred_lesions():
+    volume = make_volume()
+    mask = np.zeros(SHAPE, dtype=bool)
+    for n in range(100):
+        i, j = 20 + 6 * (n % 10), 20 + 6 * (n // 10)
+        mask[i : i + 2, j : j + 3, 6:9] = True
+    seen = []
+    labeler = Labeler.load(small_bundle())
+    findings = labeler.label(volume, [Roi.from_mask(mask, volume.geometry)], lambda *done: seen.append(done))
+    assert [f.component for f in findings] == list(range(1, 101))
+    assert {f.slices for f in findings} == {(6, 7, 8)}
+    assert seen[-1] == (100, 100)
+    assert seen == sorted(set(seen))
+    assert len({tuple(f.scores.values()) for f in findings}) > 50
+    # Each is labelled as if it were asked about in a batch of its own.
+    (alone,) = labeler.label(
+        volume,
+        [box_roi(volume.geometry, (74, 76), (74, 77), (6, 9)), Roi.from_mask(mask, volume.geometry, 2)],
+    )[:1]
+    assert list(alone.scores.values()) == pytest.approx(list(findings[99].scores.values()), abs=1e-5)
+
+
+def test_no_region_no_finding():
+    assert ruler_labeler().label(make_volume(), []) == []
+
+
+def test_a_region_of_another_grid_is_refused():
+    other = Geometry.from_affine((96, 96, 20), AFFINE)
+    with pytest.raises(RoiError, match="rois: value 1 lies on a grid"):
+        ruler_labeler().label(make_volume(), [box_roi(other, (24, 30), (40, 46), (5, 6))])
+
+
+def test_no_bundle_there(tmp_path):
+    with pytest.raises(BundleError, match="no such bundle"):
+        Labeler.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("mean_mm", "left_share", "width_mm", "side"),
+    [
+        (30, 1.0, 20, "left"),
+        (-30, 0.0, 20, "right"),
+        (3, 0.97, 4, "left"),  # beside the falx, not across it
+        (0, 0.5, 10, "midline"),
+        (-3.9, 0.2, 15, "midline"),
+        (-4.1, 0.2, 15, "right"),
+        (0, 0.5, BILATERAL_MM, "bilateral"),
+        (9, 0.7, 50, "bilateral"),
+        (20, 0.8, 60, "left"),  # it reaches across, but not with a quarter
+        (1, 0.5, BILATERAL_MM - 1, "midline"),
+    ],
+)
+def test_side(mean_mm, left_share, width_mm, side):
+    assert side_of(mean_mm, left_share, width_mm) == side
+    mirror = {"left": "right", "right": "left", "midline": "midline", "bilateral": "bilateral"}
+    assert side_of(-mean_mm, 1 - left_share, width_mm) == mirror[side]
+
+
+def test_a_thin_lesion_along_a_turned_midline_is_not_bilateral():
+    """A strip of 4 x 80 mm that runs 35 degrees off the picture's vertical: as of a head that lies turned."""
+    volume = make_volume()
+    i, j = np.meshgrid(np.arange(96) - 47.5, np.arange(96) - 47.5, indexing="ij")
+    turn = np.radians(35)
+    across, along = i * np.cos(turn) - j * np.sin(turn), i * np.sin(turn) + j * np.cos(turn)
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[:, :, 5] = (np.abs(across) <= 1) & (np.abs(along) <= 20)
+    (strip,) = ruler_labeler().label(volume, [Roi.from_mask(mask, volume.geometry)])
+    mask[:, :, 5] = (np.abs(across) <= 20) & (np.abs(along) <= 20)
+    (block,) = ruler_labeler().label(volume, [Roi.from_mask(mask, volume.geometry)])
+    assert (strip.side, block.side) == ("midline", "bilateral")
+
+
+def test_few_slices_are_all_looked_at():
+    areas = {k: 10 + k for k in range(3, 3 + MAX_SLICES)}
+    assert choose_slices(areas) == areas
+
+
+def test_many_slices_are_thinned_by_area():
+    even = choose_slices(dict.fromkeys(range(5 * MAX_SLICES), 7))
+    assert list(even) == [5 * n + 2 for n in range(MAX_SLICES)]  # the middle of every fifth
+    assert set(even.values()) == {1.0}
+    # Half of the area on slice 4: half of the weight.
+    lopsided = choose_slices({k: 40 if k == 4 else 1 for k in range(41)})
+    assert lopsided[4] == MAX_SLICES / 2
+    assert sum(lopsided.values()) == MAX_SLICES
+
+
+def test_labelling_imports_nothing_heavy():
+    program = """
+import sys
+import numpy as np
+from situs.geometry import Geometry
+from situs.labeler import Labeler
+from situs.volume import Roi, Volume
+geometry = Geometry.from_affine((40, 40, 5), np.diag([5.0, 5.0, 5.0, 1.0]))
+mask = np.zeros((40, 40, 5), bool)
+mask[10:14, 10:14, 2] = True
+volume, rois = Volume(np.zeros((40, 40, 5)), geometry), [Roi.from_mask(mask, geometry)]
+(finding,) = Labeler.load(sys.argv[1]).label(volume, rois)
+heavy = {"torch", "pydicom", "skimage", "sklearn", "pandas", "matplotlib", "onnx"} & set(sys.modules)
+print(finding.site, *sorted(heavy))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(small_bundle())],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    site, *heavy = answer.stdout.split()
+    assert site in SITE_KEYS
+    assert heavy == []
+    assert answer.stderr == ""

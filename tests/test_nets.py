@@ -1,0 +1,165 @@
+"""Shapes, and what must not matter to the networks; means under a region against plain numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from situs.anatomy import SITES
+from situs.nets import LATERAL_UNIT_MM, RelationNetwork, compact_basenet
+from situs.nets import _mean_under as mean_under
+from situs.nets import _read_painting as read_painting
+
+M = len(SITES)
+
+
+def views(n=2, size=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    view = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator)
+    view[:, 2] = 0
+    view[:, 2, size // 4 : size // 2, size // 4 : size // 2] = 255
+    return view
+
+
+@pytest.fixture(scope="module")
+def basenet():
+    torch.manual_seed(0)
+    return compact_basenet(M, size_px=32).eval()
+
+
+@pytest.fixture(scope="module")
+def relation():
+    torch.manual_seed(0)
+    return RelationNetwork(width=8, hidden=16).eval()
+
+
+# --- BaseNet ---
+
+
+@torch.no_grad()
+def test_basenet_output(basenet):
+    said = basenet(views(), views(seed=1))
+    assert said.embedding.shape == (2, basenet.width)
+    torch.testing.assert_close(said.embedding.norm(dim=1), torch.ones(2))
+    assert said.site_logits.shape == said.shares.shape == (2, M)
+    torch.testing.assert_close(said.shares.sum(dim=1), torch.ones(2))
+    assert said.global_painting.shape == said.local_painting.shape == (2, M + 2, 16, 16)
+    assert said.lateral.shape == (2, 2)
+    assert ((said.lateral[:, 1] >= 0) & (said.lateral[:, 1] <= 1)).all()
+
+
+@torch.no_grad()
+def test_basenet_treats_examples_alone(basenet):
+    """In use, an answer does not depend on what else is in the batch."""
+    many = views(4), views(4, seed=1)
+    together = basenet(*many)
+    alone = basenet(many[0][2:3], many[1][2:3])
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[2:3], b, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_both_views_matter(basenet):
+    a, b = views(), views(seed=1)
+    first = basenet(a, b).embedding
+    assert not torch.allclose(first, basenet(b, b).embedding, atol=1e-4)
+    assert not torch.allclose(first, basenet(a, a).embedding, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_global_view_reaches_the_local_painting(basenet):
+    """A crop alone does not say where in the head it lies."""
+    b = views(seed=1)
+    first, second = basenet(views(), b), basenet(views(seed=2), b)
+    assert not torch.equal(first.local_painting, second.local_painting)
+
+
+def test_all_weights_are_trained():
+    torch.manual_seed(0)
+    network = compact_basenet(M, size_px=32)
+    said = network(views(), views(seed=1))
+    (said.site_logits.sum() + said.global_painting.sum() + said.local_painting.sum()).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_size_must_fit():
+    with pytest.raises(ValueError, match="multiple of 16, got 40"):
+        compact_basenet(M, size_px=40)
+
+
+def test_mean_under_against_numpy():
+    rng = np.random.default_rng(0)
+    maps, region = rng.normal(size=(3, 5, 4, 6)), rng.random((3, 1, 4, 6))
+    found = mean_under(torch.from_numpy(maps), torch.from_numpy(region)).numpy()
+    for n in range(3):
+        expected = [np.average(plane, weights=region[n, 0]) for plane in maps[n]]
+        np.testing.assert_allclose(found[n], expected, rtol=1e-6)
+    nothing = mean_under(torch.from_numpy(maps), torch.zeros(3, 1, 4, 6, dtype=torch.float64))
+    assert (nothing == 0).all()
+
+
+def test_read_painting_by_hand():
+    """Three pixels under the region: two of site 3 on the left, one of site 9 on the right."""
+    painting = torch.zeros(1, M + 2, 2, 2)
+    painting[0, 0] = 50.0  # "none" is likeliest everywhere
+    for site, (row, column) in ((3, (0, 0)), (3, (0, 1)), (9, (1, 0)), (5, (1, 1))):
+        painting[0, 1 + site, row, column] = 40.0
+    painting[0, -1] = torch.tensor([[40.0, 20.0], [-30.0, 99.0]]) / LATERAL_UNIT_MM
+    region = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])
+    shares, lateral = read_painting(painting, region)
+    expected = np.zeros(M)
+    expected[[3, 9]] = 2 / 3, 1 / 3
+    np.testing.assert_allclose(shares[0], expected, atol=1e-6)
+    np.testing.assert_allclose(lateral[0], [10.0, 2 / 3], atol=1e-4)
+
+
+# --- Relation Network ---
+
+
+def sets(n=2, m=4, k=3):
+    generator = torch.Generator().manual_seed(5)
+    target = torch.randn(n, 8, generator=generator)
+    references = torch.randn(n, m, k, 8, generator=generator)
+    return target, references, torch.ones(n, m, k, dtype=torch.bool)
+
+
+@torch.no_grad()
+def test_absent_references_do_not_matter(relation):
+    target, references, present = sets()
+    present[:, 1, 2] = False
+    first = relation(target, references, present)
+    references[:, 1, 2] = 1e3
+    torch.testing.assert_close(relation(target, references, present), first)
+    short = relation(target, references[:, 1:2, :2], present[:, 1:2, :2])
+    torch.testing.assert_close(short, first[:, 1:2])
+
+
+@torch.no_grad()
+def test_single_reference(relation):
+    """One reference is its own pair; none at all scores zero, however the others do."""
+    target, references, present = sets()
+    present[:, 0, 1:] = False
+    present[0, 2] = False
+    scores = relation(target, references, present)
+    alone = relation(target, references[:, :1, :1], present[:, :1, :1])
+    torch.testing.assert_close(scores[:, :1], alone)
+    assert scores[0, 2] < 1e-6 and scores[0, 2] < scores[0, [0, 1, 3]].min()
+    assert torch.isfinite(scores).all() and ((scores >= 0) & (scores <= 1)).all()
+
+
+@torch.no_grad()
+def test_classes_and_targets_are_independent(relation):
+    target, references, present = sets()
+    scores = relation(target, references, present)
+    order = [2, 0, 3, 1]
+    torch.testing.assert_close(relation(target, references[:, order], present[:, order]), scores[:, order])
+    torch.testing.assert_close(relation(target[1:], references[1:], present[1:]), scores[1:])
+
+
+@torch.no_grad()
+def test_joint_reference_is_the_mean_over_pairs(relation):
+    _, references, present = sets()
+    joint = relation.join(references, present)
+    for n, m in np.ndindex(2, 4):
+        pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+        outputs = [relation.g(torch.cat([references[n, m, i], references[n, m, j]])) for i, j in pairs]
+        torch.testing.assert_close(joint[n, m], torch.stack(outputs).mean(dim=0), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from situs.geometry import Geometry
+from situs.volume import Roi, Volume, split_lesions, union_mask
+
+GEOMETRY = Geometry.from_affine((6, 5, 4), np.diag([2.0, 3.0, 5.0, 1.0]))
+UNEVEN = Geometry((6, 5, 4), (2, 0, 0), (0, 3, 0), [[0, 0, 0], [0, 0, 4], [0, 0, 5], [0, 0, 12]])
+
+
+def mask_of(*voxels):
+    mask = np.zeros(GEOMETRY.shape, dtype=bool)
+    mask[tuple(np.array(voxels).T)] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    "hu", [np.zeros((6, 5, 3)), np.zeros((6, 5)), np.zeros((6, 5, 4), bool), np.zeros((6, 5, 4), complex)]
+)
+def test_a_volume_is_numbers_of_the_geometrys_shape(hu):
+    with pytest.raises(ValueError, match="hu"):
+        Volume(hu, GEOMETRY)
+
+
+def test_a_region_keeps_its_box_only():
+    roi = Roi.from_mask(mask_of((1, 2, 1), (3, 4, 2)), GEOMETRY, value=7, name="blood")
+    assert roi.start == (1, 2, 1) and roi.mask.shape == (3, 3, 2)
+    assert (roi.value, roi.name, roi.component) == (7, "blood", 0)
+    full = np.zeros(GEOMETRY.shape, dtype=bool)
+    full[roi.box] = roi.mask
+    assert np.array_equal(full, mask_of((1, 2, 1), (3, 4, 2)))
+
+
+def test_areas_and_slices():
+    mask = mask_of((1, 2, 1), (2, 2, 1), (3, 4, 3))
+    roi = Roi.from_mask(mask, GEOMETRY)
+    assert roi.areas_px == {1: 2, 3: 1}
+    for k in range(4):
+        assert np.array_equal(roi.slice_mask(k), mask[:, :, k])
+
+
+def test_volume_by_hand():
+    assert Roi.from_mask(mask_of((0, 0, 0), (1, 0, 0)), GEOMETRY).volume_ml == pytest.approx(
+        2 * 2 * 3 * 5 / 1000
+    )
+
+
+def test_on_uneven_slices_each_stands_for_half_the_way_to_its_neighbours():
+    # distances 4, 1, 7: thicknesses 4, 2.5, 4, 7; a pixel has 6 mm2
+    roi = Roi.from_mask(mask_of((0, 0, 1), (0, 0, 2), (0, 0, 3)), UNEVEN)
+    assert roi.volume_ml == pytest.approx(6 * (2.5 + 4 + 7) / 1000)
+
+
+def test_lesions_hang_together_through_corners_and_come_by_size():
+    corner = [(0, 0, 0), (1, 1, 1)]
+    apart = [(4, 4, 3), (4, 3, 3), (5, 4, 3)]
+    lesions = split_lesions(Roi.from_mask(mask_of(*corner, *apart), GEOMETRY, value=3))
+    assert [int(x.mask.sum()) for x in lesions] == [3, 2]
+    assert [x.component for x in lesions] == [1, 2] and {x.value for x in lesions} == {3}
+    assert np.array_equal(union_mask(lesions, GEOMETRY), mask_of(*corner, *apart))
+    assert np.array_equal(union_mask(lesions[1:], GEOMETRY), mask_of(*corner))
+
+
+@pytest.mark.parametrize(
+    ("mask", "start", "text"),
+    [
+        (np.zeros((1, 1, 1), bool), (0, 0, 0), "non-empty"),
+        (np.ones((1, 1, 1), np.uint8), (0, 0, 0), "boolean"),
+        (np.ones((1, 1), bool), (0, 0, 0), "3-D"),
+        (np.ones((2, 2, 2), bool), (5, 0, 0), "leaves"),
+        (np.ones((2, 2, 2), bool), (-1, 0, 0), "leaves"),
+    ],
+)
+def test_impossible_regions_are_refused(mask, start, text):
+    with pytest.raises(ValueError, match=text):
+        Roi(mask, start, GEOMETRY)
+
+
+def test_a_whole_scan_mask_must_fit_and_not_be_empty():
+    with pytest.raises(ValueError, match="shape"):
+        Roi.from_mask(np.ones((2, 2, 2), bool), GEOMETRY)
+    with pytest.raises(ValueError, match="empty"):
+        Roi.from_mask(np.zeros(GEOMETRY.shape, bool), GEOMETRY)
