@@ -2,6 +2,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -449,6 +450,18 @@ def test_a_file_cut_in_its_pixels_is_refused(tmp_path):
     with pytest.raises(ScanError) as error:
         read_volume(folder)
     assert_one_line(error, "a005.dcm", "truncated or corrupt")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    folder = write_dicom(tmp_path / "ct", dicom_slices())
+
+    def refuse(self, *args):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ScanError) as error:
+        read_volume(folder)
+    assert_one_line(error, "a000.dcm cannot be read (Permission denied)")
 
 
 @pytest.mark.parametrize("content", ["nothing", "text"])

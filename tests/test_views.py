@@ -170,7 +170,7 @@ def test_spacing_and_rotation_are_undone(step, turn):
         a, b = (getattr(v, name).astype(float) for v in (reference, found))
         assert np.abs(a - b).mean() < 2.5, name
         for channel in range(len(CHANNELS)):
-            assert np.corrcoef(a[channel].ravel(), b[channel].ravel())[0, 1] > 0.97
+            assert np.corrcoef(a[channel].ravel(), b[channel].ravel())[0, 1] > 0.95
 
 
 def test_position_of_the_patient_is_undone():

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +38,7 @@ class Source:
     """One DICOM file: its name within the folder or zip, and how to open it."""
 
     name: str
-    open: Callable[[], BinaryIO]
+    open: Callable[[], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,16 +94,14 @@ def open_sources(path: Path) -> Iterator[list[Source]]:
     ScanError : the zip is broken, encrypted or too large, or nothing in it is DICOM
     """
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name.upper() != "DICOMDIR"]
-        found = [Source(p.name, lambda p=p: p.open("rb")) for p in files if _looks_dicom(p.open("rb"))]  # type: ignore[misc]
-        yield _not_none(found, path)
+        yield _not_none(_folder_sources(path), path)
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield _not_none(_zip_sources(archive, path), path)
     elif path.read_bytes()[:2] == b"PK":
         raise ScanError(f"{path}: truncated or corrupt zip file: copy or export it again")
     else:
-        found = [Source(path.name, lambda: path.open("rb"))] if _looks_dicom(path.open("rb")) else []
+        found = [Source(path.name, partial(path.open, "rb"))] if _looks_dicom(path.open("rb")) else []
         yield _not_none(found, path)
 
 
@@ -157,15 +156,24 @@ def choose_series(
         return best, (f"{text}, as asked for.",)
     others = [f"{_group_text(g)}: {_why_not(g, best, widest)}" for g in ranked[1:]]
     others += [_group_text(g) for g in groups if g not in usable]
-    return best, (f"{text}; not {'; '.join(others)}.",)
+    shown = "; ".join(others[:10]) + f"; and {len(others) - 10} more" * (len(others) > 10)
+    return best, (f"{text}; not {shown}.",)
 
 
-def _looks_dicom(file: BinaryIO) -> bool:
+def _looks_dicom(file: Any) -> bool:
     """The standard's mark, or a file without it that starts with a low group, little endian."""
     with file:
         head = file.read(132)
     bare = head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
     return head[128:] == b"DICM" or (len(head) == 132 and bare)
+
+
+def _folder_sources(path: Path) -> list[Source]:
+    try:
+        files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name.upper() != "DICOMDIR"]
+        return [Source(p.name, partial(p.open, "rb")) for p in files if _looks_dicom(p.open("rb"))]
+    except OSError as problem:
+        raise ScanError(f"{path}: {problem.filename} cannot be read ({problem.strerror})") from problem
 
 
 def _zip_sources(archive: zipfile.ZipFile, path: Path) -> list[Source]:
@@ -179,11 +187,11 @@ def _zip_sources(archive: zipfile.ZipFile, path: Path) -> list[Source]:
     for entry in sorted(entries, key=lambda e: e.filename):
         name = entry.filename.rsplit("/", 1)[-1]
         try:
-            is_dicom = name.upper() != "DICOMDIR" and _looks_dicom(archive.open(entry))  # type: ignore[arg-type]
+            is_dicom = name.upper() != "DICOMDIR" and _looks_dicom(archive.open(entry))
         except Exception as problem:  # a broken entry: zlib, zipfile and struct errors
             raise ScanError(f"{path}: truncated or corrupt zip file: copy or export it again") from problem
         if is_dicom:
-            sources.append(Source(name, lambda entry=entry: _read_entry(archive, entry, path)))  # type: ignore[misc]
+            sources.append(Source(name, partial(_read_entry, archive, entry, path)))
     return sources
 
 

@@ -100,7 +100,7 @@ def read_head(path: str | Path, cache: str | Path | None = None) -> Head:
     ----------
     path : NIfTI file of FreeSurfer and CHARM numbers
     cache : folder that keeps the site maps between runs (about 1 MB a head; computing them takes
-        some 15 s); default `default_cache`. A cache that cannot be written is done without
+        some 20 s of one core); default `default_cache`. A cache that cannot be written is done without
 
     Raises
     ------
