@@ -63,7 +63,7 @@ def main() -> None:
             volumes.append(np.bincount(head.sites.ravel(), minlength=len(SITES) + 1)[1:] / 1000)
     except SitusError as error:
         raise SystemExit(str(error)) from None
-    rows.append(_legend(rows[0].shape[1]))
+    rows.append(legend(rows[0].shape[1]))
     temporary = arguments.out.with_name(f".{arguments.out.name}.tmp")
     Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE).save(
         temporary, format="PNG", optimize=True
@@ -100,7 +100,7 @@ def _gray(labels: NDArray[np.int16]) -> NDArray[np.uint8]:
     return np.asarray(table[labels])
 
 
-def _legend(width: int) -> NDArray[np.uint8]:
+def legend(width: int) -> NDArray[np.uint8]:
     columns = 5
     image = Image.new("RGB", (width, 20 * -(-len(SITES) // columns) + 6))
     draw = ImageDraw.Draw(image)

@@ -31,7 +31,9 @@ _LEAST_ML = 1.5  # lesions that a reader sees at once
 
 def main() -> None:
     """Draw plans and lesions until a whole, ordinary scan with six plain lesions comes out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("head", type=Path, help="a head label map")
     parser.add_argument("out", type=Path, help="folder for the two files")
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,7 @@ from situs.views import ViewSpec
 TINY = Recipe(
     "tiny",
     ViewSpec(size_px=32),
-    paint_samples=320,
+    paint_samples=640,
     basenet_samples=640,
     relation_samples=4800,
     n_neighbors=2,

@@ -441,12 +441,12 @@ def _extract_scan(
         roi = by_value[row.value]
         for k in _choose_slices(roi.areas_px, max_slices):
             mask = roi.slice_mask(k)
-            views = extract_views(volume, k, mask, fill[:, :, k], spec)
+            raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
+            places = place_views(raw, volume.geometry, k, mask, spec)
+            views = extract_views(volume, k, mask, fill[:, :, k], spec, places)
             arrays["global_view"].append(views.global_view)
             arrays["local_view"].append(views.local_view)
             if maps is not None:
-                raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
-                places = place_views(raw, volume.geometry, k, mask, spec)
                 for view, place in zip(("global", "local"), places, strict=True):
                     targets = _targets(maps, volume.geometry, k, place, spec)
                     arrays[f"{view}_sites"].append(targets[0])

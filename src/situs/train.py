@@ -186,8 +186,8 @@ def train(
     if slices.global_sites is not None:
         results["paint"] = _train_basenet("paint", basenet, run)
     results["basenet"] = _train_basenet("basenet", basenet, run)
-    _lay_out(basenet, torch.contiguous_format)
     references, targets = _embed_stage(basenet, run)
+    _lay_out(basenet, torch.contiguous_format)
     relation, results["relation"] = _train_relation(references, targets, run)
 
     say("export", 0, 1, "writing and checking the bundle")
@@ -325,7 +325,7 @@ def _open_run(
     init: str | Path | None,
     say: Progress,
 ) -> _Run:
-    digest = hashlib.sha256(json.dumps([recipe.to_dict(), seed, torch.get_num_threads()]).encode())
+    digest = hashlib.sha256(json.dumps([recipe.to_dict(), seed]).encode())
     digest.update("\n".join(slices.id[chosen].tolist()).encode())
     digest.update(slices.site[chosen].tobytes())
     if init is not None:
@@ -339,7 +339,7 @@ def _open_run(
         work.mkdir(parents=True, exist_ok=True)
         if note.exists() and json.loads(note.read_text(encoding="utf-8"))["key"] != key:
             raise OutputError(
-                f"{work}: holds a run of other cohort, recipe, seed or threads: delete it or choose another"
+                f"{work}: holds a run of another cohort, recipe or seed: delete it or choose another"
             )
         _write(note, lambda path: path.write_text(json.dumps({"key": key, "recipe": recipe.to_dict()})))
     except (ValueError, KeyError) as error:

@@ -100,6 +100,7 @@ def extract_views(
     target_mask: NDArray[np.bool_],
     fill_mask: NDArray[np.bool_],
     spec: ViewSpec,
+    places: tuple[Place, Place] | None = None,
 ) -> Views:
     """The views of the region `target_mask` on slice `k`.
 
@@ -108,6 +109,7 @@ def extract_views(
     target_mask : (ni, nj) bool, the region asked about, on this slice; not empty
     fill_mask : (ni, nj) bool, all regions given on this slice; they are painted gray, so that texture
         inside says nothing. The target is filled whether it is in it or not
+    places : of the two views, if `place_views` was asked for them before
 
     Raises
     ------
@@ -115,7 +117,8 @@ def extract_views(
     """
     raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
     geometry = volume.geometry
-    places = place_views(raw, geometry, k, target_mask, spec)
+    if places is None:
+        places = place_views(raw, geometry, k, target_mask, spec)
     filled = np.where(fill_mask | target_mask, np.float32(spec.fill_hu), raw)
     sources = {name: _window(filled, name) for name in set(spec.channels) & set(_WINDOWS_HU)}
     sources["roi"] = target_mask.astype(np.float32)
