@@ -56,7 +56,8 @@ def small_model(seed: int = 0) -> SmallModel:
                 basenet.fc1,
                 basenet.fc2,
                 basenet.fc3,
-                relation.g[0],
+                relation.g_first,
+                relation.g_second,
                 relation.f[0],
                 relation.f[-1],
             ):

@@ -1,7 +1,7 @@
 """A small head with site maps, built directly, for tests of virtual lesions, scans and cohorts.
 
-Arrays run (x, y, z), x to the patient's right, y to the front, z up, 1 mm; a point is in mm from the middle of
-the grid, which lies between voxels. The head is its own mirror image but for left and right labels.
+Arrays run (x, y, z), x to the patient's right, y to the front, z up, 1 mm; a point is in mm from the middle
+of the grid, which lies between voxels. The head is its own mirror image but for left and right labels.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def points() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def small_head(name: str = "small") -> Head:
-    """The head: scalp, skull, fluid, two hemispheres with a fissure between them, a maxillary sinus a side."""
+    """The head: scalp, skull, fluid, two hemispheres with a fissure between them, two maxillary sinuses."""
     x, y, z = points()
     ax = np.abs(x)
 
@@ -76,8 +76,8 @@ def small_head(name: str = "small") -> Head:
     white = ball((22, 26, 22)) & (ax > 5)
     put(white & (y >= 0), *WHITE, "frontal_region")
     put(white & (y < 0), *WHITE, "parietal_region")
-    put(brain & (ax < 12) & (np.abs(y) < 13) & (z < -5), CSF, CSF, "basal_cisterns")
-    put(brain & (ax < 7) & (np.abs(y) < 7) & (z < -4), 16, 16, "brainstem")
+    put(ball(BRAIN) & (ax < 12) & (np.abs(y) < 13) & (z < -5), CSF, CSF, "basal_cisterns")
+    put(ball(BRAIN) & (ax < 7) & (np.abs(y) < 7) & (z < -4), 16, 16, "brainstem")
     put(ball((5, 7, 5), (8, -4, 1)), *THALAMUS, "thalamus")
     put(ball((4, 15, 4), (7, 0, 10)), *VENTRICLE, "ventricular_system")
     fissure = ball(FLUID) & (ax < 1) & (z > 2)
@@ -107,7 +107,7 @@ def mirrored(head: Head) -> Head:
 
 
 def level_plan(head: Head, gap_mm: int = 1, bottom: float = 0, narrowing_mm: float = 0.0) -> ScanPlan:
-    """A plan that turns and scales nothing: scan[i, j, k] is head[nx - 1 - i, ny - 1 - j, bottom + gap * k]."""
+    """A plan that turns and scales nothing: scan[i, j, k] is head[nx-1-i, ny-1-j, bottom + gap_mm * k]."""
     nx, ny, nz = head.labels.shape
     affine = np.diag([-1.0, -1.0, gap_mm, 1.0])
     affine[:3, 3] = head.affine[:3, 3] + [nx - 1, ny - 1, bottom]

@@ -41,7 +41,7 @@ class HandMadeRuntime:
         large = local_views[:, -1].sum(axis=(1, 2), dtype=float) > 255 * 50
         probability[np.arange(n), np.where(large, THALAMUS, CEREBELLUM)] = 1
         embedding = np.stack([x, y], axis=1).astype(np.float32)
-        return Embedded(embedding, probability, probability, np.zeros((n, 2), np.float32))
+        return Embedded(embedding, probability, probability, np.zeros((n, 2, 2, 2, 2), np.float32))
 
     def relate(self, targets, references, present):
         distances = np.linalg.norm(references - targets[:, None, None], axis=-1)

@@ -13,7 +13,7 @@ from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import Bundle
 from situs.errors import BundleError, RoiError
 from situs.geometry import Geometry
-from situs.labeler import BILATERAL_MM, MAX_SLICES, Labeler, choose_slices, side_of
+from situs.labeler import MAX_SLICES, Labeler, choose_slices
 from situs.neighbors import References
 from situs.runtime import Embedded
 from situs.views import ViewSpec
@@ -43,7 +43,11 @@ def box_roi(geometry, i, j, k, value=1):
 
 class Ruler:
     """An engine whose embedding is where the region's middle lies in the global view, in mm to the left and
-    to the back, and for which a site is the more related the nearer its nearest reference is."""
+    to the back, and for which a site is the more related the nearer its nearest reference is. It paints a
+    midline through the middle of the global view, turned by some degrees."""
+
+    def __init__(self, turn_deg=0):
+        self.turn = np.radians(turn_deg)
 
     def embed(self, global_views, local_views):
         region = global_views[:, SPEC.channels.index("roi")].astype(float)
@@ -51,11 +55,11 @@ class Ruler:
         total = region.sum(axis=(1, 2))
         left = (region.sum(axis=1) * mm).sum(axis=1) / total
         back = (region.sum(axis=2) * mm).sum(axis=1) / total
-        share = region[:, :, mm > 0].sum(axis=(1, 2)) / total
         nothing = np.zeros((len(region), len(SITES)), np.float32)
-        return Embedded(
-            np.stack([left, back], axis=1).astype(np.float32), nothing, nothing, np.stack([left, share], 1)
-        )
+        midline = np.zeros((len(region), 2, 2, SPEC.size_px, SPEC.size_px), np.float32)
+        midline[:, 0, 0] = mm[None, :] * np.cos(self.turn) - mm[:, None] * np.sin(self.turn)
+        midline[:, 0, 1] = 1  # all of the global view is head; the local one says nothing
+        return Embedded(np.stack([left, back], axis=1).astype(np.float32), nothing, nothing, midline)
 
     def relate(self, targets, references, present):
         distance = np.linalg.norm(references - targets[:, None, None], axis=-1)
@@ -71,7 +75,7 @@ POINTS = {
 }
 
 
-def ruler_labeler(points=POINTS, each=4):
+def ruler_labeler(points=POINTS, each=4, turn_deg=0):
     """`each` references at growing distance behind every point."""
     rows = [(site, left, back + step) for site, (left, back) in points.items() for step in range(each)]
     references = References(
@@ -80,7 +84,7 @@ def ruler_labeler(points=POINTS, each=4):
         np.array([f"{row[0]}-{n % each}" for n, row in enumerate(rows)]),
         np.full(len(rows), "somebody"),
     )
-    return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, {}), Ruler())
+    return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, {}), Ruler(turn_deg))
 
 
 def test_known_places_get_their_site_and_side():
@@ -325,27 +329,6 @@ def test_no_bundle_there(tmp_path):
         Labeler.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(
-    ("mean_mm", "left_share", "width_mm", "side"),
-    [
-        (30, 1.0, 20, "left"),
-        (-30, 0.0, 20, "right"),
-        (3, 0.97, 4, "left"),  # beside the falx, not across it
-        (0, 0.5, 10, "midline"),
-        (-3.9, 0.2, 15, "midline"),
-        (-4.1, 0.2, 15, "right"),
-        (0, 0.5, BILATERAL_MM, "bilateral"),
-        (9, 0.7, 50, "bilateral"),
-        (20, 0.8, 60, "left"),  # it reaches across, but not with a quarter
-        (1, 0.5, BILATERAL_MM - 1, "midline"),
-    ],
-)
-def test_side(mean_mm, left_share, width_mm, side):
-    assert side_of(mean_mm, left_share, width_mm) == side
-    mirror = {"left": "right", "right": "left", "midline": "midline", "bilateral": "bilateral"}
-    assert side_of(-mean_mm, 1 - left_share, width_mm) == mirror[side]
-
-
 def test_a_thin_lesion_along_a_turned_midline_is_not_bilateral():
     """A strip of 4 x 80 mm that runs 35 degrees off the picture's vertical: as of a head that lies turned."""
     volume = make_volume()
@@ -354,9 +337,9 @@ def test_a_thin_lesion_along_a_turned_midline_is_not_bilateral():
     across, along = i * np.cos(turn) - j * np.sin(turn), i * np.sin(turn) + j * np.cos(turn)
     mask = np.zeros(SHAPE, dtype=bool)
     mask[:, :, 5] = (np.abs(across) <= 1) & (np.abs(along) <= 20)
-    (strip,) = ruler_labeler().label(volume, [Roi.from_mask(mask, volume.geometry)])
+    (strip,) = ruler_labeler(turn_deg=35).label(volume, [Roi.from_mask(mask, volume.geometry)])
     mask[:, :, 5] = (np.abs(across) <= 20) & (np.abs(along) <= 20)
-    (block,) = ruler_labeler().label(volume, [Roi.from_mask(mask, volume.geometry)])
+    (block,) = ruler_labeler(turn_deg=35).label(volume, [Roi.from_mask(mask, volume.geometry)])
     assert (strip.side, block.side) == ("midline", "bilateral")
 
 

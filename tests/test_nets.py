@@ -7,7 +7,7 @@ import torch
 from situs.anatomy import SITES
 from situs.nets import LATERAL_UNIT_MM, RelationNetwork, compact_basenet
 from situs.nets import _mean_under as mean_under
-from situs.nets import _read_painting as read_painting
+from situs.nets import _read_midline as read_midline
 
 M = len(SITES)
 
@@ -43,8 +43,8 @@ def test_basenet_output(basenet):
     assert said.site_logits.shape == said.shares.shape == (2, M)
     torch.testing.assert_close(said.shares.sum(dim=1), torch.ones(2))
     assert said.global_painting.shape == said.local_painting.shape == (2, M + 2, 16, 16)
-    assert said.lateral.shape == (2, 2)
-    assert ((said.lateral[:, 1] >= 0) & (said.lateral[:, 1] <= 1)).all()
+    assert said.midline.shape == (2, 2, 2, 16, 16)
+    assert ((said.midline[:, :, 1] >= 0) & (said.midline[:, :, 1] <= 1)).all()
 
 
 @torch.no_grad()
@@ -97,19 +97,14 @@ def test_mean_under_against_numpy():
     assert (nothing == 0).all()
 
 
-def test_read_painting_by_hand():
-    """Three pixels under the region: two of site 3 on the left, one of site 9 on the right."""
+def test_read_midline_by_hand():
+    """Four pixels: what is not "none" is head, and distances are in mm."""
     painting = torch.zeros(1, M + 2, 2, 2)
-    painting[0, 0] = 50.0  # "none" is likeliest everywhere
-    for site, (row, column) in ((3, (0, 0)), (3, (0, 1)), (9, (1, 0)), (5, (1, 1))):
-        painting[0, 1 + site, row, column] = 40.0
+    painting[0, 0] = torch.log(torch.tensor([[3.0 * M, M], [0.0, 1e9]]))
     painting[0, -1] = torch.tensor([[40.0, 20.0], [-30.0, 99.0]]) / LATERAL_UNIT_MM
-    region = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])
-    shares, lateral = read_painting(painting, region)
-    expected = np.zeros(M)
-    expected[[3, 9]] = 2 / 3, 1 / 3
-    np.testing.assert_allclose(shares[0], expected, atol=1e-6)
-    np.testing.assert_allclose(lateral[0], [10.0, 2 / 3], atol=1e-4)
+    (distance, head) = read_midline(painting)[0]
+    np.testing.assert_allclose(distance, [[40, 20], [-30, 99]], rtol=1e-6)
+    np.testing.assert_allclose(head, [[0.25, 0.5], [1, 0]], atol=1e-6)
 
 
 # --- Relation Network ---
@@ -157,9 +152,15 @@ def test_classes_and_targets_are_independent(relation):
 
 @torch.no_grad()
 def test_joint_reference_is_the_mean_over_pairs(relation):
+    """g as three fully connected layers on the two embeddings, one after the other, as the paper has it."""
+    first = torch.cat([relation.g_first.weight, relation.g_second.weight], dim=1)
+
+    def g(pair):
+        return relation.g_last(relation.g_middle(first @ pair + relation.g_first.bias))
+
     _, references, present = sets()
     joint = relation.join(references, present)
     for n, m in np.ndindex(2, 4):
         pairs = [(i, j) for i in range(3) for j in range(i, 3)]
-        outputs = [relation.g(torch.cat([references[n, m, i], references[n, m, j]])) for i, j in pairs]
+        outputs = [g(torch.cat([references[n, m, i], references[n, m, j]])) for i, j in pairs]
         torch.testing.assert_close(joint[n, m], torch.stack(outputs).mean(dim=0), rtol=1e-4, atol=1e-6)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.errors import ManifestError, OutputError
 from situs.geometry import Geometry
-from situs.views import Place, ViewSpec, extract_views, place_views, sample_slice
+from situs.views import Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, union_mask
 
 try:
@@ -441,13 +441,11 @@ def _extract_scan(
         roi = by_value[row.value]
         for k in _choose_slices(roi.areas_px, max_slices):
             mask = roi.slice_mask(k)
-            raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
-            places = place_views(raw, volume.geometry, k, mask, spec)
-            views = extract_views(volume, k, mask, fill[:, :, k], spec, places)
+            views = extract_views(volume, k, mask, fill[:, :, k], spec)
             arrays["global_view"].append(views.global_view)
             arrays["local_view"].append(views.local_view)
             if maps is not None:
-                for view, place in zip(("global", "local"), places, strict=True):
+                for view, place in zip(("global", "local"), views.places, strict=True):
                     targets = _targets(maps, volume.geometry, k, place, spec)
                     arrays[f"{view}_sites"].append(targets[0])
                     arrays[f"{view}_lateral"].append(targets[1])

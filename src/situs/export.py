@@ -110,7 +110,7 @@ class _BaseNetInUse(nn.Module):
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         said = self.basenet(global_view, local_view)
-        return said.embedding, said.site_logits.softmax(dim=1), said.shares, said.lateral
+        return said.embedding, said.site_logits.softmax(dim=1), said.shares, said.midline
 
 
 def _contract(spec: ViewSpec, k: int, width: int) -> dict[str, Any]:
@@ -132,8 +132,10 @@ def _contract(spec: ViewSpec, k: int, width: int) -> dict[str, Any]:
                 "embedding": tensor("float32", ["n", width], "the region's place among the references"),
                 "site_probability": tensor("float32", ["n", m], "BaseNet's own answer"),
                 "shares": tensor("float32", ["n", m], "share of the region in each site"),
-                "lateral": tensor(
-                    "float32", ["n", 2], "mean distance to the midline (mm, left positive); share on the left"
+                "midline": tensor(
+                    "float32",
+                    ["n", 2, 2, spec.size_px // 2, spec.size_px // 2],
+                    "over the global and the local view: distance to the midline (mm, left positive); head",
                 ),
             },
         },
@@ -165,7 +167,7 @@ def _random_views(spec: ViewSpec) -> tuple[Bytes, Bytes]:
 
 def _basenet_bytes(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes]) -> bytes:
     example = tuple(torch.from_numpy(v[:2]) for v in views)
-    outputs = ["embedding", "site_probability", "shares", "lateral"]
+    outputs = ["embedding", "site_probability", "shares", "midline"]
     return _onnx_bytes(in_use, example, ["global_view", "local_view"], outputs)
 
 
@@ -231,7 +233,7 @@ def _check_parity(
         "embedding": (found.embedding, expected[0]),
         "site_probability": (found.site_probability, expected[1]),
         "shares": (found.shares, expected[2]),
-        "lateral": (found.lateral, expected[3]),
+        "midline": (found.midline, expected[3]),
         "relation_score": (scores, related),
     }
     for name, (exported, trained) in pairs.items():

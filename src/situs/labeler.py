@@ -18,29 +18,19 @@ from situs.bundle import Bundle, read_bundle
 from situs.doubts import lesion_doubts, scan_doubts
 from situs.errors import RoiError
 from situs.finding import Finding, Reference, Side
+from situs.midline import fit_midline, side_of_distances
 from situs.neighbors import Neighbors, nearest, reference_sets
-from situs.runtime import Embedded, Runtime
-from situs.views import extract_views
+from situs.runtime import Runtime
+from situs.views import Views, extract_views
 from situs.volume import Roi, Volume, split_lesions, union_mask
 
-__all__ = ["Labeler", "choose_slices", "side_of"]
+__all__ = ["Labeler", "choose_slices"]
 
 # More slices of one lesion add time and no information: neighbouring slices look alike.
 MAX_SLICES = 12
 # A lesion with fewer pixels on its largest slice has no shape, and a place only to the millimetre.
 MIN_PIXELS = 4
 N_REFERENCES = 5
-
-# A lesion whose mean lies this near to the midline, with some of it on either side, is a midline one. The
-# landmark regions that readers called midline lie within it.
-MIDLINE_MM = 4.0
-MIDLINE_SHARE = 0.1
-# A bilateral lesion has this share on its smaller side and is wider than what the midline structures are: the
-# widest of 22 landmark regions that readers called midline, a cistern, measures 29 mm.
-BILATERAL_SHARE = 0.25
-BILATERAL_MM = 35.0
-# Heads lie turned by up to this in the scanner; a lesion's width is its least within these directions.
-_TURN_DEG = np.arange(-40.0, 41.0, 10.0)
 
 # Slices that are embedded and compared together; bounds the memory, whatever the number of lesions.
 _BATCH_SLICES = 48
@@ -127,7 +117,8 @@ class Labeler:
             for k in lesion.weights
         ]
         embedded = self._runtime.embed(
-            np.stack([v.global_view for v in views]), np.stack([v.local_view for v in views])
+            np.stack([v.global_view for v in views]),
+            np.stack([v.local_view for v in views]),
         )
         neighbors = nearest(
             embedded.embedding, self.bundle.references, self.bundle.n_neighbors, [patient] * len(views)
@@ -139,20 +130,20 @@ class Labeler:
             rows = slice(end, end + len(lesion.weights))
             end = rows.stop
             notes = (*lesion.roi.notes, *scan_notes, *lesion_doubts(volume, lesion.roi))
-            yield self._finding(lesion, rows, embedded, neighbors, scores, notes)
+            side = _side(lesion, views[rows], embedded.midline[rows])
+            yield self._finding(lesion, rows, side, neighbors, scores, notes)
 
     def _finding(
         self,
         lesion: _Lesion,
         rows: slice,
-        embedded: Embedded,
+        side: Side,
         neighbors: Neighbors,
         scores: NDArray[np.float32],
         notes: tuple[str, ...],
     ) -> Finding:
         roi, areas = lesion.roi, lesion.roi.areas_px
         weights = np.array(list(lesion.weights.values()))
-        mean_mm, left_share = np.average(embedded.lateral[rows], axis=0, weights=weights)
         largest = max(areas, key=lambda k: areas[k])
         site, site_scores = None, {}
         if areas[largest] >= MIN_PIXELS:
@@ -169,7 +160,7 @@ class Labeler:
             slices=tuple(areas),
             largest_slice=largest,
             site=site,
-            side=side_of(float(mean_mm), float(left_share), _width_mm(roi)),
+            side=side,
             scores=site_scores,
             references=self._evidence(neighbors, rows, site),
             notes=notes,
@@ -218,30 +209,6 @@ def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
     return {slices[place]: float(n) for place, n in zip(places, parts, strict=True)}
 
 
-def side_of(mean_mm: float, left_share: float, width_mm: float) -> Side:
-    """The side of a lesion.
-
-    *bilateral* if a good part of it (`BILATERAL_SHARE`) lies on either side and it is wider than a midline
-    structure (`BILATERAL_MM`); else *midline* if it is centred on the midline (`MIDLINE_MM`) and crosses it
-    (`MIDLINE_SHARE`); else the side where most of it lies.
-
-    Parameters
-    ----------
-    mean_mm : mean signed distance to the midline, positive on the patient's left
-    left_share : share of the lesion on the left, in [0, 1]
-    width_mm : its extent from side to side
-
-    >>> side_of(20.0, 1.0, 15.0), side_of(-1.0, 0.45, 12.0), side_of(-1.0, 0.45, 60.0)
-    ('left', 'midline', 'bilateral')
-    """
-    smaller = min(left_share, 1 - left_share)
-    if smaller >= BILATERAL_SHARE and width_mm >= BILATERAL_MM:
-        return "bilateral"
-    if abs(mean_mm) <= MIDLINE_MM and smaller >= MIDLINE_SHARE:
-        return "midline"
-    return "left" if left_share > 0.5 else "right"
-
-
 @dataclass(frozen=True, eq=False)
 class _Lesion:
     """A lesion and the slices of it that are looked at, {k: weight}."""
@@ -262,19 +229,14 @@ def _batches(lesions: Sequence[Roi]) -> Iterator[list[_Lesion]]:
         yield batch
 
 
-def _width_mm(roi: Roi) -> float:
-    """Extent of a region from the patient's left to right: the length of an even bar that spreads as much.
-
-    How far the head is turned in the plane is not known here, so the least over the usual turns counts: a
-    thin lesion along the falx stays thin.
-    """
-    geometry = roi.geometry
-    pixels = roi.mask.sum(axis=2)
-    i, j = np.nonzero(pixels)
-    axes = np.stack(geometry.display_axes(), axis=1)  # (3, 2): to the left, to the back
-    positions = (np.outer(i, geometry.step_i) + np.outer(j, geometry.step_j)) @ axes
-    weights = pixels[i, j]
-    positions = positions - np.average(positions, axis=0, weights=weights)
-    turns = np.radians(_TURN_DEG)
-    along = positions @ np.stack([np.cos(turns), np.sin(turns)])  # (pixels, turns)
-    return float(np.sqrt(12 * np.average(along**2, axis=0, weights=weights).min()))
+def _side(lesion: _Lesion, views: Sequence[Views], painted: NDArray[np.float32]) -> Side:
+    """The side of a lesion, from all its pixels on the slices that were looked at."""
+    geometry = lesion.roi.geometry
+    distances, weights = [], []
+    for (k, weight), view, maps in zip(lesion.weights.items(), views, painted, strict=True):
+        i, j = np.nonzero(lesion.roi.slice_mask(k))
+        midline = fit_midline(maps, view.places, geometry, view.global_view.shape[-1])
+        pixels = np.stack([i, j, np.full_like(i, k)], axis=1)
+        distances.append(midline.distances_mm(geometry.to_world(pixels)))
+        weights.append(np.full(i.size, weight / i.size))
+    return side_of_distances(np.concatenate(distances), np.concatenate(weights))

@@ -19,8 +19,6 @@ __all__ = ["BaseNet", "BaseNetOutput", "CompactPath", "PathOutput", "RelationNet
 
 # The decoder regresses the signed distance to the midline in these units, so that the loss is about 1.
 LATERAL_UNIT_MM = 30.0
-# Width of the step from the right to the left side when counting a region's pixels on the left.
-_MIDLINE_BLUR_MM = 2.0
 
 
 class PathOutput(NamedTuple):
@@ -41,8 +39,8 @@ class BaseNetOutput(NamedTuple):
     site_logits : (n, n_sites)
     global_painting, local_painting : (n, n_sites + 2, h, w), see `PathOutput`
     shares : (n, n_sites) the painted share of the region in each site, sums to 1
-    lateral : (n, 2) the region's mean signed distance to the midline in mm (positive: the patient's
-        left) and the share of it that lies on the left
+    midline : (n, 2, 2, h, w) over the global and over the local view: the signed distance to the midline in
+        mm (positive: the patient's left), and how much of each pixel is head
     """
 
     embedding: Tensor
@@ -50,7 +48,7 @@ class BaseNetOutput(NamedTuple):
     global_painting: Tensor
     local_painting: Tensor
     shares: Tensor
-    lateral: Tensor
+    midline: Tensor
 
 
 class CompactPath(nn.Module):
@@ -149,9 +147,10 @@ class BaseNet(nn.Module):
         hidden = F.relu(self.fc2(self.dropout(hidden)))
         logits = self.fc3(self.dropout(hidden)).float()
         region = F.avg_pool2d(local_view[:, -1:].float() / 255, 2)
-        shares, lateral = _read_painting(here.painting, region)
+        shares = _mean_under(here.painting[:, 1:-1].softmax(dim=1), region)
+        midline = torch.stack([_read_midline(p) for p in (everywhere.painting, here.painting)], dim=1)
         embedding = F.normalize(hidden.float(), dim=1)
-        return BaseNetOutput(embedding, logits, everywhere.painting, here.painting, shares, lateral)
+        return BaseNetOutput(embedding, logits, everywhere.painting, here.painting, shares, midline)
 
 
 class RelationNetwork(nn.Module):
@@ -164,11 +163,13 @@ class RelationNetwork(nn.Module):
     def __init__(self, width: int = 256, hidden: int = 256, dropout: float = 0.5) -> None:
         super().__init__()
         self.width = width
-        self.g = nn.Sequential(
-            nn.Linear(2 * width, hidden), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden, width),
-        )  # fmt: skip
+        # g's first layer on a pair (a, b) is first(a) + second(b): computed per reference, not per pair.
+        self.g_first = nn.Linear(width, hidden)
+        self.g_second = nn.Linear(width, hidden, bias=False)
+        self.g_middle = nn.Sequential(
+            nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout)
+        )
+        self.g_last = nn.Linear(hidden, width)  # linear, so it may follow the mean over the pairs
         self.f = nn.Sequential(
             nn.Linear(2 * width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
         )
@@ -177,10 +178,10 @@ class RelationNetwork(nn.Module):
         """Joint embeddings (n, m, width) of references (n, m, k, width) where present (n, m, k)."""
         k = references.shape[2]
         first, second = torch.triu_indices(k, k)
-        pairs = torch.cat([references[:, :, first], references[:, :, second]], dim=-1)
+        pairs = self.g_first(references)[:, :, first] + self.g_second(references)[:, :, second]
         weights = (present[:, :, first] & present[:, :, second]).to(references.dtype)
-        total = (self.g(pairs) * weights[..., None]).sum(dim=2)
-        return total / weights.sum(dim=2, keepdim=True).clamp(min=1)
+        weights = weights / weights.sum(dim=2, keepdim=True).clamp(min=1)
+        return self.g_last((self.g_middle(pairs) * weights[..., None]).sum(dim=2))
 
     def relate(self, target: Tensor, references: Tensor, present: Tensor) -> Tensor:
         """Logits (n, m) of the relation of target (n, width) with m classes; -20 for a class without any."""
@@ -200,11 +201,10 @@ def compact_basenet(n_sites: int, n_channels: int = 3, size_px: int = 112) -> Ba
     return BaseNet(global_path, local_path, n_sites)
 
 
-def _read_painting(painting: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares (n, n_sites) and lateral (n, 2) of the region (n, 1, h, w) in a painting."""
-    sites = _mean_under(painting[:, 1:-1].softmax(dim=1), region)
-    mm = painting[:, -1:] * LATERAL_UNIT_MM
-    return sites, _mean_under(torch.cat([mm, (mm / _MIDLINE_BLUR_MM).sigmoid()], dim=1), region)
+def _read_midline(painting: Tensor) -> Tensor:
+    """(n, 2, h, w) the painted distance to the midline in mm, and the probability of any site."""
+    head = 1 - painting[:, :-1].softmax(dim=1)[:, 0]
+    return torch.stack([painting[:, -1] * LATERAL_UNIT_MM, head], dim=1)
 
 
 def _mean_under(maps: Tensor, region: Tensor) -> Tensor:

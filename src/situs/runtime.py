@@ -32,14 +32,14 @@ class Embedded:
     embedding : (n, width) float32
     site_probability : (n, sites) BaseNet's own answer, sums to 1
     shares : (n, sites) painted share of the region in each site, sums to 1
-    lateral : (n, 2) the region's mean signed distance to the midline in mm, positive on the patient's
-        left, and the share of it on the left
+    midline : (n, 2, 2, h, w) over the global and over the local view: signed distance to the midline in mm,
+        positive on the patient's left, and how much of each pixel is head
     """
 
     embedding: Float32
     site_probability: Float32
     shares: Float32
-    lateral: Float32
+    midline: Float32
 
 
 class Runtime:
@@ -62,7 +62,7 @@ class Runtime:
 
     def embed(self, global_views: NDArray[np.uint8], local_views: NDArray[np.uint8]) -> Embedded:
         """Embed n regions from their views, each (n, channels, size, size) uint8; n at least 1."""
-        names = ["embedding", "site_probability", "shares", "lateral"]
+        names = ["embedding", "site_probability", "shares", "midline"]
         batches = [
             self._basenet.run(names, {"global_view": global_views[part], "local_view": local_views[part]})
             for part in _parts(len(global_views), _EMBED_BATCH)

@@ -103,7 +103,7 @@ class Recipe:
     relation_samples: int
     n_neighbors: int = 5
     n_references: int = 400
-    n_targets: int = 1000
+    n_targets: int = 600
     max_slices: int | None = 8
     batch: int = 64
     relation_batch: int = 64
@@ -120,7 +120,7 @@ class Recipe:
 
 
 COMPACT = Recipe(
-    "compact", ViewSpec(), paint_samples=100_000, basenet_samples=150_000, relation_samples=225_000
+    "compact", ViewSpec(), paint_samples=40_000, basenet_samples=120_000, relation_samples=90_000
 )
 
 

@@ -75,14 +75,6 @@ class ViewSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
-    """The two views of one ROI on one slice, each (n_channels, size_px, size_px) uint8."""
-
-    global_view: NDArray[np.uint8]
-    local_view: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
 class Place:
     """Where a view lies.
 
@@ -94,13 +86,21 @@ class Place:
     pixel_mm: float
 
 
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The two views of one ROI on one slice, each (n_channels, size_px, size_px) uint8, and their places."""
+
+    global_view: NDArray[np.uint8]
+    local_view: NDArray[np.uint8]
+    places: tuple[Place, Place]
+
+
 def extract_views(
     volume: Volume,
     k: int,
     target_mask: NDArray[np.bool_],
     fill_mask: NDArray[np.bool_],
     spec: ViewSpec,
-    places: tuple[Place, Place] | None = None,
 ) -> Views:
     """The views of the region `target_mask` on slice `k`.
 
@@ -109,7 +109,6 @@ def extract_views(
     target_mask : (ni, nj) bool, the region asked about, on this slice; not empty
     fill_mask : (ni, nj) bool, all regions given on this slice; they are painted gray, so that texture
         inside says nothing. The target is filled whether it is in it or not
-    places : of the two views, if `place_views` was asked for them before
 
     Raises
     ------
@@ -117,13 +116,12 @@ def extract_views(
     """
     raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
     geometry = volume.geometry
-    if places is None:
-        places = place_views(raw, geometry, k, target_mask, spec)
+    places = place_views(raw, geometry, k, target_mask, spec)
     filled = np.where(fill_mask | target_mask, np.float32(spec.fill_hu), raw)
     sources = {name: _window(filled, name) for name in set(spec.channels) & set(_WINDOWS_HU)}
     sources["roi"] = target_mask.astype(np.float32)
     global_view, local_view = (_picture(sources, geometry, k, place, spec) for place in places)
-    return Views(global_view, local_view)
+    return Views(global_view, local_view, places)
 
 
 def place_views(

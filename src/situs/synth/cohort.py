@@ -122,7 +122,7 @@ def _grower(path: Path) -> Any:
 
 
 def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: SiteMix) -> None:
-    from situs.labeler import side_of
+    from situs.midline import side_of_distances
     from situs.synth.render import draw_plan, render_scan
 
     grower = _grower(path)
@@ -154,8 +154,7 @@ def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: Si
             if not (roi == value).any():  # lost under another mask that was drawn generously
                 continue
             lateral = scan.lateral_mm[roi == value].astype(float)
-            width_mm = float(np.sqrt(12) * lateral.std())  # of an even bar that spreads as much
-            side = side_of(float(lateral.mean()), float((lateral > 0).mean()), width_mm)
+            side = side_of_distances(lateral, np.ones(lateral.size))
             what = [value, lesions[i].site, grower.head.name, side, lesions[i].kind]
             rows.append([names["scans"], file, *what, names["sites"], names["lateral"]])
         _write_image(roi, plan.affine, out / file)
