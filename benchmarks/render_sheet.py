@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from situs.dataset import Row, read_manifest
+from situs.manifest import Row, read_manifest
 from situs.errors import SitusError
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid

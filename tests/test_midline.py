@@ -57,6 +57,8 @@ def test_without_any_slope_the_middle_of_the_global_view_counts():
 def test_side_of_distances_by_hand():
     assert side_of_distances(np.array([3.0, 9, 14]), np.ones(3)) == "left"
     assert side_of_distances(np.array([-3.0, 3]), np.ones(2)) == "midline"
+    assert side_of_distances(np.zeros(4), np.ones(4)) == "midline"
+    assert {side_of_distances(s * np.array([0.0, 0, 1, 2]), np.ones(4)) for s in (1, -1)} == {"midline"}
     assert side_of_distances(np.array([-30.0, 30]), np.ones(2)) == "bilateral"
     assert side_of_distances(np.array([-30.0, 30]), np.array([9.0, 1])) == "right"
 

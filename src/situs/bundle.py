@@ -33,7 +33,15 @@ from situs.errors import BundleError, OutputError
 from situs.neighbors import References
 from situs.views import ViewSpec
 
-__all__ = ["BASENET_FILE", "FORMAT", "RELATION_FILE", "Bundle", "read_bundle", "write_bundle"]
+__all__ = [
+    "BASENET_FILE",
+    "FORMAT",
+    "RELATION_FILE",
+    "Bundle",
+    "check_replaceable",
+    "read_bundle",
+    "write_bundle",
+]
 
 FORMAT = 1
 BASENET_FILE = "basenet.onnx"
@@ -139,7 +147,7 @@ def write_bundle(
     OutputError : if `out` holds something that is not a bundle, or cannot be written
     """
     out = Path(out)
-    _check_replaceable(out)
+    check_replaceable(out)
     content = {n: networks[n] for n in (BASENET_FILE, RELATION_FILE)}
     content[_REFERENCES_FILE] = _references_to_bytes(references)
     description: dict[str, Any] = {
@@ -176,6 +184,27 @@ def write_bundle(
     except OSError as error:
         raise OutputError(f"{out}: the bundle cannot be written ({error.strerror or error})") from error
     return out
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse a place that holds anything but an older bundle: replacing it would delete that.
+
+    Raises
+    ------
+    OutputError : if `out` is a file, or a folder that is neither empty nor a bundle
+    """
+    if out.is_dir():
+        present = {entry.name for entry in out.iterdir()}
+        foreign = sorted(present - {*_HASHED_FILES, _JSON_FILE, _CARD_FILE})
+        if present and (foreign or _JSON_FILE not in present):
+            what = f"it holds {foreign[0]}" if foreign else f"it has no {_JSON_FILE}"
+            raise OutputError(
+                f"{out}: not overwritten, since it is not a bundle ({what}); choose another folder"
+            )
+    elif out.exists() or out.is_symlink():
+        raise OutputError(
+            f"{out}: not overwritten, since it is a file and not a bundle; choose another place"
+        )
 
 
 def _shipped() -> Path:
@@ -232,22 +261,6 @@ def _references_from_bytes(data: bytes) -> References:
             arrays["sites"],
             np.char.decode(arrays["ids"], "utf-8"),
             np.char.decode(arrays["patients"], "utf-8"),
-        )
-
-
-def _check_replaceable(out: Path) -> None:
-    """Refuse a place that holds anything but an older bundle: replacing it would delete that."""
-    if out.is_dir():
-        present = {entry.name for entry in out.iterdir()}
-        foreign = sorted(present - {*_HASHED_FILES, _JSON_FILE, _CARD_FILE})
-        if present and (foreign or _JSON_FILE not in present):
-            what = f"it holds {foreign[0]}" if foreign else f"it has no {_JSON_FILE}"
-            raise OutputError(
-                f"{out}: not overwritten, since it is not a bundle ({what}); choose another folder"
-            )
-    elif out.exists() or out.is_symlink():
-        raise OutputError(
-            f"{out}: not overwritten, since it is a file and not a bundle; choose another place"
         )
 
 

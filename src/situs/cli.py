@@ -168,6 +168,9 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Start from the BaseNet of an earlier run's checkpoint."),
     ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Of the training itself; other numbers round otherwise.")
+    ] = 1,
     jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes that read scans.")] = 1,
 ) -> None:
     """Train a bundle on a cohort.
@@ -183,7 +186,7 @@ def train(
     recipes = {RecipeName.compact: COMPACT}
     with _progress_bar() as progress:
         path = run(
-            cohort, out, recipes[recipe], seed, test_patient or (), progress=progress, init=init, jobs=jobs
+            cohort, out, recipes[recipe], seed, test_patient or (), threads, progress, init=init, jobs=jobs
         )
     _print(f"{path}\n")
 

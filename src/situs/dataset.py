@@ -1,8 +1,7 @@
 """From a cohort's manifest to the slices that networks are trained on: views, painting targets, sampling.
 
-A cohort is a folder with ``manifest.csv``: a row for every region of interest (``scan, roi, value, site,
-patient``; optional ``side, kind, sites, lateral``; paths relative to the manifest). Every slice that a region
-meets is one example. Views are made by `situs.views` and kept as bytes in ``COHORT/.cache``.
+Every slice that a region of the manifest meets is one example. Views are made by `situs.views` and kept as
+bytes in ``COHORT/.cache``.
 
 Painting targets are at half the view's size: the site map (0 none, site index + 1, `SITE_UNKNOWN`) and the
 signed distance to the midline (mm, positive to the patient's left, `LATERAL_UNKNOWN`).
@@ -10,23 +9,21 @@ signed distance to the midline (mm, positive to the patient's left, `LATERAL_UNK
 
 from __future__ import annotations
 
-import csv
-import difflib
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.errors import ManifestError, OutputError
 from situs.geometry import Geometry
+from situs.manifest import MANIFEST, Row, did_you_mean, read_manifest
 from situs.views import Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, union_mask
 
@@ -37,51 +34,24 @@ except ImportError:  # Windows
 
 __all__ = [
     "LATERAL_UNKNOWN",
-    "MANIFEST",
     "SITE_UNKNOWN",
+    "TARGETS",
     "Batch",
-    "Row",
     "Slices",
-    "augment",
     "balanced_indices",
     "open_slices",
-    "read_manifest",
     "split_patients",
 ]
 
-MANIFEST = "manifest.csv"
 SITE_UNKNOWN = 255
 LATERAL_UNKNOWN = 127
+TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")  # of a `Batch`
 
 # Part of the cache's name: raise it when the bytes that are made from the same files change.
 _CACHE_VERSION = 1
 _SAME_GRID_MM = 0.1
-_COLUMNS = ("scan", "roi", "value", "site", "patient")
 
 Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One region of interest of a cohort.
-
-    scan, roi : the scan, and a mask on a grid of the same patient
-    value : of the mask
-    site : index into `situs.anatomy.SITES`
-    patient : whose scan it is; for rendered scans, the head
-    side, kind : as the manifest says, or empty
-    sites, lateral : NIfTI files on the scan's grid: site map, and distance to the midline; None if not given
-    """
-
-    scan: Path
-    roi: Path
-    value: int
-    site: int
-    patient: str
-    side: str = ""
-    kind: str = ""
-    sites: Path | None = None
-    lateral: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,43 +103,13 @@ class Slices:
 
     def batch(self, indices: NDArray[np.integer]) -> Batch:
         """A copy in memory of the examples `indices` (n,)."""
-        maps = {name: getattr(self, name) for name in _TARGETS}
+        maps = {name: getattr(self, name) for name in TARGETS}
         return Batch(
             self.global_view[indices],
             self.local_view[indices],
             self.site[indices],
             **{name: None if whole is None else whole[indices] for name, whole in maps.items()},
         )
-
-
-_TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")
-
-
-def read_manifest(cohort: Path) -> list[Row]:
-    """The rows of a cohort's manifest, checked, in its order.
-
-    Raises
-    ------
-    ManifestError : if the file, a column or a file it names is missing, or a value is none
-    """
-    path = Path(cohort) / MANIFEST
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            fields = reader.fieldnames or []
-            entries = [(reader.line_num, entry) for entry in reader]
-    except OSError as error:
-        raise ManifestError(
-            f"{path}: cannot be read ({error.strerror}): a cohort is a folder with it"
-        ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: is not a CSV file in UTF-8 ({error})") from error
-    if missing := [name for name in _COLUMNS if name not in fields]:
-        raise ManifestError(f"{path}: lacks the column {missing[0]!r}; expected {', '.join(_COLUMNS)}")
-    if not entries:
-        raise ManifestError(f"{path}: has no rows: every region of interest is one")
-    known: set[Path] = set()
-    return [_read_row(entry, f"{path}, line {line}", path.parent, known) for line, entry in entries]
 
 
 def open_slices(
@@ -239,7 +179,7 @@ def split_patients(
     else:
         chosen = set(test)
         if unknown := sorted(chosen - set(names)):
-            raise ManifestError(f"no patient {unknown[0]!r} in the cohort{_did_you_mean(unknown[0], names)}")
+            raise ManifestError(f"no patient {unknown[0]!r} in the cohort{did_you_mean(unknown[0], names)}")
     train = tuple(name for name in names if name not in chosen)
     if not train:
         raise ManifestError("no patient is left to train on")
@@ -270,151 +210,6 @@ def balanced_indices(
         rounds = [rng.permutation(members) for _ in range(-(-int(wanted) // len(members)))]
         drawn.append(np.concatenate([*rounds, members[:0]])[:wanted])
     return np.asarray(rng.permutation(np.concatenate(drawn)), dtype=np.int64)
-
-
-def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
-    """The batch with a random change of every example, as a new patient or scanner would make it.
-
-    Half of the examples are mirrored left to right, with their targets. Gray values (not the region's
-    mask) get another contrast, offset and gamma, some noise or blur; the local view is shifted by up
-    to 8 pixels, in steps of two so that targets at half the size shift exactly.
-    """
-    batch = _mirror(batch, rng.random(len(batch.site)) < 0.5)
-    batch = _shift_local(batch, rng.integers(-_MAX_SHIFT, _MAX_SHIFT + 1, (len(batch.site), 2)))
-    gray = [c for c, name in enumerate(spec.channels) if name != "roi"]
-    return replace(
-        batch,
-        global_view=_change_gray(batch.global_view, gray, rng),
-        local_view=_change_gray(batch.local_view, gray, rng),
-    )
-
-
-# --- augmentation ---------------------------------------------------------------------------------------
-
-_MAX_SHIFT = 4  # pixels of the targets, two of the view
-
-
-def _mirror(batch: Batch, which: NDArray[np.bool_]) -> Batch:
-    """The examples `which` (n,) mirrored left to right."""
-    changed = {}
-    for name in ("global_view", "local_view", *_TARGETS):
-        maps = getattr(batch, name)
-        if maps is None:
-            continue
-        maps = maps.copy()
-        flipped = maps[which][..., ::-1]
-        if name.endswith("lateral"):
-            flipped = np.where(flipped == LATERAL_UNKNOWN, flipped, -flipped)
-        maps[which] = flipped
-        changed[name] = maps
-    return replace(batch, **changed)
-
-
-def _shift_local(batch: Batch, steps: NDArray[np.integer]) -> Batch:
-    """The local view and its targets moved by `steps` (n, 2) target pixels down and to the right."""
-    fills = {"local_view": (2, 0), "local_sites": (1, SITE_UNKNOWN), "local_lateral": (1, LATERAL_UNKNOWN)}
-    changed = {}
-    for name, (scale, fill) in fills.items():
-        maps = getattr(batch, name)
-        if maps is None:
-            continue
-        moved = np.full_like(maps, fill)
-        for n, (down, right) in enumerate((steps * scale).tolist()):
-            (to_r, from_r), (to_c, from_c) = _overlap(down), _overlap(right)
-            moved[n][..., to_r, to_c] = maps[n][..., from_r, from_c]
-        changed[name] = moved
-    return replace(batch, **changed)
-
-
-def _overlap(step: int) -> tuple[slice, slice]:
-    """Where the kept part of an axis goes, and where it came from, when it moves by `step`."""
-    if step >= 0:
-        return slice(step, None), slice(None, -step or None)
-    return slice(None, step), slice(-step, None)
-
-
-def _change_gray(view: Bytes, channels: list[int], rng: np.random.Generator) -> Bytes:
-    """The gray channels of (n, c, s, s) with random contrast, offset, gamma, and sometimes blur or noise."""
-    if not channels:
-        return view
-    out = view.copy()
-    n = len(view)
-    pixels = view.shape[-1] ** 2
-    levels = np.linspace(0, 1, 256, dtype=np.float32)
-    for c in channels:
-        contrast = rng.uniform(0.8, 1.25, (n, 1))
-        offset = rng.uniform(-0.12, 0.12, (n, 1))
-        gamma = np.exp(rng.uniform(-0.25, 0.25, (n, 1)))
-        curve = np.clip((levels**gamma - 0.5) * contrast + 0.5 + offset, 0, 1)
-        tables = np.rint(curve * 255).astype(np.uint8)
-        for i, table in enumerate(tables):
-            out[i, c] = table[view[i, c]]
-    blurred = np.flatnonzero(rng.random(n) < 0.2)
-    for c in channels:
-        out[blurred, c] = _blur(out[blurred, c])
-    # One pool of normal numbers for the batch: a new one for every pixel would cost more than the rest.
-    pool = rng.standard_normal(4 * pixels, dtype=np.float32)
-    for i in np.flatnonzero(rng.random(n) < 0.5).tolist():
-        amplitude = rng.uniform(2, 14)
-        for c in channels:
-            start = int(rng.integers(3 * pixels))
-            noise = pool[start : start + pixels].reshape(view.shape[-2:]) * np.float32(amplitude)
-            np.clip(out[i, c] + noise, 0, 255, out=noise)
-            out[i, c] = noise
-    return out
-
-
-def _blur(planes: Bytes) -> Bytes:
-    """(n, s, s) smoothed by (1, 2, 1) / 4 along rows and columns; the border stays."""
-    wide = planes.astype(np.uint16)
-    wide[:, 1:-1] = wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:] + 2 >> 2
-    wide[:, :, 1:-1] = wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:] + 2 >> 2
-    return wide.astype(np.uint8)
-
-
-# --- manifest -------------------------------------------------------------------------------------------
-
-
-def _read_row(entry: dict[str, Any], where: str, base: Path, known: set[Path]) -> Row:
-    texts = {
-        name: (entry.get(name) or "").strip() for name in (*_COLUMNS, "side", "kind", "sites", "lateral")
-    }
-    for name in _COLUMNS:
-        if not texts[name]:
-            raise ManifestError(f"{where}: {name} is empty")
-    try:
-        value = int(texts["value"])
-    except ValueError as error:
-        raise ManifestError(f"{where}: value: expected a whole number, got {texts['value']!r}") from error
-    site = texts["site"]
-    if site not in SITE_INDEX:
-        raise ManifestError(f"{where}: no site {site!r}{_did_you_mean(site, SITE_KEYS)}")
-    files: dict[str, Path | None] = {}
-    for name in ("scan", "roi", "sites", "lateral"):
-        files[name] = base / texts[name] if texts[name] else None
-        path = files[name]
-        if path is not None and path not in known:
-            if not path.exists():
-                raise ManifestError(f"{where}: {name}: no such file: {path}")
-            known.add(path)
-    scan, roi = files["scan"], files["roi"]
-    assert scan is not None and roi is not None  # neither text is empty
-    return Row(
-        scan,
-        roi,
-        value,
-        SITE_INDEX[site],
-        texts["patient"],
-        texts["side"],
-        texts["kind"],
-        files["sites"],
-        files["lateral"],
-    )
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(known)}"
 
 
 # --- slices of one scan ---------------------------------------------------------------------------------
@@ -453,6 +248,19 @@ def _extract_scan(
                 {"row": index, "k": k, "id": f"{_stem(row.scan)}/{_stem(row.roi)}/{row.value}/{k}"}
             )
     return {name: np.stack(planes) for name, planes in arrays.items()}, entries
+
+
+def _extract_scans(
+    scans: list[list[tuple[int, Row]]], spec: ViewSpec, max_slices: int | None, painted: bool, jobs: int
+) -> Iterator[tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]]:
+    """`_extract_scan` of every scan, in order, a few ahead in other processes if `jobs` is not 1."""
+    if jobs == 1:  # as in evaluation, which needs no more packages than labelling does
+        return (_extract_scan(scan, spec, max_slices, painted) for scan in scans)
+    from joblib import Parallel, delayed
+
+    tasks = (delayed(_extract_scan)(scan, spec, max_slices, painted) for scan in scans)
+    results: Iterator[Any] = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks)
+    return results
 
 
 def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -513,7 +321,7 @@ _INDEX = "index.json"
 
 
 def _names(painted: bool) -> tuple[str, ...]:
-    return ("global_view", "local_view", *(_TARGETS if painted else ()))
+    return ("global_view", "local_view", *(TARGETS if painted else ()))
 
 
 def _cache_key(cohort: Path, rows: list[Row], spec: ViewSpec, max_slices: int | None) -> str:
@@ -538,8 +346,6 @@ def _fill_cache(
 ) -> None:
     """Append what is missing, scan by scan in order; the index is renamed into place after every few scans,
     and says how much of the files is valid, so that a killed run goes on from there."""
-    from joblib import Parallel, delayed
-
     sizes = {name: int(np.prod(_shape(name, spec))) for name in _names(painted)}
     index = _read_index(folder, sizes)
     done = index["scans"]
@@ -550,12 +356,8 @@ def _fill_cache(
         for name, size in sizes.items():
             files[name] = (folder / name).open("ab")
             files[name].truncate(len(index["row"]) * size)
-        tasks = (
-            delayed(_extract_scan)([(n, rows[n]) for n in scan], spec, max_slices, painted)
-            for scan in scans[done:]
-        )
-        results = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks)
-        for arrays, entries in results:
+        missing = [[(n, rows[n]) for n in scan] for scan in scans[done:]]
+        for arrays, entries in _extract_scans(missing, spec, max_slices, painted, jobs):
             for name, file in files.items():
                 file.write(np.ascontiguousarray(arrays[name]).data)
             for field in ("row", "k", "id"):

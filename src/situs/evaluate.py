@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.bundle import Bundle, read_bundle
-from situs.dataset import Slices, open_slices, read_manifest
+from situs.dataset import Slices, open_slices
 from situs.errors import ManifestError
+from situs.manifest import read_manifest
 from situs.neighbors import nearest, reference_sets
 from situs.runtime import Runtime
 from situs.scores import Table, score_table, text_table

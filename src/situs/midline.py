@@ -115,6 +115,7 @@ def side_of_distances(distances_mm: Array, weights: Array) -> Side:
     The width is that of an even bar that spreads as much from side to side.
     """
     mean = float(np.average(distances_mm, weights=weights))
-    share = float(np.average(distances_mm > 0, weights=weights))
+    on_left = (distances_mm > 0) + 0.5 * (distances_mm == 0)  # whole mm: 0 is on neither side
+    share = float(np.average(on_left, weights=weights))
     spread = float(np.average((distances_mm - mean) ** 2, weights=weights))
     return side_of(mean, share, float(np.sqrt(12 * spread)))

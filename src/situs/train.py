@@ -14,40 +14,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import queue
-import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from situs.anatomy import SITES
-from situs.dataset import (
-    LATERAL_UNKNOWN,
-    SITE_UNKNOWN,
-    Batch,
-    Slices,
-    augment,
-    balanced_indices,
-    open_slices,
-    split_patients,
-)
+from situs.augment import augment
+from situs.bundle import check_replaceable
+from situs.checkpoints import load_weights, read_checkpoint, write_checkpoint, write_whole
+from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
+from situs.fit import Plan, Progress, fit
+from situs.losses import class_weights, paintings_loss, relation_loss
 from situs.neighbors import References, nearest
-from situs.nets import LATERAL_UNIT_MM, BaseNet, BaseNetOutput, RelationNetwork, compact_basenet
+from situs.nets import BaseNet, RelationNetwork, compact_basenet
 from situs.views import ViewSpec
 
 __all__ = [
@@ -56,26 +45,11 @@ __all__ = [
     "Recipe",
     "choose_evenly",
     "embed",
-    "painting_loss",
-    "relation_loss",
+    "new_basenet",
     "train",
 ]
 
-Progress = Callable[[str, int, int, str], None]
-T = TypeVar("T")
-
-# Pixels under the region count this much more than others: they are what is asked about, and few.
-_REGION_WEIGHT = 10.0
-# The classes of the site map weigh as frequency ** -this: "none" has half of all pixels, a cistern 1 in 500.
-_CLASS_TEMPER = 0.5
-_LATERAL_WEIGHT = 0.5
-_CLIP_NORM = 1.0
-_WARM_UP = 0.2  # of the steps; then the learning rate falls as a cosine
-_CHECKPOINT_SECONDS = 60.0
-_LOG_SECONDS = 10.0
 _STAGES = ("paint", "basenet", "embed", "relation")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -160,9 +134,11 @@ def train(
     ------
     ManifestError : if the cohort, or a patient's name, cannot be used
     InputError : if `init` is no checkpoint of such a BaseNet
-    OutputError : if `work` holds another run, or something cannot be written
+    OutputError : if `out` holds something else than a bundle, `work` holds another run, or something cannot
+        be written
     """
     out = Path(out)
+    check_replaceable(out)
     work = Path(f"{out}.work") if work is None else Path(work)
     torch.set_num_threads(threads or 1)
     say = progress or _silent
@@ -180,7 +156,7 @@ def train(
 
     basenet = new_basenet(recipe, seed)
     if init is not None:
-        _load_weights(Path(init), basenet)
+        load_weights(Path(init), basenet)
     _lay_out(basenet, torch.channels_last)  # twice as fast in convolutions
     results = {}
     if slices.global_sites is not None:
@@ -261,44 +237,6 @@ def embed(
 _EMBED_BATCH = 32
 
 
-def painting_loss(
-    painting: Tensor, sites: Tensor, lateral: Tensor, region: Tensor, class_weights: Tensor
-) -> Tensor:
-    """How far a painting is from the site map and from the distances to the midline; a scalar.
-
-    Parameters
-    ----------
-    painting : (n, n_sites + 2, h, w), see `situs.nets.PathOutput`
-    sites : (n, h, w) uint8, `SITE_UNKNOWN` is ignored
-    lateral : (n, h, w) int8 mm, `LATERAL_UNKNOWN` is ignored
-    region : (n, h, w) in [0, 1]
-    class_weights : (n_sites + 1,)
-    """
-    pixel_weights = 1 + (_REGION_WEIGHT - 1) * region
-    target = sites.long()
-    loss = F.cross_entropy(
-        painting[:, :-1], target, class_weights, ignore_index=SITE_UNKNOWN, reduction="none"
-    )
-    known = (target != SITE_UNKNOWN) * pixel_weights
-    total = (known * class_weights[target.clamp(max=len(class_weights) - 1)]).sum()
-    site_loss = (loss * pixel_weights).sum() / total.clamp(min=1e-6)
-    known = (lateral != LATERAL_UNKNOWN) * pixel_weights
-    off = F.smooth_l1_loss(painting[:, -1], lateral.float() / LATERAL_UNIT_MM, reduction="none")
-    return site_loss + _LATERAL_WEIGHT * (off * known).sum() / known.sum().clamp(min=1e-6)
-
-
-def relation_loss(logits: Tensor, site: Tensor) -> Tensor:
-    """How far relation logits (n, m) are from the sites (n,): binary plus softmax cross-entropy; a scalar.
-
-    The first makes each score an answer of its own in [0, 1], as in the paper, the one site weighing as
-    much as all others together; the second is about which score is the highest, which is what is read.
-    """
-    truth = F.one_hot(site, logits.shape[1]).to(logits.dtype)
-    others = torch.full((logits.shape[1],), float(logits.shape[1] - 1))
-    scores = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=others) / 2
-    return scores + F.cross_entropy(logits, site)
-
-
 # --- one run --------------------------------------------------------------------------------------------
 
 
@@ -325,6 +263,28 @@ def _open_run(
     init: str | Path | None,
     say: Progress,
 ) -> _Run:
+    key = _run_key(recipe, seed, slices, chosen, init)
+    note = work / "run.json"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        if note.exists() and json.loads(note.read_text(encoding="utf-8"))["key"] != key:
+            raise OutputError(
+                f"{work}: holds a run of another cohort, recipe or seed: delete it or choose another"
+            )
+        write_whole(note, lambda path: path.write_text(json.dumps({"key": key, "recipe": recipe.to_dict()})))
+    except (ValueError, KeyError) as error:
+        raise OutputError(f"{note}: is damaged: delete {work} or choose another") from error
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{work}: cannot be written ({error.strerror or error})") from error
+    return _Run(work, recipe, seed, slices, chosen, key, say, _half_pays())
+
+
+def _run_key(
+    recipe: Recipe, seed: int, slices: Slices, chosen: NDArray[np.int64], init: str | Path | None
+) -> str:
+    """A name that changes with all that decides the weights."""
     digest = hashlib.sha256(json.dumps([recipe.to_dict(), seed]).encode())
     digest.update("\n".join(slices.id[chosen].tolist()).encode())
     digest.update(slices.site[chosen].tobytes())
@@ -333,22 +293,7 @@ def _open_run(
             digest.update(Path(init).read_bytes())
         except OSError as error:
             raise InputError(f"{init}: cannot be read ({error.strerror}): expected a checkpoint") from error
-    key = digest.hexdigest()[:16]
-    note = work / "run.json"
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        if note.exists() and json.loads(note.read_text(encoding="utf-8"))["key"] != key:
-            raise OutputError(
-                f"{work}: holds a run of another cohort, recipe or seed: delete it or choose another"
-            )
-        _write(note, lambda path: path.write_text(json.dumps({"key": key, "recipe": recipe.to_dict()})))
-    except (ValueError, KeyError) as error:
-        raise OutputError(f"{note}: is damaged: delete {work} or choose another") from error
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{work}: cannot be written ({error.strerror or error})") from error
-    return _Run(work, recipe, seed, slices, chosen, key, say, _half_pays())
+    return digest.hexdigest()[:16]
 
 
 def _half_pays() -> bool:
@@ -392,12 +337,12 @@ def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
     """The stages ``paint`` and ``basenet``; changes `basenet`, returns the last figures of the log."""
     recipe, slices, chosen = run.recipe, run.slices, run.chosen
     n = recipe.paint_samples if stage == "paint" else recipe.basenet_samples
-    rng = np.random.default_rng([run.seed, _STAGES.index(stage)])
+    rng = np.random.default_rng(_stage_seed(run, stage))
     order = chosen[balanced_indices(slices.site[chosen], n, rng, recipe.balance)]
-    weights = None if slices.global_sites is None else _class_weights(slices, chosen, run.seed)
+    weights = None if slices.global_sites is None else class_weights(slices, chosen, run.seed)
 
     def make(step: int) -> Batch:
-        rng = np.random.default_rng([run.seed, _STAGES.index(stage), step])
+        rng = np.random.default_rng([*_stage_seed(run, stage), step])
         part = order[step * recipe.batch : (step + 1) * recipe.batch]
         return augment(slices.batch(np.sort(part)), recipe.spec, rng)
 
@@ -409,7 +354,7 @@ def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
         loss = torch.zeros(())
         if weights is not None:
             share = 1.0 if stage == "paint" else recipe.painting_weight
-            loss = loss + share * _paintings_loss(said, batch, weights)
+            loss = loss + share * paintings_loss(said, batch, weights)
         if stage == "basenet":
             loss = loss + F.cross_entropy(said.site_logits, site, label_smoothing=recipe.label_smoothing)
         right = {"painting_accuracy": said.shares} if weights is not None else {}
@@ -417,33 +362,8 @@ def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
             right["accuracy"] = said.site_logits
         return loss, {name: _share_right(scores, site) for name, scores in right.items()}
 
-    steps = n // recipe.batch
-    return _fit(stage, basenet, make, loss_of, steps, recipe.batch, recipe.learning_rate, run)
-
-
-def _paintings_loss(said: BaseNetOutput, batch: Batch, class_weights: Tensor) -> Tensor:
-    losses = []
-    for painting, view, sites, lateral in (
-        (said.global_painting, batch.global_view, batch.global_sites, batch.global_lateral),
-        (said.local_painting, batch.local_view, batch.local_sites, batch.local_lateral),
-    ):
-        assert sites is not None and lateral is not None  # only called where there are targets
-        region = F.avg_pool2d(torch.from_numpy(view[:, -1]).float() / 255, 2)
-        targets = torch.from_numpy(sites), torch.from_numpy(lateral)
-        losses.append(painting_loss(painting, *targets, region, class_weights))
-    return (losses[0] + losses[1]) / 2
-
-
-def _class_weights(slices: Slices, chosen: NDArray[np.int64], seed: int) -> Tensor:
-    """(n_sites + 1,) weights of the classes of the site map; their mean over the pixels is 1."""
-    some = np.sort(np.random.default_rng(seed).permutation(chosen)[:1000])
-    counts = np.zeros(256)
-    for maps in (slices.global_sites, slices.local_sites):
-        assert maps is not None
-        counts += np.bincount(maps[some].ravel(), minlength=256)
-    share = counts[: len(SITES) + 1] / counts[: len(SITES) + 1].sum()
-    weights = np.maximum(share, 1e-4) ** -_CLASS_TEMPER
-    return torch.from_numpy(weights / (weights * share).sum()).float()
+    plan = _plan(run, stage, n, recipe.batch, recipe.learning_rate)
+    return fit(basenet, make, loss_of, plan, run.say)
 
 
 def _share_right(scores: Tensor, site: Tensor) -> float:
@@ -453,15 +373,15 @@ def _share_right(scores: Tensor, site: Tensor) -> float:
 def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References]:
     """The references of the bundle, and the targets of the next stage, labelled in the same way."""
     slices, chosen, recipe = run.slices, run.chosen, run.recipe
-    rng = np.random.default_rng([run.seed, _STAGES.index("embed")])
+    rng = np.random.default_rng(_stage_seed(run, "embed"))
     sites, patients = slices.site[chosen], slices.patient[chosen]
     parts = [chosen[choose_evenly(sites, patients, n, rng)] for n in (recipe.n_references, recipe.n_targets)]
     both = np.unique(np.concatenate(parts))
     path = run.work / "embed.safetensors"
-    tensors, notes = _read_checkpoint(path, run.key)
+    tensors, notes = read_checkpoint(path, run.key)
     if notes is None:
         embeddings = embed(basenet, slices, both, lambda done: run.say("embed", done, len(both), "embedding"))
-        _write_checkpoint(path, {"embeddings": torch.from_numpy(embeddings)}, {"key": run.key})
+        write_checkpoint(path, {"embeddings": torch.from_numpy(embeddings)}, {"key": run.key})
     else:
         embeddings = tensors["embeddings"].numpy()
 
@@ -479,7 +399,7 @@ def _train_relation(
     recipe = run.recipe
     torch.manual_seed(run.seed)
     relation = RelationNetwork(references.embeddings.shape[1])
-    rng = np.random.default_rng([run.seed, _STAGES.index("relation")])
+    rng = np.random.default_rng(_stage_seed(run, "relation"))
     order = balanced_indices(targets.sites, recipe.relation_samples, rng, recipe.balance)
     run.say("relation", 0, len(order), "looking for neighbours")
     near = nearest(targets.embeddings, references, recipe.n_neighbors, targets.patients)
@@ -496,218 +416,22 @@ def _train_relation(
         logits = logits.float()
         return relation_loss(logits, sites[part]), {"accuracy": _share_right(logits, sites[part])}
 
-    steps = len(order) // recipe.relation_batch
-    return relation, _fit(
-        "relation", relation, make, loss_of, steps, recipe.relation_batch, recipe.relation_learning_rate, run
+    plan = _plan(run, "relation", len(order), recipe.relation_batch, recipe.relation_learning_rate)
+    return relation, fit(relation, make, loss_of, plan, run.say)
+
+
+def _plan(run: _Run, stage: str, samples: int, batch: int, learning_rate: float) -> Plan:
+    return Plan(
+        stage,
+        samples // batch,
+        batch,
+        learning_rate,
+        run.recipe.weight_decay,
+        _stage_seed(run, stage),
+        run.work / f"{stage}.safetensors",
+        run.key,
     )
 
 
-# --- the loop -------------------------------------------------------------------------------------------
-
-
-def _fit(
-    stage: str,
-    network: nn.Module,
-    make: Callable[[int], T],
-    loss_of: Callable[[T], tuple[Tensor, dict[str, float]]],
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    run: _Run,
-) -> dict[str, float]:
-    """Train `network` on the batches make(0) ... make(steps - 1); from the checkpoint on, if there is one."""
-    optimizer = _optimizer(network, run.recipe.weight_decay)
-    path = run.work / f"{stage}.safetensors"
-    start, figures = _resume(path, run.key, network, optimizer)
-    if start >= steps:
-        return figures
-    network.train()
-    mean = _Mean()
-    saved = logged = time.monotonic()
-    step = start
-    batches = _prefetch(make, start, steps)
-    try:
-        for prepared in batches:
-            torch.manual_seed(_step_seed(run.seed, stage, step))  # dropout
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * _one_cycle(step / steps)
-            loss, right = loss_of(prepared)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
-            optimizer.step()
-            step += 1
-            mean.add({"loss": float(loss.detach()), **right})
-            now = time.monotonic()
-            if now - logged > _LOG_SECONDS or step == steps:
-                rate = mean.count * batch / max(now - logged, 1e-9)
-                logged, figures = now, mean.take()
-                _log.info("%s %d/%d %s %.0f/s", stage, step * batch, steps * batch, _line(figures), rate)
-            run.say(stage, step * batch, steps * batch, _line(figures))
-            if now - saved > _CHECKPOINT_SECONDS:
-                saved = now
-                _save(path, run.key, network, optimizer, step, figures)
-    finally:
-        batches.close()
-        if step > start:
-            _save(path, run.key, network, optimizer, step, figures)
-    return figures
-
-
-class _Mean:
-    """Running means of named figures."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sums: dict[str, float] = {}
-
-    def add(self, figures: dict[str, float]) -> None:
-        self.count += 1
-        for name, value in figures.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def take(self) -> dict[str, float]:
-        """The means since the last call."""
-        means = {name: total / self.count for name, total in self._sums.items()}
-        self.count, self._sums = 0, {}
-        return means
-
-
-def _line(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
-
-
-def _optimizer(network: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, fused=True)
-
-
-def _one_cycle(t: float) -> float:
-    """Share of the highest learning rate at the time t in [0, 1): up in a line, down in a cosine."""
-    if t < _WARM_UP:
-        return 0.04 + 0.96 * t / _WARM_UP
-    return float(0.5 + 0.5 * np.cos(np.pi * (t - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def _step_seed(seed: int, stage: str, step: int) -> int:
-    return int(np.random.SeedSequence([seed, _STAGES.index(stage), step]).generate_state(1)[0])
-
-
-def _prefetch(make: Callable[[int], T], start: int, steps: int) -> Generator[Any, None, None]:
-    """make(start) ... make(steps - 1), made two ahead in a thread, so that this overlaps the step."""
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=2)
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            for step in range(start, steps):
-                item = (True, make(step))
-                while not stop.is_set():
-                    with suppress(queue.Full):
-                        ready.put(item, timeout=0.1)
-                        break
-                if stop.is_set():
-                    return
-        except BaseException as error:
-            ready.put((False, error))
-
-    thread = threading.Thread(target=work, name="situs-batches", daemon=True)
-    thread.start()
-    try:
-        for _ in range(start, steps):
-            fine, item = ready.get()
-            if not fine:
-                raise item
-            yield item
-    finally:
-        stop.set()
-        while not ready.empty():
-            ready.get_nowait()
-        thread.join()
-
-
-# --- checkpoints ----------------------------------------------------------------------------------------
-
-
-def _save(
-    path: Path,
-    key: str,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    figures: dict[str, float],
-) -> None:
-    tensors = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        for slot, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{slot}.{name}"] = value
-    _write_checkpoint(path, tensors, {"key": key, "step": str(step), "figures": json.dumps(figures)})
-
-
-def _resume(
-    path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, float]]:
-    """Load what `_save` wrote; the step to go on with, and the last figures. (0, {}) without a checkpoint."""
-    tensors, notes = _read_checkpoint(path, key)
-    if notes is None:
-        return 0, {}
-    network.load_state_dict(_under("weights.", tensors))
-    for name, parameter in network.named_parameters():
-        slots = ("step", "exp_avg", "exp_avg_sq")
-        if f"optimizer.step.{name}" in tensors:
-            optimizer.state[parameter] = {
-                slot: torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(value)
-                if (value := tensors[f"optimizer.{slot}.{name}"]).ndim
-                else value
-                for slot in slots
-            }
-    return int(notes["step"]), json.loads(notes["figures"])
-
-
-def _load_weights(path: Path, basenet: BaseNet) -> None:
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        basenet.load_state_dict(_under("weights.", tensors))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: is not a checkpoint of this recipe's BaseNet") from error
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """Tensors and notes; the notes are None if there is no such file."""
-    if not path.exists():
-        return {}, None
-    try:
-        with safe_open(path, "pt") as file:
-            notes = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path}: is damaged: delete it to train this stage again") from error
-    if notes["key"] != key:
-        raise OutputError(f"{path}: is of another run: delete it or choose another work folder")
-    return tensors, notes
-
-
-def _write_checkpoint(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    _write(path, lambda temporary: save_file(whole, temporary, notes))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary name and rename."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def _stage_seed(run: _Run, stage: str) -> list[int]:
+    return [run.seed, _STAGES.index(stage)]

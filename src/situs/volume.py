@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from situs.geometry import Geometry
 
-__all__ = ["Roi", "Volume", "split_lesions", "union_mask"]
+__all__ = ["Roi", "Volume", "bounding_box", "split_lesions", "union_mask"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,8 @@ class Roi:
         """A region from a whole-scan mask (ni, nj, nk) of bool; ValueError if it is empty."""
         if mask.shape != geometry.shape:
             raise ValueError(f"mask: expected shape {geometry.shape}, got {mask.shape}")
-        box, start = _bounding_box(mask)
-        return cls(np.ascontiguousarray(mask[box]), start, geometry, value, name)
+        i, j, k = box = bounding_box(mask)
+        return cls(np.ascontiguousarray(mask[box]), (i.start, j.start, k.start), geometry, value, name)
 
     @property
     def box(self) -> tuple[slice, slice, slice]:
@@ -143,12 +143,13 @@ def union_mask(rois: Iterable[Roi], geometry: Geometry) -> NDArray[np.bool_]:
     return union
 
 
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[int, int, int]]:
-    if not mask.any():
-        raise ValueError("mask: it is empty")
-    spans = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    i, j, k = (s.start for s in spans)
-    return tuple(spans), (i, j, k)
+def bounding_box(mask: NDArray[np.generic]) -> tuple[slice, slice, slice]:
+    """The smallest box that holds all that is not 0 in a 3-D array; ValueError if there is nothing."""
+    box = [slice(None)] * 3
+    for axis in (2, 1, 0):  # slices first: what they leave is small
+        others = tuple(a for a in range(3) if a != axis)
+        hit = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        if not hit.size:
+            raise ValueError("mask: it is empty")
+        box[axis] = slice(int(hit[0]), int(hit[-1]) + 1)
+    return box[0], box[1], box[2]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
+from situs.volume import bounding_box
 
 __all__ = ["Regridded", "iter_values", "regrid"]
 
@@ -79,6 +80,10 @@ def iter_values(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice, slice
     from scipy import ndimage
 
     high = int(labels.max(initial=0))
+    if high == 0:
+        return
+    outer = bounding_box(labels)
+    labels = labels[outer]
     if high < _MAX_DIRECT_VALUE:
         values, numbers = np.arange(high + 1), labels
     else:
@@ -88,18 +93,16 @@ def iter_values(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice, slice
         numbers[inside] = np.searchsorted(values, labels[inside])
     for number, box in enumerate(ndimage.find_objects(numbers), start=1):
         if box is not None:
-            yield int(values[number]), box
+            i, j, k = (slice(o.start + b.start, o.start + b.stop) for o, b in zip(outer, box, strict=True))
+            yield int(values[number]), (i, j, k)
 
 
 def _crop(labels: Labels, affine: Array) -> tuple[Labels, Array]:
     """The mask within the box of what is not 0."""
-    spans = []
-    for axis in range(3):
-        hit = np.flatnonzero(labels.any(axis=tuple(a for a in range(3) if a != axis)))
-        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    box = bounding_box(labels)
     moved = np.array(affine)
-    moved[:3, 3] += affine[:3, :3] @ [s.start for s in spans]
-    return labels[tuple(spans)], moved
+    moved[:3, 3] += affine[:3, :3] @ [s.start for s in box]
+    return labels[box], moved
 
 
 def _connected_parts(labels: Labels) -> tuple[NDArray[np.int32], Labels]:

@@ -74,11 +74,16 @@ def render_cohort(
     done = scans - len(todo)
     run = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     tasks = (delayed(_render_scans)(list(heads), out, batch, seed, sites) for batch in batches)
-    for count in run(tasks):
-        done += count
-        if progress:
-            progress(done, scans)
-    return _write_manifest(out, scans)
+    try:
+        for count in run(tasks):
+            done += count
+            if progress:
+                progress(done, scans)
+        return _write_manifest(out, scans)
+    except OSError as e:
+        if isinstance(e, OutputError):
+            raise
+        raise OutputError(f"{out}: cannot be written ({e.strerror or e}); the same call goes on") from e
 
 
 def paper_slices() -> dict[str, int]:

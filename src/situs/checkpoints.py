@@ -1,0 +1,107 @@
+"""Checkpoints: weights, the optimizer's state and a few notes in one safetensors file, whole or not there.
+
+A checkpoint bears the key of its run; that of another run is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from situs.errors import InputError, OutputError
+
+__all__ = [
+    "load_weights",
+    "read_checkpoint",
+    "resume_training",
+    "save_training",
+    "write_checkpoint",
+    "write_whole",
+]
+
+
+def save_training(
+    path: Path,
+    key: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    figures: dict[str, float],
+) -> None:
+    tensors = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{slot}.{name}"] = value
+    write_checkpoint(path, tensors, {"key": key, "step": str(step), "figures": json.dumps(figures)})
+
+
+def resume_training(
+    path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, float]]:
+    """Load what `save_training` wrote; the step to go on with, and the last figures. (0, {}) without a checkpoint."""
+    tensors, notes = read_checkpoint(path, key)
+    if notes is None:
+        return 0, {}
+    network.load_state_dict(_under("weights.", tensors))
+    for name, parameter in network.named_parameters():
+        slots = ("step", "exp_avg", "exp_avg_sq")
+        if f"optimizer.step.{name}" in tensors:
+            optimizer.state[parameter] = {
+                slot: torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(value)
+                if (value := tensors[f"optimizer.{slot}.{name}"]).ndim
+                else value
+                for slot in slots
+            }
+    return int(notes["step"]), json.loads(notes["figures"])
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        network.load_state_dict(_under("weights.", tensors))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path}: is not a checkpoint of this recipe's BaseNet") from error
+
+
+def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """Tensors and notes; the notes are None if there is no such file."""
+    if not path.exists():
+        return {}, None
+    try:
+        with safe_open(path, "pt") as file:
+            notes = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path}: is damaged: delete it to train this stage again") from error
+    if notes["key"] != key:
+        raise OutputError(f"{path}: is of another run: delete it or choose another work folder")
+    return tensors, notes
+
+
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, lambda temporary: save_file(whole, temporary, notes))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write to a temporary name and rename."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path}: cannot be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

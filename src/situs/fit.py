@@ -1,0 +1,192 @@
+"""The loop that trains a network: AdamW, one cycle, batches made beside the steps, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from situs.checkpoints import resume_training, save_training
+
+__all__ = ["Plan", "Progress", "fit"]
+
+Progress = Callable[[str, int, int, str], None]
+T = TypeVar("T")
+
+_CLIP_NORM = 1.0
+_WARM_UP = 0.2  # of the steps; then the learning rate falls as a cosine
+_CHECKPOINT_SECONDS = 60.0
+_LOG_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast a network is trained, and where that is kept.
+
+    stage : its name, for the log
+    steps, batch : how many, and examples in each
+    learning_rate : the highest of the cycle
+    weight_decay : on matrices and kernels, not on biases and normalization
+    seed : what tells this stage of this run from others; with the step it seeds the dropout
+    checkpoint, key : the file, and the run's key, see `situs.checkpoints`
+    """
+
+    stage: str
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    seed: Sequence[int]
+    checkpoint: Path
+    key: str
+
+
+def fit(
+    network: nn.Module,
+    make: Callable[[int], T],
+    loss_of: Callable[[T], tuple[Tensor, dict[str, float]]],
+    plan: Plan,
+    say: Progress,
+) -> dict[str, float]:
+    """Train a network, from its checkpoint on if there is one.
+
+    Parameters
+    ----------
+    network : is changed
+    make : gives the batch of a step, 0 to ``plan.steps - 1``; called in another thread, two steps ahead
+    loss_of : gives the loss of a batch, and figures for the log, which should be high
+    plan : how long, how fast and where to
+    say : is called with (stage, examples done, examples in all, figures as text)
+
+    Returns
+    -------
+    The last figures of the log by name, with the ``loss``
+
+    Raises
+    ------
+    OutputError : if the checkpoint is damaged or of another run, or cannot be written
+    """
+    stage, steps, batch = plan.stage, plan.steps, plan.batch
+    optimizer = _optimizer(network, plan.weight_decay)
+    start, figures = resume_training(plan.checkpoint, plan.key, network, optimizer)
+    if start >= steps:
+        return figures
+    network.train()
+    mean = _Mean()
+    saved = logged = time.monotonic()
+    step = start
+    batches = _prefetch(make, start, steps)
+    try:
+        for prepared in batches:
+            torch.manual_seed(_step_seed(plan.seed, step))  # dropout
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * _one_cycle(step / steps)
+            loss, right = loss_of(prepared)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
+            optimizer.step()
+            step += 1
+            mean.add({"loss": float(loss.detach()), **right})
+            now = time.monotonic()
+            if now - logged > _LOG_SECONDS or step == steps:
+                rate = mean.count * batch / max(now - logged, 1e-9)
+                logged, figures = now, mean.take()
+                _log.info("%s %d/%d %s %.0f/s", stage, step * batch, steps * batch, _line(figures), rate)
+            say(stage, step * batch, steps * batch, _line(figures))
+            if now - saved > _CHECKPOINT_SECONDS:
+                saved = now
+                save_training(plan.checkpoint, plan.key, network, optimizer, step, figures)
+    finally:
+        batches.close()
+        if step > start:
+            save_training(plan.checkpoint, plan.key, network, optimizer, step, figures)
+    return figures
+
+
+class _Mean:
+    """Running means of named figures."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: dict[str, float] = {}
+
+    def add(self, figures: dict[str, float]) -> None:
+        self.count += 1
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: total / self.count for name, total in self._sums.items()}
+        self.count, self._sums = 0, {}
+        return means
+
+
+def _line(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+
+
+def _optimizer(network: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _one_cycle(t: float) -> float:
+    """Share of the highest learning rate at the time t in [0, 1): up in a line, down in a cosine."""
+    if t < _WARM_UP:
+        return 0.04 + 0.96 * t / _WARM_UP
+    return float(0.5 + 0.5 * np.cos(np.pi * (t - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def _step_seed(seed: Sequence[int], step: int) -> int:
+    return int(np.random.SeedSequence([*seed, step]).generate_state(1)[0])
+
+
+def _prefetch(make: Callable[[int], T], start: int, steps: int) -> Generator[Any, None, None]:
+    """make(start) ... make(steps - 1), made two ahead in a thread, so that this overlaps the step."""
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=2)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for step in range(start, steps):
+                item = (True, make(step))
+                while not stop.is_set():
+                    with suppress(queue.Full):
+                        ready.put(item, timeout=0.1)
+                        break
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            ready.put((False, error))
+
+    thread = threading.Thread(target=work, name="situs-batches", daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, steps):
+            fine, item = ready.get()
+            if not fine:
+                raise item
+            yield item
+    finally:
+        stop.set()
+        while not ready.empty():
+            ready.get_nowait()
+        thread.join()
