@@ -2,17 +2,19 @@
 
     python examples/make_example.py HEADS/head_07.nii.gz examples
 
-Writes ``head.nii.gz`` (HU) and ``lesions.nii.gz`` (values 1 to 6), and prints what each value is.
+Writes ``head.nii.gz`` (HU), ``lesions.nii.gz`` (values 1 to 6) and ``lesions.csv``, what each value is.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
+from situs.midline import side_of_distances
 from situs.synth.heads import read_head
 from situs.synth.lesions import Lesion, LesionGrower
 from situs.synth.render import ScanPlan, draw_plan, render_scan
@@ -49,9 +51,13 @@ def main() -> None:
         if len(lesions) == len(SITES) and scan.hu.max() > 1000 and all(m.any() for m in scan.masks):
             break
     roi = np.zeros(scan.hu.shape, dtype=np.uint8)
-    for value, (lesion, mask) in enumerate(zip(lesions, scan.masks, strict=True), start=1):
-        roi[mask] = value
-        print(value, lesion.site, lesion.kind)
+    with (options.out / "lesions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["value", "site", "side"])
+        for value, (lesion, mask) in enumerate(zip(lesions, scan.masks, strict=True), start=1):
+            roi[mask] = value
+            distances = scan.lateral_mm[mask].astype(float)
+            writer.writerow([value, lesion.site, side_of_distances(distances, np.ones(distances.size))])
     for name, data in (("head", scan.hu), ("lesions", roi)):
         image = nibabel.Nifti1Image(data, plan.affine)
         image.header.set_xyzt_units("mm")

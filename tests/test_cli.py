@@ -292,17 +292,21 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     asked = {}
 
-    def train(cohort, out, recipe, seed, test_patients, progress, init, jobs):
-        asked.update(cohort=cohort.name, recipe=recipe.name, seed=seed, test=list(test_patients), jobs=jobs)
+    def train(cohort, out, recipe, seed, test_patients, *, progress, **others):
+        asked.update(cohort=cohort.name, recipe=recipe.name, seed=seed, test=list(test_patients), **others)
         progress("paint", 1, 2, "loss 0.5")
         return out
 
     monkeypatch.setattr("situs.train.train", train)
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "cohort", "--out", "b", "--seed", "3", "--test-patient", "head_01"]) == 0
-    assert asked == {"cohort": "cohort", "recipe": "compact", "seed": 3, "test": ["head_01"], "jobs": 1}
+    args = ["train", "cohort", "--out", "b", "--seed", "3", "--test-patient", "head_01"]
+    assert main(args) == 0
+    given = {"cohort": "cohort", "recipe": "compact", "seed": 3, "test": ["head_01"], "init": None}
+    assert asked == {**given, "threads": 1, "jobs": 1}
     out, err = capsys.readouterr()
     assert out == "b\n" and "paint: loss 0.5" in err
+    assert main([*args, "--threads", "4", "--jobs", "2", "--init", "w"]) == 0
+    assert asked == {**given, "init": Path("w"), "threads": 4, "jobs": 2}
 
 
 def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):

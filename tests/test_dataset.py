@@ -1,133 +1,25 @@
-"""A cohort drawn by hand: balls in an elliptic head whose sites are bands from front to back."""
+"""From a cohort to slices: which ones, what lies under them, and a cache that can be stopped."""
 
-import csv
-from dataclasses import replace
-from pathlib import Path
+import sys
 
+import joblib
 import nibabel as nib
 import numpy as np
 import pytest
+from small_cohort import BANDS, draw_cohort, write_manifest
 
 from situs import dataset
-from situs.anatomy import SITE_INDEX
-from situs.dataset import (
-    LATERAL_UNKNOWN,
-    SITE_UNKNOWN,
-    Batch,
-    augment,
-    balanced_indices,
-    open_slices,
-    read_manifest,
-    split_patients,
-)
+from situs.dataset import LATERAL_UNKNOWN, balanced_indices, open_slices, split_patients
 from situs.errors import ManifestError
+from situs.manifest import read_manifest
 from situs.views import ViewSpec
 
 SPEC = ViewSpec(size_px=32)
-COLUMNS = ("scan", "roi", "value", "site", "patient", "side", "kind", "sites", "lateral")
-# Four bands of the head, 50 mm each, front to back, with the middle's y in mm.
-BANDS = {"frontal_region": 75, "gangliocapsular_region": 25, "parietal_region": -25, "occipital_region": -75}
-
-
-def draw_cohort(folder: Path, patients=4, scans=2, painted=True, seed=0) -> Path:
-    """Heads of 160 x 200 mm whose bands differ in brightness, a lesion in each, left or right."""
-    rng = np.random.default_rng(seed)
-    shape, step = (64, 64, 4), (3.5, 3.5, 5.0)
-    affine = np.diag([*step, 1.0])
-    affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(shape, step, strict=True)]
-    x, y, z = (np.arange(n) * s + o for n, s, o in zip(shape, step, affine[:3, 3], strict=True))
-    x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-
-    def save(array, name):
-        nib.Nifti1Image(array, affine).to_filename(folder / name)
-        return name
-
-    for n in range(patients * scans):
-        head = np.broadcast_to((x / 80) ** 2 + (y / 100) ** 2 < 1, shape)
-        hu = np.where(head, 0.0, -1000.0)
-        sites = np.zeros(shape, np.uint8)
-        mask = np.zeros(shape, np.uint8)
-        sides = rng.permutation([-1, -1, 1, 1]).tolist()  # of x: the right is positive
-        for value, (site, middle) in enumerate(BANDS.items(), start=1):
-            part = head & (abs(y - middle) <= 25)
-            hu[part] += 15 * value + rng.normal(0, 2)
-            sites[part] = SITE_INDEX[site] + 1
-            cx, cy = sides[value - 1] * rng.uniform(25, 35), middle + rng.uniform(-8, 8)
-            ball = (x - cx) ** 2 + (y - cy) ** 2 + z**2 < rng.uniform(8, 14) ** 2
-            mask[np.broadcast_to(ball, shape)] = value
-        hu += rng.normal(0, 4, shape)
-        lateral = np.broadcast_to(np.clip(-x, -126, 126), shape).astype(np.int8)
-        files = {
-            "scan": save(hu.astype(np.int16), f"scan{n}.nii.gz"),
-            "roi": save(mask, f"roi{n}.nii.gz"),
-            "sites": save(sites, f"sites{n}.nii.gz") if painted else "",
-            "lateral": save(lateral, f"lateral{n}.nii.gz") if painted else "",
-        }
-        for value, site in enumerate(BANDS, start=1):
-            side = "right" if sides[value - 1] > 0 else "left"
-            rows.append({**files, "value": value, "site": site, "patient": f"p{n % patients}", "side": side})
-    write_manifest(folder, rows)
-    return folder
-
-
-def write_manifest(folder: Path, rows, columns=COLUMNS) -> None:
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     return draw_cohort(tmp_path_factory.mktemp("cohort"))
-
-
-# --- manifest ---
-
-
-def manifest_error(folder) -> str:
-    with pytest.raises(ManifestError) as caught:
-        read_manifest(folder)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-def test_manifest_rows(cohort):
-    rows = read_manifest(cohort)
-    assert len(rows) == 4 * 2 * 4
-    assert [r.site for r in rows[:4]] == [SITE_INDEX[s] for s in BANDS]
-    assert rows[0].scan == cohort / "scan0.nii.gz" and rows[4].patient == "p1"
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"site": "frontal_regoin"}, "did you mean 'frontal_region'?"),
-        ({"value": "1.5"}, "value: expected a whole number, got '1.5'"),
-        ({"scan": "nowhere.nii.gz"}, "no such file"),
-        ({"sites": "nowhere.nii.gz"}, "no such file"),
-        ({"patient": " "}, "patient is empty"),
-    ],
-)
-def test_manifest_wrong_value(tmp_path, change, expected):
-    (tmp_path / "a.nii").touch()
-    row = {"scan": "a.nii", "roi": "a.nii", "value": 1, "site": "thalamus", "patient": "p"}
-    write_manifest(tmp_path, [row, {**row, **change}])
-    text = manifest_error(tmp_path)
-    assert expected in text and "line 3" in text
-
-
-def test_manifest_missing_or_empty(tmp_path):
-    assert "manifest.csv" in manifest_error(tmp_path)
-    write_manifest(tmp_path, [], ("scan", "roi", "value", "patient"))
-    assert "'site'" in manifest_error(tmp_path)
-    write_manifest(tmp_path, [])
-    assert "no rows" in manifest_error(tmp_path)
-    (tmp_path / "manifest.csv").write_bytes(b"scan\xff,roi\n")
-    assert "UTF-8" in manifest_error(tmp_path)
 
 
 # --- slices ---
@@ -234,6 +126,17 @@ def test_killed_run_goes_on(cohort, tmp_path, monkeypatch):
     assert len(seen) == 9 and not calls  # nothing left to do
 
 
+def test_one_job_needs_no_joblib_and_two_give_the_same(tmp_path, monkeypatch):
+    """Evaluation runs with what labelling needs; joblib comes with the extra for training."""
+    folders = [draw_cohort(tmp_path / name, patients=3, scans=1) for name in ("one", "two")]
+    with joblib.parallel_config("threading"):
+        two = open_slices(folders[1], SPEC, jobs=2)
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    one = open_slices(folders[0], SPEC, jobs=1)
+    np.testing.assert_array_equal(one.id, two.id)
+    np.testing.assert_array_equal(one.local_view, two.local_view)
+
+
 def test_changed_files_are_read_again(tmp_path):
     folder = draw_cohort(tmp_path, patients=1, scans=1)
     before = np.array(open_slices(folder, SPEC).global_view)
@@ -280,75 +183,3 @@ def test_balanced_indices():
     assert set(counts[1000:1100]) == {2} and set(counts[1100:]) == {20}  # over-sampled, all alike
     natural = balanced_indices(sites, 1110, np.random.default_rng(0), power=0)
     np.testing.assert_allclose(np.bincount(sites[natural])[[0, 3, 7]], [1000, 100, 10], atol=2)
-
-
-# --- augmentation ---
-
-
-@pytest.fixture
-def batch(cohort):
-    slices = open_slices(cohort, SPEC)
-    return slices.batch(np.arange(12))
-
-
-def arrays(batch: Batch):
-    return {name: value for name, value in vars(batch).items() if value is not None}
-
-
-def test_mirror_twice_is_identity(batch):
-    everyone = np.ones(12, dtype=bool)
-    once = dataset._mirror(batch, everyone)
-    for name, value in arrays(dataset._mirror(once, everyone)).items():
-        np.testing.assert_array_equal(value, getattr(batch, name))
-    np.testing.assert_array_equal(once.global_view, batch.global_view[..., ::-1])
-    np.testing.assert_array_equal(once.local_sites, batch.local_sites[..., ::-1])
-    known = batch.global_lateral != LATERAL_UNKNOWN
-    assert known.any() and not known.all()
-    mirrored = np.where(known, -batch.global_lateral, LATERAL_UNKNOWN)[..., ::-1]
-    np.testing.assert_array_equal(once.global_lateral, mirrored)
-    nobody = dataset._mirror(batch, ~everyone)
-    np.testing.assert_array_equal(nobody.local_view, batch.local_view)
-
-
-def test_shift_moves_view_and_targets_together(batch):
-    moved = dataset._shift_local(batch, np.tile([2, -1], (12, 1)))
-    np.testing.assert_array_equal(moved.local_view[:, :, 4:, :-2], batch.local_view[:, :, :-4, 2:])
-    assert not moved.local_view[:, :, :4].any() and not moved.local_view[..., -2:].any()
-    np.testing.assert_array_equal(moved.local_sites[:, 2:, :-1], batch.local_sites[:, :-2, 1:])
-    assert (moved.local_sites[:, :2] == SITE_UNKNOWN).all()
-    assert (moved.local_lateral[:, :, -1:] == LATERAL_UNKNOWN).all()
-    assert moved.global_view is batch.global_view
-
-
-def test_augment_changes_gray_but_not_the_region(batch):
-    before = {name: value.copy() for name, value in arrays(batch).items()}
-    changed = augment(batch, SPEC, np.random.default_rng(3))
-    for name, value in before.items():
-        np.testing.assert_array_equal(getattr(batch, name), value)  # the input is left alone
-        assert getattr(changed, name).shape == value.shape and getattr(changed, name).dtype == value.dtype
-    flips = [np.array_equal(a[2], b[2]) for a, b in zip(changed.global_view, batch.global_view, strict=True)]
-    mirrors = [
-        np.array_equal(a[2], b[2, :, ::-1])
-        for a, b in zip(changed.global_view, batch.global_view, strict=True)
-    ]
-    assert all(a or b for a, b in zip(flips, mirrors, strict=True)) and any(flips) and any(mirrors)
-    assert not np.array_equal(changed.global_view[:, :2], batch.global_view[:, :2])
-    np.testing.assert_array_equal(changed.site, batch.site)
-    again = augment(batch, SPEC, np.random.default_rng(3))
-    np.testing.assert_array_equal(again.local_view, changed.local_view)
-
-
-def test_augment_without_targets(batch):
-    bare = replace(batch, global_sites=None, local_sites=None, global_lateral=None, local_lateral=None)
-    rng = np.random.default_rng(3)
-    np.testing.assert_array_equal(
-        augment(bare, SPEC, rng).local_view, augment(batch, SPEC, np.random.default_rng(3)).local_view
-    )
-
-
-def test_blur_keeps_uniform_and_spreads_a_point():
-    assert (dataset._blur(np.full((1, 5, 5), 200, np.uint8)) == 200).all()
-    point = np.zeros((1, 5, 5), np.uint8)
-    point[0, 2, 2] = 160
-    kernel = np.outer([1, 2, 1], [1, 2, 1]) * 10
-    np.testing.assert_array_equal(dataset._blur(point)[0, 1:4, 1:4], kernel)

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_dataset import draw_cohort, write_manifest
+from small_cohort import draw_cohort, write_manifest
 
 from situs import train as module
-from situs.anatomy import SITE_INDEX, SITES
-from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, open_slices, read_manifest
+from situs.anatomy import SITE_INDEX
+from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
+from situs.manifest import read_manifest
 from situs.neighbors import nearest, reference_sets
-from situs.train import Recipe, choose_evenly, painting_loss, relation_loss, train
+from situs.train import Recipe, choose_evenly, train
 from situs.views import ViewSpec
 
 TINY = Recipe(
@@ -120,7 +121,7 @@ def test_without_site_maps_and_from_a_checkpoint(cohort, tmp_path, caplog, expor
     """The user's own cohort: no site maps, so no painting; weights may come from an earlier run."""
     bare = draw_cohort(tmp_path / "bare", painted=False)
     train(cohort, tmp_path / "first", SHORT)
-    with caplog.at_level(logging.INFO, logger="situs.train"):
+    with caplog.at_level(logging.INFO, logger="situs.fit"):
         train(bare, tmp_path / "b", SHORT, init=tmp_path / "first.work" / "paint.safetensors")
     assert not (tmp_path / "b.work" / "paint.safetensors").exists()
     assert "basenet" in caplog.text and "paint" not in caplog.text
@@ -144,22 +145,13 @@ def test_refusals(cohort, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "w"]
 
 
-def test_a_failing_batch_is_not_swallowed():
-    def make(step):
-        if step == 2:
-            raise OSError("disk")
-        return step
-
-    seen = []
-    with pytest.raises(OSError, match="disk"):
-        seen.extend(iter_and_keep(module._prefetch(make, 0, 5), seen))
-    assert seen == [0, 1]
-
-
-def iter_and_keep(batches, seen):
-    for batch in batches:
-        seen.append(batch)
-    return []
+def test_what_is_no_bundle_is_refused_before_anything_is_read(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").touch()
+    with pytest.raises(OutputError, match=r"not a bundle \(it holds thesis.txt\)"):
+        train(tmp_path / "nowhere", out, SHORT)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_choose_evenly():
@@ -169,73 +161,6 @@ def test_choose_evenly():
     names = patients[chosen[sites[chosen] == 0]]
     assert {p: int((names == p).sum()) for p in "abc"} == {"a": 5, "b": 5, "c": 2}
     assert (sites[chosen] == 1).sum() == 6 and len(set(chosen.tolist())) == len(chosen)
-
-
-# --- losses, against plain numpy ---
-
-
-def test_painting_loss_by_hand():
-    rng = np.random.default_rng(0)
-    n, c, h = 2, len(SITES) + 1, 3
-    painting = rng.normal(size=(n, c + 1, h, h)).astype(np.float32)
-    sites = rng.integers(0, c, (n, h, h)).astype(np.uint8)
-    lateral = rng.integers(-50, 50, (n, h, h)).astype(np.int8)
-    region = rng.random((n, h, h)).astype(np.float32)
-    weights = rng.random(c).astype(np.float32)
-    sites[0, 0], lateral[1, 2] = SITE_UNKNOWN, LATERAL_UNKNOWN
-
-    top = bottom = far = known = 0.0
-    for a, i, j in np.ndindex(n, h, h):
-        pixel = 1 + 9 * region[a, i, j]
-        if sites[a, i, j] != SITE_UNKNOWN:
-            logits = painting[a, :c, i, j].astype(np.float64)
-            s = sites[a, i, j]
-            top += pixel * weights[s] * (np.log(np.exp(logits).sum()) - logits[s])
-            bottom += pixel * weights[s]
-        if lateral[a, i, j] != LATERAL_UNKNOWN:
-            off = abs(painting[a, c, i, j] - lateral[a, i, j] / 30)
-            far += pixel * (off**2 / 2 if off < 1 else off - 0.5)
-            known += pixel
-    expected = top / bottom + 0.5 * far / known
-    found = painting_loss(*map(torch.from_numpy, (painting, sites, lateral, region, weights)))
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-
-
-def test_painting_loss_with_nothing_known_is_zero():
-    sites = torch.full((1, 2, 2), SITE_UNKNOWN, dtype=torch.uint8)
-    lateral = torch.full((1, 2, 2), LATERAL_UNKNOWN, dtype=torch.int8)
-    painting = torch.randn(1, len(SITES) + 2, 2, 2)
-    loss = painting_loss(painting, sites, lateral, torch.ones(1, 2, 2), torch.ones(len(SITES) + 1))
-    assert float(loss) == 0
-
-
-def test_relation_loss_by_hand():
-    logits, site = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, -3.0]]), [0, 2]
-    total = 0.0
-    for row, s in zip(logits, site, strict=True):
-        p = 1 / (1 + np.exp(-row))
-        binary = [-2 * np.log(p[m]) if m == s else -np.log(1 - p[m]) for m in range(3)]
-        total += np.mean(binary) / 2 + np.log(np.exp(row).sum()) - row[s]
-    assert float(relation_loss(torch.tensor(logits), torch.tensor(site))) == pytest.approx(total / 2)
-
-
-def test_learning_rate_cycle():
-    rates = [module._one_cycle(n / 100) for n in range(100)]
-    top = int(np.argmax(rates))
-    assert top == 20 and rates[top] == pytest.approx(1)
-    assert np.all(np.diff(rates[: top + 1]) > 0) and np.all(np.diff(rates[top:]) < 0)
-    assert rates[-1] < 0.01
-
-
-def test_class_weights_average_to_one(cohort):
-    slices = open_slices(cohort, TINY.spec)
-    everything = np.arange(len(slices))
-    found = module._class_weights(slices, everything, 0).numpy()
-    codes = np.concatenate([slices.global_sites.ravel(), slices.local_sites.ravel()])
-    assert found[codes].mean() == pytest.approx(1, rel=1e-5)
-    counts = np.bincount(codes)
-    a, b = SITE_INDEX["parietal_region"] + 1, SITE_INDEX["frontal_region"] + 1
-    assert found[a] / found[b] == pytest.approx((counts[b] / counts[a]) ** 0.5, rel=1e-5)
 
 
 def test_one_site_only(tmp_path, exported):

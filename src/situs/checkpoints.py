@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from situs.errors import InputError, OutputError
+from situs.nets import BaseNet
 
 __all__ = [
     "load_weights",
@@ -35,6 +36,7 @@ def save_training(
     step: int,
     figures: dict[str, float],
 ) -> None:
+    """Write a network in training, with the step to go on with and the last figures of the log."""
     tensors = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
@@ -45,7 +47,12 @@ def save_training(
 def resume_training(
     path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, float]]:
-    """Load what `save_training` wrote; the step to go on with, and the last figures. (0, {}) without a checkpoint."""
+    """Load what `save_training` wrote; the step to go on with, and the last figures, or 0 and {} without it.
+
+    Raises
+    ------
+    OutputError : if the file is damaged, or of another run
+    """
     tensors, notes = read_checkpoint(path, key)
     if notes is None:
         return 0, {}
@@ -62,17 +69,28 @@ def resume_training(
     return int(notes["step"]), json.loads(notes["figures"])
 
 
-def load_weights(path: Path, network: nn.Module) -> None:
+def load_weights(path: Path, basenet: BaseNet) -> None:
+    """Load the weights that `save_training` wrote, of whatever run.
+
+    Raises
+    ------
+    InputError : if it is no checkpoint of such a BaseNet
+    """
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        network.load_state_dict(_under("weights.", tensors))
+        basenet.load_state_dict(_under("weights.", tensors))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{path}: is not a checkpoint of this recipe's BaseNet") from error
 
 
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """Tensors and notes; the notes are None if there is no such file."""
+    """Tensors and notes; the notes are None if there is no such file.
+
+    Raises
+    ------
+    OutputError : if the file is damaged, or of another run
+    """
     if not path.exists():
         return {}, None
     try:
@@ -87,12 +105,18 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    """Write tensors and notes, of which ``key`` is the run's."""
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     write_whole(path, lambda temporary: save_file(whole, temporary, notes))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary name and rename."""
+    """Write to a temporary name and rename.
+
+    Raises
+    ------
+    OutputError : if that fails
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)

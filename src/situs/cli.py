@@ -169,7 +169,7 @@ def train(
         typer.Option(metavar="FILE", help="Start from the BaseNet of an earlier run's checkpoint."),
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Of the training itself; other numbers round otherwise.")
+        int, typer.Option(min=1, metavar="N", help="Other numbers give slightly different weights.")
     ] = 1,
     jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes that read scans.")] = 1,
 ) -> None:
@@ -186,7 +186,15 @@ def train(
     recipes = {RecipeName.compact: COMPACT}
     with _progress_bar() as progress:
         path = run(
-            cohort, out, recipes[recipe], seed, test_patient or (), threads, progress, init=init, jobs=jobs
+            cohort,
+            out,
+            recipes[recipe],
+            seed,
+            test_patient or (),
+            threads=threads,
+            progress=progress,
+            init=init,
+            jobs=jobs,
         )
     _print(f"{path}\n")
 

@@ -12,7 +12,7 @@ from situs.anatomy import SITES
 from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, Batch, Slices
 from situs.nets import LATERAL_UNIT_MM, BaseNetOutput
 
-__all__ = ["class_weights", "painting_loss", "paintings_loss", "relation_loss"]
+__all__ = ["painting_loss", "paintings_loss", "relation_loss", "site_map_weights"]
 
 # Pixels under the region count this much more than others: they are what is asked about, and few.
 _REGION_WEIGHT = 10.0
@@ -61,7 +61,7 @@ def painting_loss(
     return site_loss + _LATERAL_WEIGHT * (off * known).sum() / known.sum().clamp(min=1e-6)
 
 
-def class_weights(slices: Slices, chosen: NDArray[np.int64], seed: int) -> Tensor:
+def site_map_weights(slices: Slices, chosen: NDArray[np.int64], seed: int) -> Tensor:
     """(n_sites + 1,) weights of the classes of the site map; their mean over the pixels is 1.
 
     Parameters

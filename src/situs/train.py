@@ -34,7 +34,7 @@ from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_pa
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
 from situs.fit import Plan, Progress, fit
-from situs.losses import class_weights, paintings_loss, relation_loss
+from situs.losses import paintings_loss, relation_loss, site_map_weights
 from situs.neighbors import References, nearest
 from situs.nets import BaseNet, RelationNetwork, compact_basenet
 from situs.views import ViewSpec
@@ -339,7 +339,7 @@ def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
     n = recipe.paint_samples if stage == "paint" else recipe.basenet_samples
     rng = np.random.default_rng(_stage_seed(run, stage))
     order = chosen[balanced_indices(slices.site[chosen], n, rng, recipe.balance)]
-    weights = None if slices.global_sites is None else class_weights(slices, chosen, run.seed)
+    weights = None if slices.global_sites is None else site_map_weights(slices, chosen, run.seed)
 
     def make(step: int) -> Batch:
         rng = np.random.default_rng([*_stage_seed(run, stage), step])

@@ -1,0 +1,38 @@
+"""The shipped bundle on the example scan: what a user sees first."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from situs.cli import main
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory):
+    out = tmp_path_factory.mktemp("example")
+    files = [str(EXAMPLES / "head.nii.gz"), "--roi", str(EXAMPLES / "lesions.nii.gz")]
+    assert main(["label", *files, "--json", str(out / "f.json"), "--png", str(out), "--quiet"]) == 0
+    assert len(list(out.glob("*.png"))) == 6
+    return json.loads((out / "f.json").read_text())["findings"]
+
+
+def truth():
+    return list(csv.DictReader((EXAMPLES / "lesions.csv").read_text().splitlines()))
+
+
+def test_the_example_is_named_as_it_was_rendered(findings):
+    found = {f["roi_value"]: (f["site"], f["side"]) for f in findings}
+    assert found == {int(row["value"]): (row["site"], row["side"]) for row in truth()}
+
+
+def test_the_example_raises_no_doubts(findings):
+    assert [f["notes"] for f in findings] == [[]] * 6
+
+
+def test_no_reference_is_the_example(findings):
+    """The example's head is one of those trained on, but this scan of it is not."""
+    assert all(reference["distance"] > 0 for f in findings for reference in f["references"])
