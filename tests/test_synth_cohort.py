@@ -23,7 +23,7 @@ from situs.anatomy import SITE_KEYS
 from situs.errors import InputError, OutputError
 from situs.finding import SIDES
 from situs.synth import cohort, render
-from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
+from situs.synth.cohort import MANIFEST_COLUMNS, describe_cohort, paper_slices, render_cohort
 from situs.synth.lesions import KINDS, LesionGrower
 
 HEADS = [Path("maps/head_a.nii.gz"), Path("maps/head_b.nii.gz")]
@@ -346,3 +346,11 @@ def test_marked_groups_hold_every_lesion_once_and_mostly_one():
     assert set(sizes) <= {1, 2, 3, 4, 5}  # 4: what was left of five
     assert 0.55 < sizes[1] / sizes.total() < 0.75
     assert cohort._split_groups([], rng) == []
+
+
+def test_a_rendered_cohort_describes_itself_and_no_other_does(tmp_path):
+    settings = {"format": "x", "heads": ["a.nii.gz", "b.nii.gz"], "seed": 7, "sites": "paper"}
+    (tmp_path / "cohort.json").write_text(json.dumps(settings))
+    data = describe_cohort(tmp_path)["data"]
+    assert "2 head label maps (a, b), seed 7, sites paper" in data
+    assert describe_cohort(tmp_path / "elsewhere") == {}

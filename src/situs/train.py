@@ -37,6 +37,7 @@ from situs.fit import Plan, Progress, fit
 from situs.losses import paintings_loss, relation_loss, site_map_weights
 from situs.neighbors import References, nearest
 from situs.nets import BaseNet, RelationNetwork, compact_basenet
+from situs.synth.cohort import describe_cohort
 from situs.views import ViewSpec
 
 __all__ = [
@@ -174,7 +175,12 @@ def train(
         references,
         recipe.spec,
         recipe.to_dict(),
-        {**_facts(run, results), "minutes in this run": (time.monotonic() - begin) / 60, **(facts or {})},
+        {
+            **_facts(run, results),
+            "minutes in this run": (time.monotonic() - begin) / 60,
+            **describe_cohort(Path(cohort)),
+            **(facts or {}),
+        },
         out,
         n_neighbors=recipe.n_neighbors,
         sample_views=(slices.global_view[few], slices.local_view[few]),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
 
-__all__ = ["MANIFEST_COLUMNS", "SiteMix", "paper_slices", "render_cohort"]
+__all__ = ["MANIFEST_COLUMNS", "SiteMix", "describe_cohort", "paper_slices", "render_cohort"]
 
 SiteMix = Literal["paper", "balanced"]
 MANIFEST_COLUMNS = ("scan", "roi", "value", "site", "patient", "side", "kind", "sites", "lateral")
@@ -90,6 +90,20 @@ def paper_slices() -> dict[str, int]:
     """Slices per site in the paper's data (arXiv 1710.09180, Table 1)."""
     text = resources.files("situs").joinpath("data/paper_table1.csv").read_text(encoding="utf-8")
     return {row["site"]: int(row["slices"]) for row in csv.DictReader(text.splitlines())}
+
+
+def describe_cohort(cohort: Path) -> dict[str, str]:
+    """What a model card says about a rendered cohort: ``data`` and ``attribution``; empty for any other."""
+    try:
+        settings = json.loads((cohort / "cohort.json").read_text(encoding="utf-8"))
+        heads = [name.partition(".")[0] for name in settings["heads"]]
+        data = (
+            f"Rendered scans only, no patient's: `situs synth` from {len(heads)} head label maps "
+            f"({', '.join(heads)}), seed {settings['seed']}, sites {settings['sites']}."
+        )
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {"data": data, "attribution": "The label maps' origins and licences: `NOTICE` of situs."}
 
 
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
