@@ -25,7 +25,7 @@ def truth():
 
 
 def test_the_example_is_mostly_named_as_it_was_rendered(findings):
-    """One of the six lies on the border of its lobe, one ventricle crosses the midline: five is the promise."""
+    """One lesion lies on the border of its lobe, one crosses the midline: five of six is the promise."""
     found = {f["roi_value"]: f for f in findings}
     assert sorted(found) == [int(row["value"]) for row in truth()]
     for what in ("site", "side"):
