@@ -295,7 +295,7 @@ def stretch(values: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray
 
 
 def _within(voxels: NDArray[np.int32], shape: tuple[int, ...], window: Window) -> NDArray[np.int32]:
-    """Those of at most 4,000 evenly taken flat voxels that lie on a slice of the window."""
+    """Of some thousand evenly taken flat voxels, those that lie on a slice of the window."""
     voxels = voxels[:: max(1, voxels.size // 4000)]
     if window is None or not voxels.size:
         return voxels
