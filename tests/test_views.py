@@ -5,7 +5,6 @@ import pytest
 
 from situs.geometry import Geometry
 from situs.views import (
-    CHANNELS,
     ViewSpec,
     extract_views,
     head_centre_mm,
@@ -13,7 +12,7 @@ from situs.views import (
     resample_slice,
     sample_slice,
 )
-from situs.volume import Volume
+from situs.volume import Roi, Volume
 
 SPEC = ViewSpec()
 RIGHT_UP = np.diag([1.0, 1.0, 5.0, 1.0])  # i to the patient's right, j to the front
@@ -48,7 +47,7 @@ def views_of(geometry, hu=None, roi=None, spec=SPEC):
     whole, region = phantom(geometry)
     hu, roi = whole if hu is None else hu, region if roi is None else roi
     volume = Volume(hu.astype(np.float32)[:, :, None], geometry)
-    return extract_views(volume, 0, roi, roi, spec)
+    return extract_views(volume, 0, Roi.from_mask(roi[:, :, None], geometry), roi[:, :, None], spec)
 
 
 # --- single pixels by hand ---
@@ -69,10 +68,11 @@ def test_views_of_a_small_region():
     geometry = lying((225, 225, 1))
     hu = np.full((225, 225), -1000.0)
     hu[112 - 60 : 112 + 61, 112 - 80 : 112 + 81] = 20  # a block head around (0, 0)
-    roi = np.zeros((225, 225), bool)
+    roi = np.zeros((225, 225, 1), bool)
     roi[112 + 30 - 3 : 112 + 30 + 4, 112 + 45 - 3 : 112 + 45 + 4] = True  # 7 mm around x = 30, y = 45
     spec = ViewSpec(size_px=240, global_mm=240.0, local_mm=96.0)  # global pixels of 1 mm, local of 0.4 mm
-    views = extract_views(Volume(hu.astype(np.int16)[:, :, None], geometry), 0, roi, roi, spec)
+    volume = Volume(hu.astype(np.int16)[:, :, None], geometry)
+    views = extract_views(volume, 0, Roi.from_mask(roi, geometry), roi, spec)
     rows, columns = np.nonzero(views.global_view[2] > 127)
     # the view's middle is between pixels 119 and 120; right of the patient is left in the picture
     assert rows.mean() == pytest.approx(119.5 - 45, abs=0.6)
@@ -89,13 +89,14 @@ def test_views_of_a_small_region():
 def test_fill_covers_other_regions_and_always_the_target():
     geometry = lying((120, 120, 1))
     hu = np.full((120, 120), 70.0)
-    target, other = np.zeros((2, 120, 120), bool)
+    target, other = np.zeros((2, 120, 120, 1), bool)
     target[30:50, 30:50] = other[70:90, 70:90] = True
+    roi = Roi.from_mask(target, geometry)
     volume = Volume(hu.astype(np.float32)[:, :, None], geometry)
     gray, bright = round(255 * 0.5), round(255 * 70 / 80)
-    both = extract_views(volume, 0, target, target | other, SPEC).global_view
-    only_other = extract_views(volume, 0, target, other, SPEC).global_view
-    alone = extract_views(volume, 0, target, target, SPEC).global_view
+    both = extract_views(volume, 0, roi, target | other, SPEC).global_view
+    only_other = extract_views(volume, 0, roi, other, SPEC).global_view
+    alone = extract_views(volume, 0, roi, target, SPEC).global_view
     np.testing.assert_array_equal(both, only_other)
     assert (both[0] == gray).sum() > 1.8 * (alone[0] == gray).sum() > 0
     assert (alone[0] == bright).any()
@@ -169,7 +170,7 @@ def test_spacing_and_rotation_are_undone(step, turn):
     for name in ("global_view", "local_view"):
         a, b = (getattr(v, name).astype(float) for v in (reference, found))
         assert np.abs(a - b).mean() < 2.5, name
-        for channel in range(len(CHANNELS)):
+        for channel in range(len(SPEC.channels)):
             assert np.corrcoef(a[channel].ravel(), b[channel].ravel())[0, 1] > 0.95
 
 
@@ -250,9 +251,71 @@ def test_channels_are_the_spec_s():
     np.testing.assert_array_equal(found.local_view, standard.local_view[[2, 0]])
 
 
-def test_empty_region():
-    geometry = lying((30, 30, 1))
-    nothing = np.zeros((30, 30), bool)
-    volume = Volume(np.zeros((30, 30, 1), np.int16), geometry)
+def test_region_elsewhere():
+    geometry = stack([0.0, 5.0])
+    mask = np.zeros(geometry.shape, bool)
+    mask[5, 5, 1] = True
+    volume = Volume(np.zeros(geometry.shape, np.int16), geometry)
     with pytest.raises(ValueError, match="target_mask"):
-        extract_views(volume, 0, nothing, nothing, SPEC)
+        extract_views(volume, 0, Roi.from_mask(mask, geometry), mask, SPEC)
+
+
+# --- the slices below and above ---
+
+AROUND = ViewSpec(
+    channels=("brain_below", "roi_below", "brain_above", "roi_above", "brain", "roi"), away_mm=6
+)
+
+
+def stack(heights):
+    """1 mm pixels, slices at `heights`, a head-sized plane."""
+    plane = lying((200, 200, 1))
+    origins = np.repeat(plane.origins, len(heights), axis=0)
+    origins[:, 2] = heights
+    return Geometry((200, 200, len(heights)), plane.step_i, plane.step_j, origins)
+
+
+def shown_around(heights, k):
+    """The HU shown as (below, above) of slice k, where slice n has 10 + n HU throughout."""
+    geometry = stack(heights)
+    hu = np.broadcast_to(10 + np.arange(len(heights)), geometry.shape).astype(np.int16)
+    mask = np.zeros(geometry.shape, bool)
+    mask[90:110, 90:110, k] = True
+    views = extract_views(Volume(hu, geometry), k, Roi.from_mask(mask, geometry), mask, AROUND)
+    return tuple(round(float(views.local_view[c, 5, 5]) / 255 * 80) for c in (0, 2))
+
+
+@pytest.mark.parametrize(
+    ("heights", "k", "expected"),
+    [
+        (np.arange(0, 50, 5.0), 4, (13, 15)),  # 5 mm is nearer to 6 than 10
+        (np.arange(0, 50, 5.0)[::-1], 4, (15, 13)),  # the head's up, not the array's
+        (np.arange(0, 30, 1.0), 10, (14, 26)),
+        (np.array([0.0, 10.0, 20.0]), 1, (10, 12)),  # thick slices: the next one
+        (np.array([0.0, 20.0, 40.0]), 1, (0, 0)),  # too far to say anything
+        (np.array([0.0, 6.0]), 0, (0, 11)),  # none below
+        (np.array([0.0]), 0, (0, 0)),
+    ],
+)
+def test_which_slices_are_shown(heights, k, expected):
+    assert shown_around(heights, k) == expected
+
+
+def test_regions_around_are_filled_and_shown_in_place():
+    """The region moves 8 mm to the patient's right from slice to slice; its texture is never seen."""
+    geometry = stack([0.0, 6.0, 12.0])
+    hu = np.full(geometry.shape, 20, np.int16)
+    target, other = np.zeros((2, *geometry.shape), bool)
+    for k in range(3):
+        target[92 + 8 * k : 108 + 8 * k, 92:108, k] = True
+    other[20:40, 20:40] = True
+    hu[target | other] = 70
+    roi = Roi.from_mask(target, geometry)
+    views = extract_views(Volume(hu, geometry), 1, roi, target | other, AROUND)
+    middles = [np.nonzero(views.local_view[c] > 127)[1].mean() for c in (1, 5, 3)]
+    pixel_mm = AROUND.local_mm / AROUND.size_px
+    assert np.diff(middles) * pixel_mm == pytest.approx([-8, -8], abs=0.5)
+    for c in (0, 2, 4):  # brain below, above, here: 20 and 40 HU, nothing of 70
+        assert views.global_view[c].max() == round(255 * 0.5)
+    alone = extract_views(Volume(hu, geometry), 1, roi, target, AROUND)
+    assert all(alone.global_view[c].max() > 200 for c in (0, 2, 4))  # the other region is not given now

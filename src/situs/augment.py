@@ -26,11 +26,15 @@ def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
     """
     batch = _mirror(batch, rng.random(len(batch.site)) < 0.5)
     batch = _shift_local(batch, rng.integers(-_MAX_SHIFT, _MAX_SHIFT + 1, (len(batch.site), 2)))
-    gray = [c for c, name in enumerate(spec.channels) if name != "roi"]
+    gray: dict[str, list[int]] = {}  # channels of one window are changed alike, whichever slice they show
+    for c, name in enumerate(spec.channels):
+        window = name.partition("_")[0]
+        if window != "roi":
+            gray.setdefault(window, []).append(c)
     return replace(
         batch,
-        global_view=_change_gray(batch.global_view, gray, rng),
-        local_view=_change_gray(batch.local_view, gray, rng),
+        global_view=_change_gray(batch.global_view, list(gray.values()), rng),
+        local_view=_change_gray(batch.local_view, list(gray.values()), rng),
     )
 
 
@@ -73,22 +77,27 @@ def _overlap(step: int) -> tuple[slice, slice]:
     return slice(None, step), slice(-step, None)
 
 
-def _change_gray(view: Bytes, channels: list[int], rng: np.random.Generator) -> Bytes:
-    """The gray channels of (n, c, s, s) with random contrast, offset, gamma, and sometimes blur or noise."""
-    if not channels:
+def _change_gray(view: Bytes, alike: list[list[int]], rng: np.random.Generator) -> Bytes:
+    """The gray channels of (n, c, s, s) with random contrast, offset, gamma, and sometimes blur or noise.
+
+    alike : lists of channels that get the same contrast, offset and gamma
+    """
+    if not alike:
         return view
+    channels = [c for group in alike for c in group]
     out = view.copy()
     n = len(view)
     pixels = view.shape[-1] ** 2
     levels = np.linspace(0, 1, 256, dtype=np.float32)
-    for c in channels:
+    for group in alike:
         contrast = rng.uniform(0.8, 1.25, (n, 1))
         offset = rng.uniform(-0.12, 0.12, (n, 1))
         gamma = np.exp(rng.uniform(-0.25, 0.25, (n, 1)))
         curve = np.clip((levels**gamma - 0.5) * contrast + 0.5 + offset, 0, 1)
         tables = np.rint(curve * 255).astype(np.uint8)
         for i, table in enumerate(tables):
-            out[i, c] = table[view[i, c]]
+            for c in group:
+                out[i, c] = table[view[i, c]]
     blurred = np.flatnonzero(rng.random(n) < 0.2)
     for c in channels:
         out[blurred, c] = _blur(out[blurred, c])

@@ -48,7 +48,7 @@ LATERAL_UNKNOWN = 127
 TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")  # of a `Batch`
 
 # Part of the cache's name: raise it when the bytes that are made from the same files change.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _SAME_GRID_MM = 0.1
 
 Bytes = NDArray[np.uint8]
@@ -235,8 +235,7 @@ def _extract_scan(
             raise ManifestError(f"{row.roi}: has no value {row.value}; its values are {sorted(by_value)}")
         roi = by_value[row.value]
         for k in _choose_slices(roi.areas_px, max_slices):
-            mask = roi.slice_mask(k)
-            views = extract_views(volume, k, mask, fill[:, :, k], spec)
+            views = extract_views(volume, k, roi, fill, spec)
             arrays["global_view"].append(views.global_view)
             arrays["local_view"].append(views.local_view)
             if maps is not None:

@@ -112,7 +112,7 @@ class Labeler:
         patient: str,
     ) -> Iterator[Finding]:
         views = [
-            extract_views(volume, k, lesion.roi.slice_mask(k), fill[:, :, k], self.bundle.spec)
+            extract_views(volume, k, lesion.roi, fill, self.bundle.spec)
             for lesion in batch
             for k in lesion.weights
         ]

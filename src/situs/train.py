@@ -95,7 +95,11 @@ class Recipe:
 
 
 COMPACT = Recipe(
-    "compact", ViewSpec(), paint_samples=40_000, basenet_samples=120_000, relation_samples=90_000
+    "compact",
+    ViewSpec(channels=("brain_below", "roi_below", "brain_above", "roi_above", "brain", "wide", "roi")),
+    paint_samples=40_000,
+    basenet_samples=120_000,
+    relation_samples=90_000,
 )
 
 

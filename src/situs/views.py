@@ -4,6 +4,9 @@ region of interest). The one preprocessing, for training and for use.
 Both views are square pictures in one orientation (row 0 anterior, column 0 the patient's right), with
 isotropic pixels of a fixed size in mm, as unsigned bytes (channel, row, column). Orientation and pixel
 size come from the geometry; the global view is centred on the head, the local one on the region.
+
+Some channels may show a slice below and one above, in the same place: how high in the head a slice lies, and
+what its region belongs to, is often only seen there.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
-from situs.volume import Volume
+from situs.volume import Roi, Volume
 
 __all__ = [
     "CHANNELS",
@@ -32,8 +35,12 @@ __all__ = [
 # Hounsfield windows (lowest, highest): "brain" is the paper's (width 80, level 40); "wide" keeps apart air,
 # fat, soft tissue and bone, and still says something where a scan was clipped at a brain window.
 _WINDOWS_HU = {"brain": (0.0, 80.0), "wide": (-160.0, 240.0)}
-CHANNELS = (*_WINDOWS_HU, "roi")
+_SOURCES = (*_WINDOWS_HU, "roi")
+_SLICES = ("", "below", "above")  # the slice itself, and the two that may be shown beside it
+CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in _SLICES[1:] for source in _SOURCES))
 
+# A slice below or above that is farther away than this many times what was asked for is not shown.
+_MAX_AWAY = 2.5
 _HEAD_PIXEL_MM = 4.0  # the head's centre is looked for at this coarse pixel size
 
 
@@ -43,8 +50,10 @@ class ViewSpec:
 
     size_px : rows and columns of each view
     global_mm, local_mm : side of the square field of view of the global and of the local view
-    channels : per channel ``brain``, ``wide`` or ``roi`` (see `CHANNELS`)
+    channels : per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
+        ``_above``, of another (see `CHANNELS`)
     fill_hu : the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is mid-window)
+    away_mm : how far below and above the slice the other slices should lie; the nearest to that is taken
 
     Raises
     ------
@@ -56,13 +65,14 @@ class ViewSpec:
     local_mm: float = 96.0
     channels: tuple[str, ...] = ("brain", "wide", "roi")
     fill_hu: float = 40.0
+    away_mm: float = 6.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
         if unknown := set(self.channels) - set(CHANNELS):
             raise ValueError(f"channels: expected some of {CHANNELS}, got {sorted(unknown)}")
-        if min(self.size_px, self.global_mm, self.local_mm) <= 0:
-            raise ValueError(f"size_px, global_mm, local_mm: expected positive numbers, got {self}")
+        if min(self.size_px, self.global_mm, self.local_mm, self.away_mm) <= 0:
+            raise ValueError(f"size_px, global_mm, local_mm, away_mm: expected positive numbers, got {self}")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; `from_dict` reads it."""
@@ -95,33 +105,37 @@ class Views:
     places: tuple[Place, Place]
 
 
-def extract_views(
-    volume: Volume,
-    k: int,
-    target_mask: NDArray[np.bool_],
-    fill_mask: NDArray[np.bool_],
-    spec: ViewSpec,
-) -> Views:
-    """The views of the region `target_mask` on slice `k`.
+def extract_views(volume: Volume, k: int, target: Roi, fill_mask: NDArray[np.bool_], spec: ViewSpec) -> Views:
+    """The views of the region `target` on slice `k`.
 
     Parameters
     ----------
-    target_mask : (ni, nj) bool, the region asked about, on this slice; not empty
-    fill_mask : (ni, nj) bool, all regions given on this slice; they are painted gray, so that texture
-        inside says nothing. The target is filled whether it is in it or not
+    target : the region asked about; not empty on this slice
+    fill_mask : (ni, nj, nk) bool, all regions given; they are painted gray, so that texture inside says
+        nothing. The target is filled whether it is in it or not
 
     Raises
     ------
-    ValueError : if `target_mask` is empty
+    ValueError : if `target` does not meet the slice
     """
+    geometry, size = volume.geometry, (spec.size_px, spec.size_px)
     raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
-    geometry = volume.geometry
-    places = place_views(raw, geometry, k, target_mask, spec)
-    filled = np.where(fill_mask | target_mask, np.float32(spec.fill_hu), raw)
-    sources = {name: _window(filled, name) for name in set(spec.channels) & set(_WINDOWS_HU)}
-    sources["roi"] = target_mask.astype(np.float32)
-    global_view, local_view = (_picture(sources, geometry, k, place, spec) for place in places)
-    return Views(global_view, local_view, places)
+    places = place_views(raw, geometry, k, target.slice_mask(k), spec)
+    views = np.zeros((2, len(spec.channels), *size), dtype=np.uint8)
+    for where, n in zip(_SLICES, (k, *_slices_around(geometry, k, spec.away_mm)), strict=True):
+        named = (name.partition("_") for name in spec.channels)
+        shown = [(c, source) for c, (source, _, at) in enumerate(named) if at == where]
+        if n is None or not shown:
+            continue
+        region = target.slice_mask(n)
+        hu = np.asarray(volume.hu[:, :, n], dtype=np.float32)
+        hu = np.where(fill_mask[:, :, n] | region, np.float32(spec.fill_hu), hu)
+        for c, source in shown:
+            image = region.astype(np.float32) if source == "roi" else _window(hu, source)
+            for view, place in zip(views, places, strict=True):
+                picture = resample_slice(image, geometry, n, place.centre_mm, place.pixel_mm, size)
+                view[c] = np.rint(picture * 255)
+    return Views(views[0], views[1], places)
 
 
 def place_views(
@@ -223,15 +237,15 @@ def _pixel_grid(
     return np.stack([p[1] - p[0], p[2] - p[0]], axis=1), p[0]
 
 
-def _picture(
-    sources: dict[str, NDArray[np.float32]], geometry: Geometry, k: int, place: Place, spec: ViewSpec
-) -> NDArray[np.uint8]:
-    size = (spec.size_px, spec.size_px)
-    planes = [
-        resample_slice(sources[name], geometry, k, place.centre_mm, place.pixel_mm, size)
-        for name in spec.channels
-    ]
-    return np.asarray(np.rint(np.stack(planes) * 255), dtype=np.uint8)
+def _slices_around(geometry: Geometry, k: int, away_mm: float) -> tuple[int | None, int | None]:
+    """The slices whose heights are nearest to `away_mm` below and above slice `k`; None if there is none."""
+    heights = geometry.heights_mm - geometry.heights_mm[k]
+    found: list[int | None] = []
+    for sign in (-1, 1):
+        off = np.abs(sign * heights - away_mm)
+        off[(sign * heights <= 0) | (sign * heights > _MAX_AWAY * away_mm)] = np.inf
+        found.append(int(off.argmin()) if np.isfinite(off).any() else None)
+    return found[0], found[1]
 
 
 def _window(hu: NDArray[np.float32], name: str) -> NDArray[np.float32]:
