@@ -30,14 +30,15 @@ Window = tuple[NDArray[np.float64], int] | None
 
 _GROUP = {site.key: site.group for site in SITES}
 _BONE = (515, 516)
-# Radii (mm) of compact lesions, log-uniform between these, as large as the site allows.
-_RADII_MM = {
-    "brainstem": (2.5, 11.0),
-    "thalamus": (2.5, 11.0),
-    "gangliocapsular_region": (3.0, 22.0),
-    "cerebellum": (3.0, 22.0),
-}
+# Radii (mm) of compact lesions before they swell, log-uniform between these, as large as the site allows.
+_RADII_MM = {"brainstem": (2.5, 11.0), "cerebellum": (3.0, 22.0)}
 _LOBAR_RADII_MM = (3.0, 28.0)
+# Deep bleeds are named by their origin, however far they dissect: radii (mm), uniform; those longer than the
+# third number need not have most of themselves there, only more than anywhere else.
+_DEEP_RADII_MM = {"gangliocapsular_region": (3.5, 30.0, 11.0), "thalamus": (2.5, 15.0, 8.0)}
+# By how much a lesion's volume grows by pushing tissue aside, log-uniform, at most.
+_SWELLING = {"gangliocapsular_region": 5.0, "thalamus": 4.0, "brainstem": 2.0}
+_LOBAR_SWELLING = 2.5
 # Regions that follow the fluid reach this far from where they start.
 _FLUID_RADII_MM = {
     "ventricular_system": (4.0, 45.0),
@@ -46,7 +47,7 @@ _FLUID_RADII_MM = {
 }
 # Sites that have a convexity for a crescent to lie on.
 _CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_region", "temporal_region")
-_TRIES = 6
+_TRIES = 10
 _MIN_VOXELS = 12
 
 
@@ -58,12 +59,14 @@ class Lesion:
     start : (3,) voxel of ``mask[0, 0, 0]``
     site : the key of the site that it was grown from, where most of it lies
     kind : how it was grown; tissue and crescents take the extra-axial site map, the others the other
+    swell : its volume after it has pushed the tissue around it aside, over that of `mask`
     """
 
     mask: Mask
     start: tuple[int, int, int]
     site: str
     kind: Kind
+    swell: float = 1.0
 
     @property
     def box(self) -> tuple[slice, slice, slice]:
@@ -89,13 +92,9 @@ class LesionGrower:
         }
 
     @cached_property
-    def _bone_distance_mm(self) -> NDArray[np.float32]:
-        distance = ndimage.distance_transform_edt(~np.isin(self.head.labels, _BONE))
-        return np.asarray(distance, dtype=np.float32)
-
-    @cached_property
     def _crescent_voxels(self) -> dict[str, NDArray[np.int32]]:
-        near = np.flatnonzero((self._bone_distance_mm < 3).ravel()).astype(np.int32)
+        depth = self.head.depth_mm
+        near = np.flatnonzero(((depth > 0) & (depth < 3)).ravel()).astype(np.int32)
         under = self.head.extra_axial.ravel()[near]
         return {key: near[under == SITE_INDEX[key] + 1] for key in _CONVEXITY}
 
@@ -123,7 +122,7 @@ class LesionGrower:
         if starts.size < _MIN_VOXELS:
             return None
         for attempt in range(_TRIES):
-            shrink = 0.8**attempt  # a lesion that left its site is tried again, smaller
+            shrink = 0.8 ** (attempt / 2)  # a lesion that left its site is tried again, smaller
             group = _GROUP[site]
             if group == "sinus":
                 lesion = self._sinus(site, self._seed(starts, rng), rng, shrink)
@@ -140,8 +139,15 @@ class LesionGrower:
         return None
 
     def _tissue(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
-        radius = _log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
-        level, box = self._blob(seed, radius, rng, roughness=rng.uniform(0.05, 0.35))
+        least_share = 0.7
+        if site in _DEEP_RADII_MM:
+            low, high, large = _DEEP_RADII_MM[site]
+            radius = rng.uniform(low, high) * shrink
+            least_share = 0.5 if radius > large else 0.7
+        else:
+            radius = _log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
+        long = site == "gangliocapsular_region" and rng.random() < 0.8
+        level, box = self._blob(seed, radius, rng, roughness=rng.uniform(0.05, 0.35), long=long)
         labels, sites = self.head.labels[box], self.head.extra_axial[box]
         mask = (level < 1) & (sites > 0)
         if rng.random() < 0.8:  # the ependyma stops most bleeds
@@ -151,7 +157,9 @@ class LesionGrower:
         mask &= ~np.isin(labels, _BONE)
         if rng.random() < 0.12:  # an infarct keeps to the tissue: cut at the sulci
             mask &= self.head.sites[box] == self.head.sites[seed]
-        return self._finish(mask, box, site, "tissue", sites, least_share=0.7)
+        limit = _SWELLING.get(site, _LOBAR_SWELLING)
+        swell = _log_uniform((1.1, limit), rng) if rng.random() < 0.7 else 1.0
+        return self._finish(mask, box, site, "tissue", sites, least_share, swell=swell)
 
     def _crescent(self, site: str, window: Window, rng: np.random.Generator, shrink: float) -> Lesion | None:
         starts = _within(self._crescent_voxels[site], self.head.labels.shape, window)
@@ -161,7 +169,7 @@ class LesionGrower:
         radius = rng.uniform(10, 45) * shrink
         depth_mm = rng.uniform(2.5, 14)
         level, box = self._blob(seed, radius, rng, roughness=0.2, flatness=1.0)
-        distance = self._bone_distance_mm[box]
+        distance = self.head.depth_mm[box]
         # Thick in the middle, thin at the edge: a crescent or, if short, a lens.
         mask = (distance < depth_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
         mask &= (self.head.extra_axial[box] > 0) & (distance > 0)
@@ -233,9 +241,16 @@ class LesionGrower:
         rng: np.random.Generator,
         roughness: float,
         flatness: float = 0.55,
+        long: bool = False,
     ) -> tuple[NDArray[np.float32], tuple[slice, slice, slice]]:
-        """A level (mx, my, mz) that is 0 at the seed and 1 on a rough ellipsoid around it, and its box."""
+        """A level (mx, my, mz) that is 0 at the seed and 1 on a rough ellipsoid around it, and its box.
+
+        `long` ones lie nearly front to back, and are narrow from side to side.
+        """
         axes = radius_mm * rng.uniform(flatness, 1.0, size=3) if flatness < 1 else np.full(3, radius_mm)
+        if long:
+            axes = radius_mm * rng.uniform((0.35, 1.0, 0.45), (0.65, 1.0, 0.9))
+        turn = _random_rotation(rng, about=2.5 * np.eye(3) if long else np.zeros((3, 3)))
         reach = int(np.ceil(radius_mm * (1 + roughness))) + 1
         box = tuple(
             slice(max(0, s - reach), min(n, s + reach + 1))
@@ -243,7 +258,7 @@ class LesionGrower:
         )
         lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
         grid = np.stack(np.meshgrid(*lines, indexing="ij"))
-        turned = np.tensordot((_random_rotation(rng) / axes[:, None]).astype(np.float32), grid, axes=1)
+        turned = np.tensordot((turn / axes[:, None]).astype(np.float32), grid, axes=1)
         level = np.sqrt((turned**2).sum(axis=0))
         shape = (level.shape[0], level.shape[1], level.shape[2])
         return level + roughness * smooth_noise(shape, max(3.0, radius_mm / 2), rng), (box[0], box[1], box[2])
@@ -257,6 +272,7 @@ class LesionGrower:
         sites: NDArray[np.uint8],
         least_share: float,
         keep: tuple[int, int, int] | None = None,
+        swell: float = 1.0,
     ) -> Lesion | None:
         """The lesion, cut to its largest piece and bounding box; None if too little of it is in its site."""
         labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
@@ -276,7 +292,7 @@ class LesionGrower:
             return None
         found = ndimage.find_objects(part.astype(np.uint8))[0]
         start = tuple(b.start + f.start for b, f in zip(box, found, strict=True))
-        return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind)
+        return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind, swell)
 
 
 def smooth_noise(shape: tuple[int, int, int], scale: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -316,6 +332,7 @@ def _log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float
     return float(np.exp(rng.uniform(low, high)))
 
 
-def _random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
-    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
+def _random_rotation(rng: np.random.Generator, about: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Any rotation about zeros, one near none about a multiple of the identity."""
+    q, r = np.linalg.qr(about + rng.standard_normal((3, 3)))
     return np.asarray(q * np.sign(np.diag(r)))

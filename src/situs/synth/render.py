@@ -26,7 +26,8 @@ Array = NDArray[np.float64]
 _AIR_HU = -1000.0
 _MATRIX = 256  # pixels along each side; the label maps have no more detail than about 1 mm
 _MAX_SLICES = 36
-_NODES = 33  # in-plane nodes on which the smooth map is computed exactly
+_STIFF_MM = 12.0  # so near the bone, mass effect gives way to it
+_NODES = 49  # in-plane nodes on which the smooth map is computed exactly
 # Mean and spread (between scans) of tissue values in HU; textbook ranges of unenhanced head CT.
 _TISSUE_HU: dict[tuple[int, ...], tuple[float, float]] = {
     (2, 41): (27, 2.5),
@@ -50,6 +51,7 @@ _TISSUE_HU: dict[tuple[int, ...], tuple[float, float]] = {
 _CORTEX_HU = (36, 2.5)
 _MUSCLE_HU, _FAT_HU = 52.0, -85.0
 _SOFT_TISSUE = 507
+_NEAR_VENTRICLES = ("gangliocapsular_region", "thalamus")
 _CHOROID = (136, 137, 163, 164)
 _CSF = 24
 
@@ -231,6 +233,18 @@ def _paint_lesions(
                 part[rim] -= rng.uniform(4, 13)
             same = sites == SITE_INDEX[lesion.site] + 1 if lesion.kind == "fluid" else sites > 0
             part[(outside <= extent) & same] = rng.uniform(48, 82)
+            if lesion.site in _NEAR_VENTRICLES and rng.random() < 0.2:
+                _bleed_into_ventricles(hu, head, rng)
+
+
+def _bleed_into_ventricles(hu: NDArray[np.float32], head: Head, rng: np.random.Generator) -> None:
+    """Blood in the ventricles beside a bleed, layered in the supine patient or clotted in some parts."""
+    ventricles = np.nonzero(head.sites == SITE_INDEX["ventricular_system"] + 1)
+    if rng.random() < 0.5:
+        filled = ventricles[1] < np.quantile(ventricles[1], rng.uniform(0.1, 0.7))
+    else:
+        filled = smooth_noise(hu.shape, 25.0, rng)[ventricles] > rng.uniform(-1, 0.7)
+    hu[tuple(axis[filled] for axis in ventricles)] = rng.uniform(48, 78)
 
 
 def _look_up(
@@ -241,7 +255,7 @@ def _look_up(
     i, j = np.linspace(0, ni - 1, _NODES), np.linspace(0, nj - 1, _NODES)
     k, jj, ii = np.meshgrid(np.arange(nk), j, i, indexing="ij")
     full = plan.to_head @ plan.affine
-    nodes = np.stack([ii, jj, k], axis=-1) @ full[:3, :3].T + full[:3, 3]
+    nodes: Array = np.stack([ii, jj, k], axis=-1) @ full[:3, :3].T + full[:3, 3]
     gap = plan.affine[2, 2]
     node_mm = -plan.affine[0, 0] * (ni - 1) / (_NODES - 1)
     for scale_mm, size_mm in ((30.0, rng.uniform(0.5, 2.2)), (80.0, rng.uniform(1.0, 4.5))):
@@ -249,16 +263,32 @@ def _look_up(
         for axis in range(3):
             noise = smooth_noise(shape, scale_mm / node_mm, rng)
             nodes[..., axis] += (size_mm * stretch(noise, (nk, _NODES, _NODES))).astype(nodes.dtype)
-    for lesion in lesions:  # mass effect: what lies around a lesion is pushed away from it
-        if lesion.kind in ("tissue", "crescent") and lesion.mask.sum() > 1500 and rng.random() < 0.5:
-            centre = np.array(lesion.start) + np.array(lesion.mask.shape) / 2
-            reach = 1.6 * np.cbrt(lesion.mask.sum())
-            away = nodes - centre
-            near = np.exp(-((away / reach) ** 2).sum(axis=-1, keepdims=True))
-            nodes -= rng.uniform(0.05, 0.4) * near * away
+    _push_aside(nodes, head, lesions)
     coarse = torch.from_numpy(np.ascontiguousarray(nodes.transpose(0, 3, 1, 2), dtype=np.float32))
     fine = torch.nn.functional.interpolate(coarse, size=(nj, ni), mode="bilinear", align_corners=True)
     return fine.permute(0, 2, 3, 1).numpy(), plan.to_head[:3, 2].copy()
+
+
+def _push_aside(nodes: Array, head: Head, lesions: Sequence[Lesion]) -> None:
+    """Mass effect, in place: what lies around a lesion that swells is looked up nearer to its middle.
+
+    Inside, the map is linear; outside, what moves in is what moves out (per plane, not per ball: the skull
+    does not give way, so it goes farther), and nothing moves at the bone.
+    """
+    nearest = _nearest(nodes, head.labels.shape)
+    depth = np.where(nearest >= 0, head.depth_mm.ravel()[np.maximum(nearest, 0)], 0)
+    free = np.clip(depth / _STIFF_MM, 0, 1)[..., None]
+    for lesion in lesions:
+        if lesion.swell <= 1:
+            continue
+        voxels = np.argwhere(lesion.mask) + lesion.start
+        away = nodes - voxels.mean(axis=0)
+        # Of an even ellipsoid the covariance is a fifth of its squared half-axes: 1 is the outline.
+        metric = np.linalg.inv(5 * np.cov(voxels.T) + np.eye(3))
+        squared = ((away @ metric) * away).sum(axis=-1, keepdims=True)
+        grown = lesion.swell ** (2 / 3)
+        nearer = np.sqrt(np.where(squared < grown, 1 / grown, 1 - (grown - 1) / np.maximum(squared, grown)))
+        nodes -= free * (1 - nearer) * away
 
 
 def _sample(
@@ -278,7 +308,7 @@ def _sample(
     return (total / count + _AIR_HU).numpy()
 
 
-def _nearest(coordinates: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.int64]:
+def _nearest(coordinates: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Flat head index (nk, nj, ni) of the voxel nearest to every scan voxel; -1 outside."""
     index = np.rint(coordinates).astype(np.int32)
     x, y, z = index[..., 0], index[..., 1], index[..., 2]
