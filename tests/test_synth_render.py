@@ -324,6 +324,22 @@ def test_masks_are_one_piece_each():
     assert drawn >= 25
 
 
+def test_slices_in_which_a_mask_leaves_its_site_are_not_drawn_unless_the_lesion_is_deep(unbent):
+    """A plug through the top of the brain and the fluid above it: named by the fluid, or by the thalamus."""
+    x, y, z = points()
+    plug = (np.hypot(x + 12, y - 8) < 4) & (z > 14) & (HEAD.extra_axial > 0)
+    box = ndimage.find_objects(plug.astype(int))[0]
+    fluid = as_scanned(plug & (HEAD.sites == code("sulcal_spaces")))
+    drawn = {}
+    for site in ("sulcal_spaces", "thalamus"):
+        lesion = Lesion(plug[box], tuple(b.start for b in box), site, "fluid")
+        drawn[site] = render_scan(HEAD, [lesion], level_plan(HEAD), np.random.default_rng(4)).masks[0]
+    share = fluid.sum(axis=(0, 1)) / np.maximum(as_scanned(plug).sum(axis=(0, 1)), 1)
+    assert (share == 0).sum() > 8 and (share > 0.3).sum() > 2
+    assert np.array_equal(drawn["sulcal_spaces"].any(axis=(0, 1)), share >= 0.3)
+    assert np.array_equal(drawn["thalamus"].any(axis=(0, 1)), as_scanned(plug).any(axis=(0, 1)))
+
+
 def test_no_lesion_off_the_scan_leaves_a_mask():
     box = ndimage.find_objects((HEAD.labels == 16).astype(int))[0]
     lesion = Lesion(HEAD.labels[box] == 16, tuple(b.start for b in box), "brainstem", "tissue")
@@ -385,7 +401,7 @@ def swollen_ball(swell: float) -> tuple[Lesion, RenderedScan]:
     x, y, z = points()
     ball = np.hypot(np.hypot(x - 13, y), z) < 8
     box = ndimage.find_objects(ball.astype(int))[0]
-    lesion = Lesion(ball[box], tuple(b.start for b in box), "frontal_region", "tissue", swell)
+    lesion = Lesion(ball[box], tuple(b.start for b in box), "thalamus", "tissue", swell)
     return lesion, render_scan(HEAD, [lesion], level_plan(HEAD), np.random.default_rng(6))
 
 

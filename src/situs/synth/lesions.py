@@ -47,6 +47,7 @@ _FLUID_RADII_MM = {
 }
 # Sites that have a convexity for a crescent to lie on.
 _CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_region", "temporal_region")
+_WIDE_MM = 2.0  # so far from tissue, at its middle, lies the fluid of a wide sulcus
 _TRIES = 10
 _MIN_VOXELS = 12
 
@@ -119,6 +120,9 @@ class LesionGrower:
             lesions start on one of them
         """
         starts = _within(self._voxels[site], self.head.labels.shape, window)
+        if site == "sulcal_spaces" and rng.random() < 0.4:  # the wide ones, the Sylvian fissure above all
+            wide = starts[self.head.csf_depth_mm.ravel()[starts] >= _WIDE_MM * 10]
+            starts = wide if wide.size >= _MIN_VOXELS else starts
         if starts.size < _MIN_VOXELS:
             return None
         for attempt in range(_TRIES):
@@ -155,6 +159,11 @@ class LesionGrower:
         if rng.random() < 0.8:  # and the falx all that are not huge
             mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
         mask &= ~np.isin(labels, _BONE)
+        if (
+            site in _CONVEXITY
+            and (self.head.sites[box][mask] == SITE_INDEX["sulcal_spaces"] + 1).mean() > 0.35
+        ):
+            return None  # a reader would call it sulcal
         if rng.random() < 0.12:  # an infarct keeps to the tissue: cut at the sulci
             mask &= self.head.sites[box] == self.head.sites[seed]
         limit = _SWELLING.get(site, _LOBAR_SWELLING)
@@ -182,24 +191,29 @@ class LesionGrower:
         radius = _log_uniform(_FLUID_RADII_MM[site], rng) * shrink
         level, box = self._blob(seed, radius, rng, roughness=0.3)
         sites = self.head.sites[box]
-        inside = sites == SITE_INDEX[site] + 1
-        if site != "ventricular_system":
-            inside &= (self.head.csf_depth_mm[box] >= 10 * narrowing_mm) | (self.head.csf_depth_mm[box] == 0)
+        inside = (sites == SITE_INDEX[site] + 1) & self._open(box, narrowing_mm)
+        if site == "sulcal_spaces" and rng.random() < 0.5:  # single sulci, not what joins them at the surface
+            inside &= self.head.depth_mm[box] > rng.uniform(3, 8)
         style = rng.random()
-        if style < 0.15:  # a compact clot that distends the space
+        if style < 0.07:  # a compact clot that distends the space
             mask = (level < 0.5) & (sites > 0)
             least_share = 0.5
         else:
             mask = (level < 1) & inside
-            if style < 0.45:  # drawn generously
+            if style < 0.35:  # drawn generously
                 mask = ndimage.binary_dilation(mask) & (sites > 0)
             if site == "ventricular_system" and style > 0.75:  # layered in the supine patient
                 back = np.indices(mask.shape)[1]
                 rows = back[mask]
                 if rows.size:
                     mask &= back < np.quantile(rows, rng.uniform(0.2, 0.8))
-            least_share = 0.35
+            least_share = 0.45
         return self._finish(mask, box, site, "fluid", sites, least_share, keep=seed)
+
+    def _open(self, box: tuple[slice, slice, slice], narrowing_mm: float) -> Mask:
+        """Where the cortex that was let grow left the fluid; all true within the ventricles and in tissue."""
+        depth = self.head.csf_depth_mm[box]
+        return np.asarray((depth >= 10 * narrowing_mm) | (depth == 0))
 
     def _sheet(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
         radius = rng.uniform(8, 45) * shrink

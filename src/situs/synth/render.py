@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 _AIR_HU = -1000.0
 _MATRIX = 256  # pixels along each side; the label maps have no more detail than about 1 mm
 _MAX_SLICES = 36
+_LEAST_OF_SLICE = 0.3  # of a mask in a slice, the part that lies in the lesion's site
 _STIFF_MM = 12.0  # so near the bone, mass effect gives way to it
 _NODES = 49  # in-plane nodes on which the smooth map is computed exactly
 # Mean and spread (between scans) of tissue values in HU; textbook ranges of unenhanced head CT.
@@ -51,7 +52,7 @@ _TISSUE_HU: dict[tuple[int, ...], tuple[float, float]] = {
 _CORTEX_HU = (36, 2.5)
 _MUSCLE_HU, _FAT_HU = 52.0, -85.0
 _SOFT_TISSUE = 507
-_NEAR_VENTRICLES = ("gangliocapsular_region", "thalamus")
+_DEEP = ("gangliocapsular_region", "thalamus")
 _CHOROID = (136, 137, 163, 164)
 _CSF = 24
 
@@ -121,7 +122,9 @@ def draw_plan(head: Head, rng: np.random.Generator) -> ScanPlan:
     to_frame[:3, :3] = pose
     to_frame[:3, 3] = [0.0, 12.0, 0.0] if abs(yaw) < 90 else [0.0, 0.0, 0.0]
     to_head = np.linalg.inv(head.affine) @ np.linalg.inv(head.frame) @ to_frame
-    sulcal = rng.uniform(0, 2.8)
+    sulcal = rng.choice(
+        [rng.uniform(0, 2.8), rng.uniform(0, 0.7)], p=[0.7, 0.3]
+    )  # old brains have wide sulci
     return ScanPlan(affine, (_MATRIX, _MATRIX, count), to_head, sulcal, 0.35 * sulcal)
 
 
@@ -147,7 +150,11 @@ def render_scan(
     for n, lesion in enumerate(lesions, start=1):
         if lesion.kind in ("tissue", "crescent"):
             sites = np.where(numbers == n, extra_axial, sites)
-    masks = [_as_drawn(numbers == n, lesion, rng) for n, lesion in enumerate(lesions, start=1)]
+    masks = []
+    for n, lesion in enumerate(lesions, start=1):
+        mask = numbers == n
+        _leave_other_sites(mask, sites, lesion)
+        masks.append(_as_drawn(mask, lesion, rng))
     lateral = take(head.lateral_mm, 127)
     return RenderedScan(
         np.ascontiguousarray(scan.transpose(2, 1, 0)), masks, sites.astype(np.uint8), lateral.astype(np.int8)
@@ -233,15 +240,17 @@ def _paint_lesions(
                 part[rim] -= rng.uniform(4, 13)
             same = sites == SITE_INDEX[lesion.site] + 1 if lesion.kind == "fluid" else sites > 0
             part[(outside <= extent) & same] = rng.uniform(48, 82)
-            if lesion.site in _NEAR_VENTRICLES and rng.random() < 0.2:
-                _bleed_into_ventricles(hu, head, rng)
+            if lesion.site in _DEEP and rng.random() < 0.2:
+                _bleed_into_ventricles(hu, head, lesion, rng)
 
 
-def _bleed_into_ventricles(hu: NDArray[np.float32], head: Head, rng: np.random.Generator) -> None:
+def _bleed_into_ventricles(
+    hu: NDArray[np.float32], head: Head, lesion: Lesion, rng: np.random.Generator
+) -> None:
     """Blood in the ventricles beside a bleed, layered in the supine patient or clotted in some parts."""
     ventricles = np.nonzero(head.sites == SITE_INDEX["ventricular_system"] + 1)
     if rng.random() < 0.5:
-        filled = ventricles[1] < np.quantile(ventricles[1], rng.uniform(0.1, 0.7))
+        filled = ventricles[1] < lesion.start[1] + rng.uniform(-30, 20)
     else:
         filled = smooth_noise(hu.shape, 25.0, rng)[ventricles] > rng.uniform(-1, 0.7)
     hu[tuple(axis[filled] for axis in ventricles)] = rng.uniform(48, 78)
@@ -255,7 +264,7 @@ def _look_up(
     i, j = np.linspace(0, ni - 1, _NODES), np.linspace(0, nj - 1, _NODES)
     k, jj, ii = np.meshgrid(np.arange(nk), j, i, indexing="ij")
     full = plan.to_head @ plan.affine
-    nodes: Array = np.stack([ii, jj, k], axis=-1) @ full[:3, :3].T + full[:3, 3]
+    nodes = np.asarray(np.stack([ii, jj, k], axis=-1) @ full[:3, :3].T + full[:3, 3], dtype=np.float64)
     gap = plan.affine[2, 2]
     node_mm = -plan.affine[0, 0] * (ni - 1) / (_NODES - 1)
     for scale_mm, size_mm in ((30.0, rng.uniform(0.5, 2.2)), (80.0, rng.uniform(1.0, 4.5))):
@@ -346,6 +355,19 @@ def _table(shape: tuple[int, int], pixel_mm: float, rng: np.random.Generator) ->
         & (np.abs(x - middle) < rng.uniform(50, 130))
         & (y > middle - 40)
     )
+
+
+def _leave_other_sites(mask: NDArray[np.bool_], sites: NDArray[np.generic], lesion: Lesion) -> None:
+    """Clear, in place, the slices of a mask where hardly any of it is in the lesion's site.
+
+    Not those of deep bleeds, which are named by their origin.
+    """
+    if lesion.site in _DEEP or not mask.any():
+        return
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    part = mask[box]  # a view
+    own = (part & (sites[box] == SITE_INDEX[lesion.site] + 1)).sum(axis=(0, 1))
+    part[:, :, own < _LEAST_OF_SLICE * part.sum(axis=(0, 1))] = False
 
 
 def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator) -> NDArray[np.bool_]:
