@@ -363,6 +363,14 @@ def test_60_of_100_lesions_are_seen():
     assert np.mean(np.abs(change) < 10) == pytest.approx(0.4 + 0.6 * 0.35 / 2, abs=0.2)
 
 
+def test_normal_structures_are_not_painted():
+    head = block(WHITE[0])
+    lesion = Lesion(np.ones((10, 10, 10), dtype=bool), (7, 7, 7), "frontal_region", "structure")
+    for n in range(12):
+        hu = render_scan(head, [lesion], level_plan(head, gap_mm=3), np.random.default_rng(n)).hu
+        assert 14 < hu[9:15, 9:15, 3:5].mean() < 40  # white matter, give or take
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mirrored_head_in_a_mirrored_pose_gives_the_same_scan_with_sides_swapped(unbent, seed):
     rng = np.random.default_rng(seed)

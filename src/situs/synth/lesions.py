@@ -3,7 +3,8 @@
 Only a region's outline matters for training, since everything inside is painted gray before a network
 sees it. So the outlines follow what a lesion does: bleeding into fluid follows the fluid and is thin and
 branching; a lesion in tissue is compact and crosses small sulci; a subdural or extradural collection is a
-crescent along the inner table; fluid in a sinus fills it from below. All sizes are in mm.
+crescent along the inner table; fluid in a sinus fills it from below. Some are normal structures, as people
+mark them to point at a site. All sizes are in mm.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from situs.synth.heads import Head
 
 __all__ = ["KINDS", "Kind", "Lesion", "LesionGrower", "smooth_noise", "stretch"]
 
-Kind = Literal["tissue", "crescent", "fluid", "sheet", "sinus"]
-KINDS: tuple[Kind, ...] = ("tissue", "crescent", "fluid", "sheet", "sinus")
+Kind = Literal["tissue", "crescent", "fluid", "sheet", "sinus", "structure"]
+KINDS: tuple[Kind, ...] = ("tissue", "crescent", "fluid", "sheet", "sinus", "structure")
 
 Mask = NDArray[np.bool_]
 Voxel = tuple[int, int, int]
@@ -45,6 +46,16 @@ _FLUID_RADII_MM = {
     "basal_cisterns": (4.0, 24.0),
     "sulcal_spaces": (5.0, 30.0),
 }
+# Normal structures are marked as far as this from where they start: lobes, then the other sites.
+_STRUCTURE_MM = {
+    "ventricular_system": (6.0, 90.0),
+    "basal_cisterns": (6.0, 30.0),
+    "sulcal_spaces": (5.0, 20.0),
+}
+_LARGE_STRUCTURE_MM = (5.0, 22.0)
+_STRUCTURE_SHARE = 0.15  # of all lesions
+# Cerebral white matter and, from 1000, cortex are as large as a hemisphere: never marked whole.
+_WHITE, _CORTEX = (2, 41), 1000
 # Sites that have a convexity for a crescent to lie on.
 _CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_region", "temporal_region")
 _WIDE_MM = 2.0  # so far from tissue, at its middle, lies the fluid of a wide sulcus
@@ -125,16 +136,19 @@ class LesionGrower:
             starts = wide if wide.size >= _MIN_VOXELS else starts
         if starts.size < _MIN_VOXELS:
             return None
+        structure = rng.random() < _STRUCTURE_SHARE
         for attempt in range(_TRIES):
             shrink = 0.8 ** (attempt / 2)  # a lesion that left its site is tried again, smaller
             group = _GROUP[site]
-            if group == "sinus":
+            if structure:
+                lesion = self._structure(site, self._seed(starts, rng), rng, narrowing_mm)
+            elif group == "sinus":
                 lesion = self._sinus(site, self._seed(starts, rng), rng, shrink)
             elif group == "csf":
                 lesion = self._fluid(site, self._seed(starts, rng), rng, narrowing_mm, shrink)
             elif group == "extra-axial":
                 lesion = self._sheet(site, self._seed(starts, rng), rng, shrink)
-            elif site in _CONVEXITY and rng.random() < 0.18:
+            elif site in _CONVEXITY and rng.random() < 0.21:
                 lesion = self._crescent(site, window, rng, shrink)
             else:
                 lesion = self._tissue(site, self._seed(starts, rng), rng, shrink)
@@ -244,6 +258,27 @@ class LesionGrower:
             mask &= ndimage.binary_erosion(inside)
         return self._finish(mask, box, site, "sinus", self.head.sites[box], 0.8, keep=seed)
 
+    def _structure(
+        self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float
+    ) -> Lesion | None:
+        """Normal anatomy, as people mark it: a whole nucleus, ventricle, cistern or sinus, or what of a site
+        lies within reach, gyri without the sulci between them."""
+        reach = _log_uniform(_STRUCTURE_MM.get(site, _LARGE_STRUCTURE_MM), rng)
+        box = self._box(seed, int(reach) + 1)
+        lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
+        x, y, z = np.ix_(*lines)
+        sites, labels = self.head.sites[box], self.head.labels[box]
+        mask = (
+            (sites == SITE_INDEX[site] + 1) & (x**2 + y**2 + z**2 < reach**2) & self._open(box, narrowing_mm)
+        )
+        label = self.head.labels[seed]
+        if label < _CORTEX and label not in _WHITE and rng.random() < 0.5:
+            mask &= labels == label
+        thin = _GROUP[site] in ("csf", "extra-axial")
+        soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
+        mask = (soft > (0.4 if thin else 0.5)) & (sites > 0) & ~np.isin(labels, _BONE)
+        return self._finish(mask, box, site, "structure", sites, 0.6, keep=seed)
+
     def _seed(self, voxels: NDArray[np.int32], rng: np.random.Generator) -> Voxel:
         x, y, z = np.unravel_index(int(rng.choice(voxels)), self.head.labels.shape)
         return int(x), int(y), int(z)
@@ -266,16 +301,20 @@ class LesionGrower:
             axes = radius_mm * rng.uniform((0.35, 1.0, 0.45), (0.65, 1.0, 0.9))
         turn = _random_rotation(rng, about=2.5 * np.eye(3) if long else np.zeros((3, 3)))
         reach = int(np.ceil(radius_mm * (1 + roughness))) + 1
-        box = tuple(
-            slice(max(0, s - reach), min(n, s + reach + 1))
-            for s, n in zip(seed, self.head.labels.shape, strict=True)
-        )
+        box = self._box(seed, reach)
         lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
         grid = np.stack(np.meshgrid(*lines, indexing="ij"))
         turned = np.tensordot((turn / axes[:, None]).astype(np.float32), grid, axes=1)
         level = np.sqrt((turned**2).sum(axis=0))
         shape = (level.shape[0], level.shape[1], level.shape[2])
-        return level + roughness * smooth_noise(shape, max(3.0, radius_mm / 2), rng), (box[0], box[1], box[2])
+        return level + roughness * smooth_noise(shape, max(3.0, radius_mm / 2), rng), box
+
+    def _box(self, seed: Voxel, reach: int) -> tuple[slice, slice, slice]:
+        x, y, z = (
+            slice(max(0, s - reach), min(n, s + reach + 1))
+            for s, n in zip(seed, self.head.labels.shape, strict=True)
+        )
+        return x, y, z
 
     def _finish(
         self,

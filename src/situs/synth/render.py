@@ -217,7 +217,8 @@ def _paint_lesions(
 ) -> None:
     """Lesions as the scan shows them, in place. Many stay invisible: their masks cover normal anatomy."""
     for lesion in lesions:
-        if rng.random() < 0.4:
+        normal = lesion.kind == "structure" and lesion.site != "ventricular_system"  # that may be a cast
+        if rng.random() < 0.4 or normal:
             continue
         pad = 7
         box = tuple(
@@ -238,7 +239,9 @@ def _paint_lesions(
             if lesion.kind == "tissue" and rng.random() < 0.5:  # oedema around a bleed
                 rim = (outside <= rng.uniform(2, 7)) & (sites > 0) & (part > 15) & (part < 45)
                 part[rim] -= rng.uniform(4, 13)
-            same = sites == SITE_INDEX[lesion.site] + 1 if lesion.kind == "fluid" else sites > 0
+            same = (
+                sites == SITE_INDEX[lesion.site] + 1 if lesion.kind in ("fluid", "structure") else sites > 0
+            )
             part[(outside <= extent) & same] = rng.uniform(48, 82)
             if lesion.site in _DEEP and rng.random() < 0.2:
                 _bleed_into_ventricles(hu, head, lesion, rng)
@@ -380,7 +383,7 @@ def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator)
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
         box = tuple(slice(max(0, b.start - 3), b.stop + 3) for b in box[:2]) + box[2:]
         part = mask[box]
-        thin = lesion.kind in ("fluid", "sheet")
+        thin = lesion.kind in ("fluid", "sheet", "structure")
         if style < 0.25:
             part = ndimage.binary_dilation(part, flat)
         elif style < 0.35 and not thin:
