@@ -20,7 +20,7 @@ BONE_MM = ndimage.distance_transform_edt(HEAD.labels != BONE)
 # The group that each of the head's sites belongs to, by the table in docs/synth.md.
 FLUID = ("basal_cisterns", "sulcal_spaces", "ventricular_system")
 LOBES = ("frontal_region", "parietal_region")
-LEAST_SHARE = {"tissue": 0.7, "crescent": 0.7, "fluid": 0.45, "sheet": 0.8, "sinus": 0.8, "structure": 0.6}
+LEAST_SHARE = {"tissue": 0.7, "crescent": 0.45, "fluid": 0.45, "sheet": 0.8, "sinus": 0.8, "structure": 0.6}
 
 
 def grow(site: str, count: int, grower: LesionGrower = GROWER, **options) -> list[Lesion]:
@@ -255,23 +255,15 @@ def test_a_crescent_lies_on_the_inner_table_and_is_thin(crescents):
     for lesion in crescents:
         depth = BONE_MM[lesion.box][lesion.mask]
         assert depth.min() == 1  # face to face with bone, and outside it
-        assert depth.max() <= 14.5
+        assert depth.max() <= 4.5  # at rest; pushing the brain in, it is at most 18 mm thick
+        assert 1 <= lesion.swell * depth.max() < 20
 
 
-def test_a_crescent_is_thickest_in_its_middle(crescents):
-    inner, outer = [], []
-    for lesion in crescents:
-        voxels = np.argwhere(lesion.mask)
-        depth = BONE_MM[lesion.box][lesion.mask]
-        base = voxels[depth < 1.5]  # its footprint on the bone
-        if len(base) < 100 or depth.max() < 5:
-            continue
-        from_middle = np.linalg.norm(voxels - base.mean(axis=0), axis=1)
-        half = np.median(from_middle[depth < 1.5])
-        inner.append(depth[from_middle < half].max())
-        outer.append(depth[from_middle > 1.5 * half].max(initial=0))
-    assert len(inner) >= 6
-    assert np.mean(inner) > 1.3 * np.mean(outer)
+def test_some_crescents_are_long_and_some_are_lenses(crescents):
+    across = np.array([np.ptp(np.argwhere(lesion.mask), axis=0).max() for lesion in crescents])
+    assert across.max() > 45 and across.min() < 40  # of a head of 60 mm
+    swell = np.array([lesion.swell for lesion in crescents])
+    assert (swell > 2).any() and (swell < 1.5).any()
 
 
 def test_crescents_do_not_cross_the_midline_and_lesions_in_tissue_seldom_do():

@@ -435,6 +435,31 @@ def test_a_lesion_that_swells_pushes_the_midline_away_and_leaves_the_skull(unben
     assert np.array_equal(swollen.lateral_mm[bone], plain.lateral_mm[bone])
 
 
+def test_a_crescent_is_a_lens_that_pushes_the_brain_in_and_leaves_the_skull(unbent, monkeypatch):
+    monkeypatch.setattr(render, "_as_drawn", lambda mask, lesion, rng: mask)
+    x, y, z = points()
+    depth = ndimage.distance_transform_edt(HEAD.labels != BONE) * (HEAD.extra_axial > 0)
+    layer = (depth > 0) & (depth < 2.5) & (np.hypot(y - 10, z) < 16) & (x > 0)
+    box = ndimage.find_objects(layer.astype(int))[0]
+    scans = []
+    for swell in (1.0, 4.0):
+        lesion = Lesion(layer[box], tuple(b.start for b in box), "frontal_region", "crescent", swell)
+        scans.append(render_scan(HEAD, [lesion], level_plan(HEAD), np.random.default_rng(5)))
+    rest, pushed = (scan.masks[0] for scan in scans)
+    here = as_scanned(depth)
+    assert here[rest].max() < 3 and 5 < here[pushed].max() < 10
+    # thick in the middle, thin at the edge: by the distance from its middle over the bone
+    _, j, k = np.nonzero(pushed)
+    off_middle = np.hypot(j - (SHAPE[1] - 1) / 2 + 10, k - (SHAPE[2] - 1) / 2)
+    thick = [here[pushed][(off_middle >= a) & (off_middle < a + 4)].max() for a in (0, 8, 12)]
+    assert thick[0] > thick[1] > thick[2] and thick[0] > 1.5 * thick[2]
+    outside = as_scanned(HEAD.extra_axial == 0)
+    assert ((scans[1].sites == 0) & ~outside).mean() < 0.002  # the skull is where it was
+    plug = (np.abs(y - 10) < 3) & (np.abs(z) < 3) & (x > 0)
+    shift = [scan.lateral_mm[as_scanned(plug)].mean() for scan in scans]
+    assert shift[1] < shift[0] - 0.7  # the brain lies deeper: what was farther to the right is seen there
+
+
 def test_a_deep_bleed_may_break_into_the_ventricles(unbent):
     box = ndimage.find_objects(np.isin(HEAD.labels, THALAMUS).astype(int))[0]
     lesion = Lesion(np.isin(HEAD.labels, THALAMUS)[box], tuple(b.start for b in box), "thalamus", "tissue")

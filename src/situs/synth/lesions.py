@@ -189,15 +189,18 @@ class LesionGrower:
         if starts.size < _MIN_VOXELS:
             return None
         seed = self._seed(starts, rng)
-        radius = rng.uniform(10, 45) * shrink
-        depth_mm = rng.uniform(2.5, 14)
+        thin = rng.random() < 0.45  # along much of a hemisphere; the others are shorter, the thickest lenses
+        radius = rng.uniform(*((30, 60) if thin else (10, 40))) * shrink
+        thick_mm = rng.uniform(*((2, 6) if thin else (4, 18)))
+        rest_mm = min(thick_mm, rng.uniform(2, 4))  # as much as lies there before the brain is pushed away
         level, box = self._blob(seed, radius, rng, roughness=0.2, flatness=1.0)
         distance = self.head.depth_mm[box]
-        # Thick in the middle, thin at the edge: a crescent or, if short, a lens.
-        mask = (distance < depth_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
+        # Thick in the middle, thin at the edge.
+        mask = (distance < rest_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
         mask &= (self.head.extra_axial[box] > 0) & (distance > 0)
         mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
-        return self._finish(mask, box, site, "crescent", self.head.extra_axial[box], least_share=0.7)
+        sites, share, swell = self.head.extra_axial[box], 0.45 if thin else 0.7, thick_mm / rest_mm
+        return self._finish(mask, box, site, "crescent", sites, share, swell=swell)
 
     def _fluid(
         self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float, shrink: float

@@ -28,7 +28,8 @@ _MATRIX = 256  # pixels along each side; the label maps have no more detail than
 _MAX_SLICES = 36
 _LEAST_OF_SLICE = 0.3  # of a mask in a slice, the part that lies in the lesion's site
 _STIFF_MM = 12.0  # so near the bone, mass effect gives way to it
-_NODES = 49  # in-plane nodes on which the smooth map is computed exactly
+_BEYOND_MM, _YIELD_MM = 35.0, 25.0
+_NODES = 65  # in-plane nodes on which the smooth map is computed exactly
 # Mean and spread (between scans) of tissue values in HU; textbook ranges of unenhanced head CT.
 _TISSUE_HU: dict[tuple[int, ...], tuple[float, float]] = {
     (2, 41): (27, 2.5),
@@ -293,6 +294,9 @@ def _push_aside(nodes: Array, head: Head, lesions: Sequence[Lesion]) -> None:
     for lesion in lesions:
         if lesion.swell <= 1:
             continue
+        if lesion.kind == "crescent":
+            _indent(nodes, depth, head, lesion)
+            continue
         voxels = np.argwhere(lesion.mask) + lesion.start
         away = nodes - voxels.mean(axis=0)
         # Of an even ellipsoid the covariance is a fifth of its squared half-axes: 1 is the outline.
@@ -301,6 +305,26 @@ def _push_aside(nodes: Array, head: Head, lesions: Sequence[Lesion]) -> None:
         grown = lesion.swell ** (2 / 3)
         nearer = np.sqrt(np.where(squared < grown, 1 / grown, 1 - (grown - 1) / np.maximum(squared, grown)))
         nodes -= free * (1 - nearer) * away
+
+
+def _indent(nodes: Array, depth: NDArray[np.floating], head: Head, lesion: Lesion) -> None:
+    """The brain under a crescent is pushed in, in place, most at its middle: a lens, and less with depth."""
+    voxels = np.argwhere(lesion.mask) + lesion.start
+    middle = voxels.mean(axis=0)
+    brain = np.linalg.inv(head.frame @ head.affine)[:3] @ [0.0, 0.0, 15.0, 1.0]
+    # Away from a point beyond the midline, so that the midline moves too.
+    centre = brain - _BEYOND_MM * _unit(middle - brain)
+    outwards, axis = _unit(nodes - centre), _unit(middle - centre)
+    edge = (_unit(voxels - centre) @ axis).min()
+    rest = head.depth_mm[lesion.box][lesion.mask].max()
+    push = rest * (lesion.swell - 1) * np.clip((outwards @ axis - edge) / (1 - edge), 0, 1)
+    thick = rest + push
+    moved = push * np.minimum(depth / thick, np.exp(-np.maximum(depth - thick, 0) / _YIELD_MM))
+    nodes += moved[..., None] * outwards
+
+
+def _unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def _sample(
