@@ -398,8 +398,8 @@ def _leave_other_sites(mask: NDArray[np.bool_], sites: NDArray[np.generic], lesi
 
 
 def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask (ni, nj, nk) as people and detectors draw it: grown, shrunk or ragged, slice by slice; then
-    its largest piece, since a lesion is connected."""
+    """A mask (ni, nj, nk) as people and detectors draw it: grown, shrunk, ragged or in broad strokes, slice
+    by slice; then its largest piece, since a lesion is connected."""
     flat = np.ones((3, 3, 1), dtype=bool)
     style = rng.random()
     drawn = mask
@@ -417,11 +417,49 @@ def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator)
             edge = 4 * soft * (1 - soft)  # noise on the outline only
             rough = soft + 0.3 * edge * rng.standard_normal(soft.shape, dtype=np.float32)
             part = rough > (0.35 if thin else 0.5)
+        elif style < 0.75:
+            part = _roughly_drawn(part, rng)
         labels, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
         drawn = np.zeros_like(mask)
         if count:
             drawn[box] = labels == np.bincount(labels.ravel())[1:].argmax() + 1
     return drawn
+
+
+def _roughly_drawn(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A box or a convex outline around every slice of a mask, a part of it alone, or holes in it."""
+    style = rng.random()
+    drawn = mask.copy()
+    if style < 0.3:
+        for k in np.flatnonzero(mask.any(axis=(0, 1))):
+            (box,) = ndimage.find_objects(mask[:, :, k].astype(np.uint8))
+            drawn[:, :, k][box] = True
+    elif style < 0.55:
+        for k in np.flatnonzero(mask.any(axis=(0, 1))):
+            drawn[:, :, k] = _convex(mask[:, :, k])
+    elif style < 0.8:  # cut along a line
+        i, j = np.indices(mask.shape[:2])
+        angle = rng.uniform(0, 2 * np.pi)
+        along = np.cos(angle) * i + np.sin(angle) * j
+        rows = along[mask.any(axis=2)]
+        drawn &= (along < rows.min() + rng.uniform(0.4, 0.9) * np.ptp(rows))[..., None]
+    else:
+        drawn &= smooth_noise((mask.shape[0], mask.shape[1], mask.shape[2]), 6.0, rng) < 1.0
+    return drawn
+
+
+def _convex(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels whose centres lie in the convex hull of a mask's; the mask itself where it is a line."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    points = np.argwhere(mask)
+    try:
+        sides = ConvexHull(points).equations
+    except (QhullError, ValueError):
+        return mask
+    i, j = np.indices(mask.shape)
+    inside = sides[:, 0, None, None] * i + sides[:, 1, None, None] * j + sides[:, 2, None, None] < 1e-6
+    return np.asarray(inside.all(axis=0))
 
 
 def _rotation(pitch_deg: float, roll_deg: float, yaw_deg: float) -> Array:
