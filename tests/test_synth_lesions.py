@@ -20,7 +20,7 @@ BONE_MM = ndimage.distance_transform_edt(HEAD.labels != BONE)
 # The group that each of the head's sites belongs to, by the table in docs/synth.md.
 FLUID = ("basal_cisterns", "sulcal_spaces", "ventricular_system")
 LOBES = ("frontal_region", "parietal_region")
-LEAST_SHARE = {"tissue": 0.7, "crescent": 0.45, "fluid": 0.45, "sheet": 0.8, "sinus": 0.8, "structure": 0.6}
+LEAST_SHARE = {"tissue": 0.7, "crescent": 0.45, "fluid": 0.5, "sheet": 0.8, "sinus": 0.8, "structure": 0.6}
 
 
 def grow(site: str, count: int, grower: LesionGrower = GROWER, **options) -> list[Lesion]:
@@ -188,8 +188,8 @@ def test_a_site_of_a_few_voxels_is_not_offered():
 def test_blood_in_fluid_follows_the_fluid_unless_it_is_a_compact_clot(lesions, site):
     apart_mm = ndimage.distance_transform_edt(HEAD.sites != code(site))
     farthest = np.array([apart_mm[lesion.box][lesion.mask].max() for lesion in lesions[site]])
-    # 7 % clots, 28 % drawn generously, by a voxel; the others lie in the fluid alone
-    assert np.mean(farthest == 0) == pytest.approx(0.65, abs=0.2)
+    # 7 % clots, 15 % drawn generously, by a voxel; the others lie in the fluid alone
+    assert np.mean(farthest == 0) == pytest.approx(0.78, abs=0.2)
     assert np.mean(farthest > 1) < 0.3
     for lesion, reach in zip(lesions[site], farthest, strict=True):
         if reach > 1:

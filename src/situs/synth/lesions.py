@@ -217,14 +217,14 @@ class LesionGrower:
             least_share = 0.5
         else:
             mask = (level < 1) & inside
-            if style < 0.35:  # drawn generously
+            if style < 0.22:  # drawn generously
                 mask = ndimage.binary_dilation(mask) & (sites > 0)
             if site == "ventricular_system" and style > 0.75:  # layered in the supine patient
                 back = np.indices(mask.shape)[1]
                 rows = back[mask]
                 if rows.size:
                     mask &= back < np.quantile(rows, rng.uniform(0.2, 0.8))
-            least_share = 0.45
+            least_share = 0.5
         return self._finish(mask, box, site, "fluid", sites, least_share, keep=seed)
 
     def _open(self, box: tuple[slice, slice, slice], narrowing_mm: float) -> Mask:

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 _AIR_HU = -1000.0
 _MATRIX = 256  # pixels along each side; the label maps have no more detail than about 1 mm
 _MAX_SLICES = 36
-_LEAST_OF_SLICE = 0.3  # of a mask in a slice, the part that lies in the lesion's site
+_LEAST_OF_SLICE = 0.4  # of a mask in a slice, the part that lies in the lesion's site
 _STIFF_MM = 12.0  # so near the bone, mass effect gives way to it
 _BEYOND_MM, _YIELD_MM = 35.0, 25.0
 _NODES = 65  # in-plane nodes on which the smooth map is computed exactly
@@ -151,11 +151,7 @@ def render_scan(
     for n, lesion in enumerate(lesions, start=1):
         if lesion.kind in ("tissue", "crescent"):
             sites = np.where(numbers == n, extra_axial, sites)
-    masks = []
-    for n, lesion in enumerate(lesions, start=1):
-        mask = numbers == n
-        _leave_other_sites(mask, sites, lesion)
-        masks.append(_as_drawn(mask, lesion, rng))
+    masks = [_as_drawn(numbers == n, lesion, sites, rng) for n, lesion in enumerate(lesions, start=1)]
     lateral = take(head.lateral_mm, 127)
     return RenderedScan(
         np.ascontiguousarray(scan.transpose(2, 1, 0)), masks, sites.astype(np.uint8), lateral.astype(np.int8)
@@ -384,22 +380,12 @@ def _table(shape: tuple[int, int], pixel_mm: float, rng: np.random.Generator) ->
     )
 
 
-def _leave_other_sites(mask: NDArray[np.bool_], sites: NDArray[np.generic], lesion: Lesion) -> None:
-    """Clear, in place, the slices of a mask where hardly any of it is in the lesion's site.
-
-    Not those of deep bleeds, which are named by their origin.
-    """
-    if lesion.site in _DEEP or not mask.any():
-        return
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    part = mask[box]  # a view
-    own = (part & (sites[box] == SITE_INDEX[lesion.site] + 1)).sum(axis=(0, 1))
-    part[:, :, own < _LEAST_OF_SLICE * part.sum(axis=(0, 1))] = False
-
-
-def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _as_drawn(
+    mask: NDArray[np.bool_], lesion: Lesion, sites: NDArray[np.generic], rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """A mask (ni, nj, nk) as people and detectors draw it: grown, shrunk, ragged or in broad strokes, slice
-    by slice; then its largest piece, since a lesion is connected."""
+    by slice; without slices that are hardly in the lesion's site, unless the lesion is a deep bleed, which
+    is named by its origin; then its largest piece, since a lesion is connected."""
     flat = np.ones((3, 3, 1), dtype=bool)
     style = rng.random()
     drawn = mask
@@ -408,7 +394,7 @@ def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator)
         box = tuple(slice(max(0, b.start - 3), b.stop + 3) for b in box[:2]) + box[2:]
         part = mask[box]
         thin = lesion.kind in ("fluid", "sheet", "structure")
-        if style < 0.25:
+        if style < (0.1 if thin else 0.25):
             part = ndimage.binary_dilation(part, flat)
         elif style < 0.35 and not thin:
             part = ndimage.binary_erosion(part, flat)
@@ -416,9 +402,12 @@ def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator)
             soft = ndimage.gaussian_filter(part.astype(np.float32), (0.8, 0.8, 0))
             edge = 4 * soft * (1 - soft)  # noise on the outline only
             rough = soft + 0.3 * edge * rng.standard_normal(soft.shape, dtype=np.float32)
-            part = rough > (0.35 if thin else 0.5)
+            part = rough > (0.4 if thin else 0.5)
         elif style < 0.75:
             part = _roughly_drawn(part, rng)
+        if lesion.site not in _DEEP:
+            own = (part & (sites[box] == SITE_INDEX[lesion.site] + 1)).sum(axis=(0, 1))
+            part = part & (own >= _LEAST_OF_SLICE * part.sum(axis=(0, 1)))
         labels, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
         drawn = np.zeros_like(mask)
         if count:
