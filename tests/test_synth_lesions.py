@@ -75,7 +75,7 @@ def test_a_lesion_lies_in_named_anatomy_and_mostly_in_its_site(lesions, site):
         under = site_map(lesion)[lesion.mask]
         assert (under > 0).all()
         shares = np.bincount(under, minlength=len(SITE_KEYS) + 1) / under.size
-        assert shares[code(site)] >= (0.5 if site == "thalamus" else LEAST_SHARE[lesion.kind])
+        assert shares[code(site)] >= (0.42 if site == "thalamus" else LEAST_SHARE[lesion.kind])
         assert shares.argmax() == code(site)
         assert not (HEAD.labels[lesion.box][lesion.mask] == BONE).any()
 
@@ -92,7 +92,7 @@ def test_deep_bleeds_grow_large_are_long_and_lie_mostly_where_they_come_from():
     for lesion in found:
         under = grower.head.extra_axial[lesion.box][lesion.mask]
         shares.append((under == code("gangliocapsular_region")).mean())
-        assert np.bincount(under).argmax() == code("gangliocapsular_region") and shares[-1] >= 0.5
+        assert np.bincount(under).argmax() == code("gangliocapsular_region") and shares[-1] >= 0.42
         lengths.append(lesion.mask.shape[1] / lesion.mask.shape[0])
     volumes_ml = np.array([lesion.swell * lesion.mask.sum() for lesion in found]) / 1000
     assert np.quantile(volumes_ml, 0.9) > 6  # each of the two regions holds 4 ml

@@ -32,14 +32,15 @@ Window = tuple[NDArray[np.float64], int] | None
 _GROUP = {site.key: site.group for site in SITES}
 _BONE = (515, 516)
 # Radii (mm) of compact lesions before they swell, log-uniform between these, as large as the site allows.
-_RADII_MM = {"brainstem": (2.5, 11.0), "cerebellum": (3.0, 22.0)}
+_RADII_MM = {"brainstem": (3.5, 13.0), "cerebellum": (3.0, 22.0)}
 _LOBAR_RADII_MM = (3.0, 28.0)
 # Deep bleeds are named by their origin, however far they dissect: radii (mm), uniform; those longer than the
 # third number need not have most of themselves there, only more than anywhere else.
-_DEEP_RADII_MM = {"gangliocapsular_region": (3.5, 30.0, 11.0), "thalamus": (2.5, 15.0, 8.0)}
+_DEEP_RADII_MM = {"gangliocapsular_region": (5.0, 30.0, 10.0), "thalamus": (3.5, 15.0, 8.0)}
 # By how much a lesion's volume grows by pushing tissue aside, log-uniform, at most.
-_SWELLING = {"gangliocapsular_region": 5.0, "thalamus": 4.0, "brainstem": 2.0}
+_SWELLING = {"gangliocapsular_region": 6.0, "thalamus": 4.0, "brainstem": 2.0}
 _LOBAR_SWELLING = 2.5
+_LARGEST_MM3 = 100_000  # none swells beyond this
 # Regions that follow the fluid reach this far from where they start.
 _FLUID_RADII_MM = {
     "ventricular_system": (4.0, 45.0),
@@ -161,7 +162,7 @@ class LesionGrower:
         if site in _DEEP_RADII_MM:
             low, high, large = _DEEP_RADII_MM[site]
             radius = rng.uniform(low, high) * shrink
-            least_share = 0.5 if radius > large else 0.7
+            least_share = 0.42 if radius > large else 0.7
         else:
             radius = _log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
         long = site == "gangliocapsular_region" and rng.random() < 0.8
@@ -346,6 +347,7 @@ class LesionGrower:
         under = np.bincount(sites[part], minlength=len(SITE_KEYS) + 1)[1:]
         if under[SITE_INDEX[site]] < least_share * under.sum() or under.argmax() != SITE_INDEX[site]:
             return None
+        swell = max(1.0, min(swell, _LARGEST_MM3 / int(under.sum())))
         found = ndimage.find_objects(part.astype(np.uint8))[0]
         start = tuple(b.start + f.start for b, f in zip(box, found, strict=True))
         return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind, swell)
