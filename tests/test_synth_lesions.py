@@ -11,6 +11,7 @@ from scipy.interpolate import RegularGridInterpolator
 from small_head import BONE, PRESENT, SHAPE, THALAMUS, VENTRICLE, code, points, small_head, voxel
 
 from situs.anatomy import SITE_KEYS
+from situs.synth import lesions as lesions_module
 from situs.synth.lesions import KINDS, Lesion, LesionGrower, smooth_noise, stretch
 from situs.synth.lesions import _within as within
 
@@ -106,6 +107,14 @@ def test_lesions_in_tissue_swell_by_at_most_what_is_documented(lesions):
         swell = np.array([lesion.swell for lesion in grown if lesion.kind == "tissue"])
         assert ((swell >= 1) & (swell <= limit)).all()
         assert not swell.size or 0.4 < np.mean(swell > 1) < 0.95  # 70 %
+
+
+def test_swelling_stops_at_the_largest_volume(monkeypatch):
+    monkeypatch.setattr(lesions_module, "_LARGEST_MM3", 600)
+    grown = [lesion for lesion in grow("thalamus", 40) if lesion.kind == "tissue"]
+    volumes = np.array([(lesion.mask.sum(), lesion.swell * lesion.mask.sum()) for lesion in grown])
+    assert (volumes[:, 1] <= np.maximum(volumes[:, 0], 600) + 1e-6).all()
+    assert (volumes[:, 1] > 599).any() and (volumes[:, 1] > volumes[:, 0] + 1).any()
 
 
 def test_the_kind_follows_the_site(lesions):
