@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
+from small_head import small_head
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.errors import InputError
@@ -161,6 +164,15 @@ def test_fluid_depth_is_the_distance_to_the_brain(phantom):
     inside = np.flatnonzero((row == 24) & (np.abs(np.arange(96) - CENTRE[0]) < 2))
     assert maps.csf_depth_mm[inside, 84, 76].tolist() == [10] * len(inside) and len(inside) == 2
     assert not maps.csf_depth_mm[labels != 24].any()
+
+
+def test_depth_is_the_distance_to_bone_inside_the_skull():
+    """Against the distance over the whole grid, though only the inside's box is computed."""
+    head = small_head()
+    expected = ndimage.distance_transform_edt(~np.isin(head.labels, (515, 516))) * (head.extra_axial > 0)
+    assert head.depth_mm == pytest.approx(expected, abs=1e-4) and head.depth_mm.max() > 20
+    outside = replace(head, extra_axial=np.zeros_like(head.extra_axial))
+    assert not outside.depth_mm.any()
 
 
 def test_frame_is_rigid_with_its_origin_between_the_thalami(phantom):

@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _SUFFIXES = (".nii", ".nii.gz")
 _MAPS = ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet", "frame")
 # Steps that differ from 1 mm by less than this are not resampled.
 _STEP_TOLERANCE_MM = 0.02
+_BONE = (515, 516)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,20 @@ class Head:
             shape = getattr(self, field).shape
             if self.labels.ndim != 3 or shape != self.labels.shape:
                 raise ValueError(f"{field}: expected shape {self.labels.shape}, got {shape}")
+
+    @cached_property
+    def depth_mm(self) -> NDArray[np.float32]:
+        """(nx, ny, nz) distance to the nearest bone, inside the skull; 0 elsewhere."""
+        from scipy import ndimage
+
+        depth = np.zeros(self.labels.shape, dtype=np.float32)
+        inside = self.extra_axial > 0
+        found = ndimage.find_objects(inside.astype(np.uint8))
+        if found:  # the bone that is nearest to a voxel inside lies just outside their box
+            box = tuple(slice(max(0, b.start - 4), b.stop + 4) for b in found[0])
+            distance = ndimage.distance_transform_edt(~np.isin(self.labels[box], _BONE))
+            depth[box] = np.where(inside[box], distance, 0)
+        return depth
 
 
 def default_cache() -> Path:

@@ -3,7 +3,8 @@
 Only a region's outline matters for training, since everything inside is painted gray before a network
 sees it. So the outlines follow what a lesion does: bleeding into fluid follows the fluid and is thin and
 branching; a lesion in tissue is compact and crosses small sulci; a subdural or extradural collection is a
-crescent along the inner table; fluid in a sinus fills it from below. All sizes are in mm.
+crescent along the inner table; fluid in a sinus fills it from below. Some are normal structures, as people
+mark them to point at a site. All sizes are in mm.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from situs.synth.heads import Head
 
 __all__ = ["KINDS", "Kind", "Lesion", "LesionGrower", "smooth_noise", "stretch"]
 
-Kind = Literal["tissue", "crescent", "fluid", "sheet", "sinus"]
-KINDS: tuple[Kind, ...] = ("tissue", "crescent", "fluid", "sheet", "sinus")
+Kind = Literal["tissue", "crescent", "fluid", "sheet", "sinus", "structure"]
+KINDS: tuple[Kind, ...] = ("tissue", "crescent", "fluid", "sheet", "sinus", "structure")
 
 Mask = NDArray[np.bool_]
 Voxel = tuple[int, int, int]
@@ -30,23 +31,36 @@ Window = tuple[NDArray[np.float64], int] | None
 
 _GROUP = {site.key: site.group for site in SITES}
 _BONE = (515, 516)
-# Radii (mm) of compact lesions, log-uniform between these, as large as the site allows.
-_RADII_MM = {
-    "brainstem": (2.5, 11.0),
-    "thalamus": (2.5, 11.0),
-    "gangliocapsular_region": (3.0, 22.0),
-    "cerebellum": (3.0, 22.0),
-}
+# Radii (mm) of compact lesions before they swell, log-uniform between these, as large as the site allows.
+_RADII_MM = {"brainstem": (3.5, 13.0), "cerebellum": (3.0, 22.0)}
 _LOBAR_RADII_MM = (3.0, 28.0)
+# Deep bleeds are named by their origin, however far they dissect: radii (mm), uniform; those longer than the
+# third number need not have most of themselves there, only more than anywhere else.
+_DEEP_RADII_MM = {"gangliocapsular_region": (5.0, 30.0, 10.0), "thalamus": (3.5, 15.0, 8.0)}
+# By how much a lesion's volume grows by pushing tissue aside, log-uniform, at most.
+_SWELLING = {"gangliocapsular_region": 6.0, "thalamus": 4.0, "brainstem": 2.0}
+_LOBAR_SWELLING = 2.5
+_LARGEST_MM3 = 100_000  # none swells beyond this
 # Regions that follow the fluid reach this far from where they start.
 _FLUID_RADII_MM = {
     "ventricular_system": (4.0, 45.0),
     "basal_cisterns": (4.0, 24.0),
     "sulcal_spaces": (5.0, 30.0),
 }
+# Normal structures are marked as far as this from where they start: lobes, then the other sites.
+_STRUCTURE_MM = {
+    "ventricular_system": (6.0, 90.0),
+    "basal_cisterns": (6.0, 30.0),
+    "sulcal_spaces": (5.0, 20.0),
+}
+_LARGE_STRUCTURE_MM = (5.0, 22.0)
+_STRUCTURE_SHARE = 0.15  # of all lesions
+# Cerebral white matter and, from 1000, cortex are as large as a hemisphere: never marked whole.
+_WHITE, _CORTEX = (2, 41), 1000
 # Sites that have a convexity for a crescent to lie on.
 _CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_region", "temporal_region")
-_TRIES = 6
+_WIDE_MM = 2.0  # so far from tissue, at its middle, lies the fluid of a wide sulcus
+_TRIES = 10
 _MIN_VOXELS = 12
 
 
@@ -58,12 +72,14 @@ class Lesion:
     start : (3,) voxel of ``mask[0, 0, 0]``
     site : the key of the site that it was grown from, where most of it lies
     kind : how it was grown; tissue and crescents take the extra-axial site map, the others the other
+    swell : its volume after it has pushed the tissue around it aside, over that of `mask`
     """
 
     mask: Mask
     start: tuple[int, int, int]
     site: str
     kind: Kind
+    swell: float = 1.0
 
     @property
     def box(self) -> tuple[slice, slice, slice]:
@@ -89,13 +105,9 @@ class LesionGrower:
         }
 
     @cached_property
-    def _bone_distance_mm(self) -> NDArray[np.float32]:
-        distance = ndimage.distance_transform_edt(~np.isin(self.head.labels, _BONE))
-        return np.asarray(distance, dtype=np.float32)
-
-    @cached_property
     def _crescent_voxels(self) -> dict[str, NDArray[np.int32]]:
-        near = np.flatnonzero((self._bone_distance_mm < 3).ravel()).astype(np.int32)
+        depth = self.head.depth_mm
+        near = np.flatnonzero(((depth > 0) & (depth < 3)).ravel()).astype(np.int32)
         under = self.head.extra_axial.ravel()[near]
         return {key: near[under == SITE_INDEX[key] + 1] for key in _CONVEXITY}
 
@@ -120,18 +132,24 @@ class LesionGrower:
             lesions start on one of them
         """
         starts = _within(self._voxels[site], self.head.labels.shape, window)
+        if site == "sulcal_spaces" and rng.random() < 0.4:  # the wide ones, the Sylvian fissure above all
+            wide = starts[self.head.csf_depth_mm.ravel()[starts] >= _WIDE_MM * 10]
+            starts = wide if wide.size >= _MIN_VOXELS else starts
         if starts.size < _MIN_VOXELS:
             return None
+        structure = rng.random() < _STRUCTURE_SHARE
         for attempt in range(_TRIES):
-            shrink = 0.8**attempt  # a lesion that left its site is tried again, smaller
+            shrink = 0.8 ** (attempt / 2)  # a lesion that left its site is tried again, smaller
             group = _GROUP[site]
-            if group == "sinus":
+            if structure:
+                lesion = self._structure(site, self._seed(starts, rng), rng, narrowing_mm)
+            elif group == "sinus":
                 lesion = self._sinus(site, self._seed(starts, rng), rng, shrink)
             elif group == "csf":
                 lesion = self._fluid(site, self._seed(starts, rng), rng, narrowing_mm, shrink)
             elif group == "extra-axial":
                 lesion = self._sheet(site, self._seed(starts, rng), rng, shrink)
-            elif site in _CONVEXITY and rng.random() < 0.18:
+            elif site in _CONVEXITY and rng.random() < 0.21:
                 lesion = self._crescent(site, window, rng, shrink)
             else:
                 lesion = self._tissue(site, self._seed(starts, rng), rng, shrink)
@@ -140,8 +158,15 @@ class LesionGrower:
         return None
 
     def _tissue(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
-        radius = _log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
-        level, box = self._blob(seed, radius, rng, roughness=rng.uniform(0.05, 0.35))
+        least_share = 0.7
+        if site in _DEEP_RADII_MM:
+            low, high, large = _DEEP_RADII_MM[site]
+            radius = rng.uniform(low, high) * shrink
+            least_share = 0.42 if radius > large else 0.7
+        else:
+            radius = _log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
+        long = site == "gangliocapsular_region" and rng.random() < 0.8
+        level, box = self._blob(seed, radius, rng, roughness=rng.uniform(0.05, 0.35), long=long)
         labels, sites = self.head.labels[box], self.head.extra_axial[box]
         mask = (level < 1) & (sites > 0)
         if rng.random() < 0.8:  # the ependyma stops most bleeds
@@ -149,24 +174,34 @@ class LesionGrower:
         if rng.random() < 0.8:  # and the falx all that are not huge
             mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
         mask &= ~np.isin(labels, _BONE)
+        if (
+            site in _CONVEXITY
+            and (self.head.sites[box][mask] == SITE_INDEX["sulcal_spaces"] + 1).mean() > 0.35
+        ):
+            return None  # a reader would call it sulcal
         if rng.random() < 0.12:  # an infarct keeps to the tissue: cut at the sulci
             mask &= self.head.sites[box] == self.head.sites[seed]
-        return self._finish(mask, box, site, "tissue", sites, least_share=0.7)
+        limit = _SWELLING.get(site, _LOBAR_SWELLING)
+        swell = _log_uniform((1.1, limit), rng) if rng.random() < 0.7 else 1.0
+        return self._finish(mask, box, site, "tissue", sites, least_share, swell=swell)
 
     def _crescent(self, site: str, window: Window, rng: np.random.Generator, shrink: float) -> Lesion | None:
         starts = _within(self._crescent_voxels[site], self.head.labels.shape, window)
         if starts.size < _MIN_VOXELS:
             return None
         seed = self._seed(starts, rng)
-        radius = rng.uniform(10, 45) * shrink
-        depth_mm = rng.uniform(2.5, 14)
+        thin = rng.random() < 0.45  # along much of a hemisphere; the others are shorter, the thickest lenses
+        radius = rng.uniform(*((30, 60) if thin else (10, 40))) * shrink
+        thick_mm = rng.uniform(*((2, 6) if thin else (4, 18)))
+        rest_mm = min(thick_mm, rng.uniform(2, 4))  # as much as lies there before the brain is pushed away
         level, box = self._blob(seed, radius, rng, roughness=0.2, flatness=1.0)
-        distance = self._bone_distance_mm[box]
-        # Thick in the middle, thin at the edge: a crescent or, if short, a lens.
-        mask = (distance < depth_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
+        distance = self.head.depth_mm[box]
+        # Thick in the middle, thin at the edge.
+        mask = (distance < rest_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
         mask &= (self.head.extra_axial[box] > 0) & (distance > 0)
         mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
-        return self._finish(mask, box, site, "crescent", self.head.extra_axial[box], least_share=0.7)
+        sites, share, swell = self.head.extra_axial[box], 0.45 if thin else 0.7, thick_mm / rest_mm
+        return self._finish(mask, box, site, "crescent", sites, share, swell=swell)
 
     def _fluid(
         self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float, shrink: float
@@ -174,24 +209,29 @@ class LesionGrower:
         radius = _log_uniform(_FLUID_RADII_MM[site], rng) * shrink
         level, box = self._blob(seed, radius, rng, roughness=0.3)
         sites = self.head.sites[box]
-        inside = sites == SITE_INDEX[site] + 1
-        if site != "ventricular_system":
-            inside &= (self.head.csf_depth_mm[box] >= 10 * narrowing_mm) | (self.head.csf_depth_mm[box] == 0)
+        inside = (sites == SITE_INDEX[site] + 1) & self._open(box, narrowing_mm)
+        if site == "sulcal_spaces" and rng.random() < 0.5:  # single sulci, not what joins them at the surface
+            inside &= self.head.depth_mm[box] > rng.uniform(3, 8)
         style = rng.random()
-        if style < 0.15:  # a compact clot that distends the space
+        if style < 0.07:  # a compact clot that distends the space
             mask = (level < 0.5) & (sites > 0)
             least_share = 0.5
         else:
             mask = (level < 1) & inside
-            if style < 0.45:  # drawn generously
+            if style < 0.22:  # drawn generously
                 mask = ndimage.binary_dilation(mask) & (sites > 0)
             if site == "ventricular_system" and style > 0.75:  # layered in the supine patient
                 back = np.indices(mask.shape)[1]
                 rows = back[mask]
                 if rows.size:
                     mask &= back < np.quantile(rows, rng.uniform(0.2, 0.8))
-            least_share = 0.35
+            least_share = 0.5
         return self._finish(mask, box, site, "fluid", sites, least_share, keep=seed)
+
+    def _open(self, box: tuple[slice, slice, slice], narrowing_mm: float) -> Mask:
+        """Where the cortex that was let grow left the fluid; all true within the ventricles and in tissue."""
+        depth = self.head.csf_depth_mm[box]
+        return np.asarray((depth >= 10 * narrowing_mm) | (depth == 0))
 
     def _sheet(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
         radius = rng.uniform(8, 45) * shrink
@@ -222,6 +262,27 @@ class LesionGrower:
             mask &= ndimage.binary_erosion(inside)
         return self._finish(mask, box, site, "sinus", self.head.sites[box], 0.8, keep=seed)
 
+    def _structure(
+        self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float
+    ) -> Lesion | None:
+        """Normal anatomy, as people mark it: a whole nucleus, ventricle, cistern or sinus, or what of a site
+        lies within reach, gyri without the sulci between them."""
+        reach = _log_uniform(_STRUCTURE_MM.get(site, _LARGE_STRUCTURE_MM), rng)
+        box = self._box(seed, int(reach) + 1)
+        lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
+        x, y, z = np.ix_(*lines)
+        sites, labels = self.head.sites[box], self.head.labels[box]
+        mask = (
+            (sites == SITE_INDEX[site] + 1) & (x**2 + y**2 + z**2 < reach**2) & self._open(box, narrowing_mm)
+        )
+        label = self.head.labels[seed]
+        if label < _CORTEX and label not in _WHITE and rng.random() < 0.5:
+            mask &= labels == label
+        thin = _GROUP[site] in ("csf", "extra-axial")
+        soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
+        mask = (soft > (0.4 if thin else 0.5)) & (sites > 0) & ~np.isin(labels, _BONE)
+        return self._finish(mask, box, site, "structure", sites, 0.6, keep=seed)
+
     def _seed(self, voxels: NDArray[np.int32], rng: np.random.Generator) -> Voxel:
         x, y, z = np.unravel_index(int(rng.choice(voxels)), self.head.labels.shape)
         return int(x), int(y), int(z)
@@ -233,20 +294,31 @@ class LesionGrower:
         rng: np.random.Generator,
         roughness: float,
         flatness: float = 0.55,
+        long: bool = False,
     ) -> tuple[NDArray[np.float32], tuple[slice, slice, slice]]:
-        """A level (mx, my, mz) that is 0 at the seed and 1 on a rough ellipsoid around it, and its box."""
+        """A level (mx, my, mz) that is 0 at the seed and 1 on a rough ellipsoid around it, and its box.
+
+        `long` ones lie nearly front to back, and are narrow from side to side.
+        """
         axes = radius_mm * rng.uniform(flatness, 1.0, size=3) if flatness < 1 else np.full(3, radius_mm)
+        if long:
+            axes = radius_mm * rng.uniform((0.35, 1.0, 0.45), (0.65, 1.0, 0.9))
+        turn = _random_rotation(rng, about=2.5 * np.eye(3) if long else np.zeros((3, 3)))
         reach = int(np.ceil(radius_mm * (1 + roughness))) + 1
-        box = tuple(
+        box = self._box(seed, reach)
+        lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
+        grid = np.stack(np.meshgrid(*lines, indexing="ij"))
+        turned = np.tensordot((turn / axes[:, None]).astype(np.float32), grid, axes=1)
+        level = np.sqrt((turned**2).sum(axis=0))
+        shape = (level.shape[0], level.shape[1], level.shape[2])
+        return level + roughness * smooth_noise(shape, max(3.0, radius_mm / 2), rng), box
+
+    def _box(self, seed: Voxel, reach: int) -> tuple[slice, slice, slice]:
+        x, y, z = (
             slice(max(0, s - reach), min(n, s + reach + 1))
             for s, n in zip(seed, self.head.labels.shape, strict=True)
         )
-        lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
-        grid = np.stack(np.meshgrid(*lines, indexing="ij"))
-        turned = np.tensordot((_random_rotation(rng) / axes[:, None]).astype(np.float32), grid, axes=1)
-        level = np.sqrt((turned**2).sum(axis=0))
-        shape = (level.shape[0], level.shape[1], level.shape[2])
-        return level + roughness * smooth_noise(shape, max(3.0, radius_mm / 2), rng), (box[0], box[1], box[2])
+        return x, y, z
 
     def _finish(
         self,
@@ -257,6 +329,7 @@ class LesionGrower:
         sites: NDArray[np.uint8],
         least_share: float,
         keep: tuple[int, int, int] | None = None,
+        swell: float = 1.0,
     ) -> Lesion | None:
         """The lesion, cut to its largest piece and bounding box; None if too little of it is in its site."""
         labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
@@ -274,9 +347,10 @@ class LesionGrower:
         under = np.bincount(sites[part], minlength=len(SITE_KEYS) + 1)[1:]
         if under[SITE_INDEX[site]] < least_share * under.sum() or under.argmax() != SITE_INDEX[site]:
             return None
+        swell = max(1.0, min(swell, _LARGEST_MM3 / int(under.sum())))
         found = ndimage.find_objects(part.astype(np.uint8))[0]
         start = tuple(b.start + f.start for b, f in zip(box, found, strict=True))
-        return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind)
+        return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind, swell)
 
 
 def smooth_noise(shape: tuple[int, int, int], scale: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -316,6 +390,7 @@ def _log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float
     return float(np.exp(rng.uniform(low, high)))
 
 
-def _random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
-    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
+def _random_rotation(rng: np.random.Generator, about: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Any rotation about zeros, one near none about a multiple of the identity."""
+    q, r = np.linalg.qr(about + rng.standard_normal((3, 3)))
     return np.asarray(q * np.sign(np.diag(r)))

@@ -26,7 +26,10 @@ Array = NDArray[np.float64]
 _AIR_HU = -1000.0
 _MATRIX = 256  # pixels along each side; the label maps have no more detail than about 1 mm
 _MAX_SLICES = 36
-_NODES = 33  # in-plane nodes on which the smooth map is computed exactly
+_LEAST_OF_SLICE = 0.4  # of a mask in a slice, the part that lies in the lesion's site
+_STIFF_MM = 12.0  # so near the bone, mass effect gives way to it
+_BEYOND_MM, _YIELD_MM = 35.0, 25.0
+_NODES = 65  # in-plane nodes on which the smooth map is computed exactly
 # Mean and spread (between scans) of tissue values in HU; textbook ranges of unenhanced head CT.
 _TISSUE_HU: dict[tuple[int, ...], tuple[float, float]] = {
     (2, 41): (27, 2.5),
@@ -50,6 +53,7 @@ _TISSUE_HU: dict[tuple[int, ...], tuple[float, float]] = {
 _CORTEX_HU = (36, 2.5)
 _MUSCLE_HU, _FAT_HU = 52.0, -85.0
 _SOFT_TISSUE = 507
+_DEEP = ("gangliocapsular_region", "thalamus")
 _CHOROID = (136, 137, 163, 164)
 _CSF = 24
 
@@ -119,7 +123,9 @@ def draw_plan(head: Head, rng: np.random.Generator) -> ScanPlan:
     to_frame[:3, :3] = pose
     to_frame[:3, 3] = [0.0, 12.0, 0.0] if abs(yaw) < 90 else [0.0, 0.0, 0.0]
     to_head = np.linalg.inv(head.affine) @ np.linalg.inv(head.frame) @ to_frame
-    sulcal = rng.uniform(0, 2.8)
+    sulcal = rng.choice(
+        [rng.uniform(0, 2.8), rng.uniform(0, 0.7)], p=[0.7, 0.3]
+    )  # old brains have wide sulci
     return ScanPlan(affine, (_MATRIX, _MATRIX, count), to_head, sulcal, 0.35 * sulcal)
 
 
@@ -145,7 +151,7 @@ def render_scan(
     for n, lesion in enumerate(lesions, start=1):
         if lesion.kind in ("tissue", "crescent"):
             sites = np.where(numbers == n, extra_axial, sites)
-    masks = [_as_drawn(numbers == n, lesion, rng) for n, lesion in enumerate(lesions, start=1)]
+    masks = [_as_drawn(numbers == n, lesion, sites, rng) for n, lesion in enumerate(lesions, start=1)]
     lateral = take(head.lateral_mm, 127)
     return RenderedScan(
         np.ascontiguousarray(scan.transpose(2, 1, 0)), masks, sites.astype(np.uint8), lateral.astype(np.int8)
@@ -208,7 +214,8 @@ def _paint_lesions(
 ) -> None:
     """Lesions as the scan shows them, in place. Many stay invisible: their masks cover normal anatomy."""
     for lesion in lesions:
-        if rng.random() < 0.4:
+        normal = lesion.kind == "structure" and lesion.site != "ventricular_system"  # that may be a cast
+        if rng.random() < 0.4 or normal:
             continue
         pad = 7
         box = tuple(
@@ -229,8 +236,24 @@ def _paint_lesions(
             if lesion.kind == "tissue" and rng.random() < 0.5:  # oedema around a bleed
                 rim = (outside <= rng.uniform(2, 7)) & (sites > 0) & (part > 15) & (part < 45)
                 part[rim] -= rng.uniform(4, 13)
-            same = sites == SITE_INDEX[lesion.site] + 1 if lesion.kind == "fluid" else sites > 0
+            same = (
+                sites == SITE_INDEX[lesion.site] + 1 if lesion.kind in ("fluid", "structure") else sites > 0
+            )
             part[(outside <= extent) & same] = rng.uniform(48, 82)
+            if lesion.site in _DEEP and rng.random() < 0.2:
+                _bleed_into_ventricles(hu, head, lesion, rng)
+
+
+def _bleed_into_ventricles(
+    hu: NDArray[np.float32], head: Head, lesion: Lesion, rng: np.random.Generator
+) -> None:
+    """Blood in the ventricles beside a bleed, layered in the supine patient or clotted in some parts."""
+    ventricles = np.nonzero(head.sites == SITE_INDEX["ventricular_system"] + 1)
+    if rng.random() < 0.5:
+        filled = ventricles[1] < lesion.start[1] + rng.uniform(-30, 20)
+    else:
+        filled = smooth_noise(hu.shape, 25.0, rng)[ventricles] > rng.uniform(-1, 0.7)
+    hu[tuple(axis[filled] for axis in ventricles)] = rng.uniform(48, 78)
 
 
 def _look_up(
@@ -241,7 +264,7 @@ def _look_up(
     i, j = np.linspace(0, ni - 1, _NODES), np.linspace(0, nj - 1, _NODES)
     k, jj, ii = np.meshgrid(np.arange(nk), j, i, indexing="ij")
     full = plan.to_head @ plan.affine
-    nodes = np.stack([ii, jj, k], axis=-1) @ full[:3, :3].T + full[:3, 3]
+    nodes = np.asarray(np.stack([ii, jj, k], axis=-1) @ full[:3, :3].T + full[:3, 3], dtype=np.float64)
     gap = plan.affine[2, 2]
     node_mm = -plan.affine[0, 0] * (ni - 1) / (_NODES - 1)
     for scale_mm, size_mm in ((30.0, rng.uniform(0.5, 2.2)), (80.0, rng.uniform(1.0, 4.5))):
@@ -249,16 +272,55 @@ def _look_up(
         for axis in range(3):
             noise = smooth_noise(shape, scale_mm / node_mm, rng)
             nodes[..., axis] += (size_mm * stretch(noise, (nk, _NODES, _NODES))).astype(nodes.dtype)
-    for lesion in lesions:  # mass effect: what lies around a lesion is pushed away from it
-        if lesion.kind in ("tissue", "crescent") and lesion.mask.sum() > 1500 and rng.random() < 0.5:
-            centre = np.array(lesion.start) + np.array(lesion.mask.shape) / 2
-            reach = 1.6 * np.cbrt(lesion.mask.sum())
-            away = nodes - centre
-            near = np.exp(-((away / reach) ** 2).sum(axis=-1, keepdims=True))
-            nodes -= rng.uniform(0.05, 0.4) * near * away
+    _push_aside(nodes, head, lesions)
     coarse = torch.from_numpy(np.ascontiguousarray(nodes.transpose(0, 3, 1, 2), dtype=np.float32))
     fine = torch.nn.functional.interpolate(coarse, size=(nj, ni), mode="bilinear", align_corners=True)
     return fine.permute(0, 2, 3, 1).numpy(), plan.to_head[:3, 2].copy()
+
+
+def _push_aside(nodes: Array, head: Head, lesions: Sequence[Lesion]) -> None:
+    """Mass effect, in place: what lies around a lesion that swells is looked up nearer to its middle.
+
+    Inside, the map is linear; outside, what moves in is what moves out (per plane, not per ball: the skull
+    does not give way, so it goes farther), and nothing moves at the bone.
+    """
+    nearest = _nearest(nodes, head.labels.shape)
+    depth = np.where(nearest >= 0, head.depth_mm.ravel()[np.maximum(nearest, 0)], 0)
+    free = np.clip(depth / _STIFF_MM, 0, 1)[..., None]
+    for lesion in lesions:
+        if lesion.swell <= 1:
+            continue
+        if lesion.kind == "crescent":
+            _indent(nodes, depth, head, lesion)
+            continue
+        voxels = np.argwhere(lesion.mask) + lesion.start
+        away = nodes - voxels.mean(axis=0)
+        # Of an even ellipsoid the covariance is a fifth of its squared half-axes: 1 is the outline.
+        metric = np.linalg.inv(5 * np.cov(voxels.T) + np.eye(3))
+        squared = ((away @ metric) * away).sum(axis=-1, keepdims=True)
+        grown = lesion.swell ** (2 / 3)
+        nearer = np.sqrt(np.where(squared < grown, 1 / grown, 1 - (grown - 1) / np.maximum(squared, grown)))
+        nodes -= free * (1 - nearer) * away
+
+
+def _indent(nodes: Array, depth: NDArray[np.floating], head: Head, lesion: Lesion) -> None:
+    """The brain under a crescent is pushed in, in place, most at its middle: a lens, and less with depth."""
+    voxels = np.argwhere(lesion.mask) + lesion.start
+    middle = voxels.mean(axis=0)
+    brain = np.linalg.inv(head.frame @ head.affine)[:3] @ [0.0, 0.0, 15.0, 1.0]
+    # Away from a point beyond the midline, so that the midline moves too.
+    centre = brain - _BEYOND_MM * _unit(middle - brain)
+    outwards, axis = _unit(nodes - centre), _unit(middle - centre)
+    edge = (_unit(voxels - centre) @ axis).min()
+    rest = head.depth_mm[lesion.box][lesion.mask].max()
+    push = rest * (lesion.swell - 1) * np.clip((outwards @ axis - edge) / (1 - edge), 0, 1)
+    thick = rest + push
+    moved = push * np.minimum(depth / thick, np.exp(-np.maximum(depth - thick, 0) / _YIELD_MM))
+    nodes += moved[..., None] * outwards
+
+
+def _unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def _sample(
@@ -278,7 +340,7 @@ def _sample(
     return (total / count + _AIR_HU).numpy()
 
 
-def _nearest(coordinates: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.int64]:
+def _nearest(coordinates: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Flat head index (nk, nj, ni) of the voxel nearest to every scan voxel; -1 outside."""
     index = np.rint(coordinates).astype(np.int32)
     x, y, z = index[..., 0], index[..., 1], index[..., 2]
@@ -318,9 +380,12 @@ def _table(shape: tuple[int, int], pixel_mm: float, rng: np.random.Generator) ->
     )
 
 
-def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask (ni, nj, nk) as people and detectors draw it: grown, shrunk or ragged, slice by slice; then
-    its largest piece, since a lesion is connected."""
+def _as_drawn(
+    mask: NDArray[np.bool_], lesion: Lesion, sites: NDArray[np.generic], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """A mask (ni, nj, nk) as people and detectors draw it: grown, shrunk, ragged or in broad strokes, slice
+    by slice; without slices that are hardly in the lesion's site, unless the lesion is a deep bleed, which
+    is named by its origin; then its largest piece, since a lesion is connected."""
     flat = np.ones((3, 3, 1), dtype=bool)
     style = rng.random()
     drawn = mask
@@ -328,8 +393,8 @@ def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator)
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
         box = tuple(slice(max(0, b.start - 3), b.stop + 3) for b in box[:2]) + box[2:]
         part = mask[box]
-        thin = lesion.kind in ("fluid", "sheet")
-        if style < 0.25:
+        thin = lesion.kind in ("fluid", "sheet", "structure")
+        if style < (0.1 if thin else 0.25):
             part = ndimage.binary_dilation(part, flat)
         elif style < 0.35 and not thin:
             part = ndimage.binary_erosion(part, flat)
@@ -337,12 +402,53 @@ def _as_drawn(mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator)
             soft = ndimage.gaussian_filter(part.astype(np.float32), (0.8, 0.8, 0))
             edge = 4 * soft * (1 - soft)  # noise on the outline only
             rough = soft + 0.3 * edge * rng.standard_normal(soft.shape, dtype=np.float32)
-            part = rough > (0.35 if thin else 0.5)
+            part = rough > (0.4 if thin else 0.5)
+        elif style < 0.75:
+            part = _roughly_drawn(part, rng)
+        if lesion.site not in _DEEP:
+            own = (part & (sites[box] == SITE_INDEX[lesion.site] + 1)).sum(axis=(0, 1))
+            part = part & (own >= _LEAST_OF_SLICE * part.sum(axis=(0, 1)))
         labels, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
         drawn = np.zeros_like(mask)
         if count:
             drawn[box] = labels == np.bincount(labels.ravel())[1:].argmax() + 1
     return drawn
+
+
+def _roughly_drawn(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A box or a convex outline around every slice of a mask, a part of it alone, or holes in it."""
+    style = rng.random()
+    drawn = mask.copy()
+    if style < 0.3:
+        for k in np.flatnonzero(mask.any(axis=(0, 1))):
+            (box,) = ndimage.find_objects(mask[:, :, k].astype(np.uint8))
+            drawn[:, :, k][box] = True
+    elif style < 0.55:
+        for k in np.flatnonzero(mask.any(axis=(0, 1))):
+            drawn[:, :, k] = _convex(mask[:, :, k])
+    elif style < 0.8:  # cut along a line
+        i, j = np.indices(mask.shape[:2])
+        angle = rng.uniform(0, 2 * np.pi)
+        along = np.cos(angle) * i + np.sin(angle) * j
+        rows = along[mask.any(axis=2)]
+        drawn &= (along < rows.min() + rng.uniform(0.4, 0.9) * np.ptp(rows))[..., None]
+    else:
+        drawn &= smooth_noise((mask.shape[0], mask.shape[1], mask.shape[2]), 6.0, rng) < 1.0
+    return drawn
+
+
+def _convex(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels whose centres lie in the convex hull of a mask's; the mask itself where it is a line."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    points = np.argwhere(mask)
+    try:
+        sides = ConvexHull(points).equations
+    except (QhullError, ValueError):
+        return mask
+    i, j = np.indices(mask.shape)
+    inside = sides[:, 0, None, None] * i + sides[:, 1, None, None] * j + sides[:, 2, None, None] < 1e-6
+    return np.asarray(inside.all(axis=0))
 
 
 def _rotation(pitch_deg: float, roll_deg: float, yaw_deg: float) -> Array:
