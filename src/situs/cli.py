@@ -42,6 +42,15 @@ class RecipeName(StrEnum):
     """The recipes of `situs.train`."""
 
     compact = "compact"
+    paper = "paper"
+
+
+class DeviceName(StrEnum):
+    """What networks are trained on."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 class SiteMix(StrEnum):
@@ -168,6 +177,16 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Start from the BaseNet of an earlier run's checkpoint."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Start the paper recipe's VGG16 from a file, or: imagenet (a download)."
+        ),
+    ] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Keep these weights; only the fully connected layers learn.")
+    ] = False,
+    device: Annotated[DeviceName, typer.Option(help="auto takes a GPU if there is one.")] = DeviceName.auto,
     threads: Annotated[
         int, typer.Option(min=1, metavar="N", help="Other numbers give slightly different weights.")
     ] = 1,
@@ -175,26 +194,31 @@ def train(
 ) -> None:
     """Train a bundle on a cohort.
 
-    Checkpoints go to BUNDLE.work; the same command goes on where a stopped run was.
+    Checkpoints go to BUNDLE.work; the same command goes on where a stopped run was. Several GPUs: torchrun
+    --nproc-per-node N -m situs train ...
     """
     from situs.output import check_folder
 
     check_folder(out)
-    from situs.train import COMPACT
+    from dataclasses import replace
+
+    from situs.train import RECIPES
     from situs.train import train as run
 
-    recipes = {RecipeName.compact: COMPACT}
+    chosen = RECIPES[recipe.value]
     with _progress_bar() as progress:
         path = run(
             cohort,
             out,
-            recipes[recipe],
+            replace(chosen, frozen=True) if frozen else chosen,
             seed,
             test_patient or (),
             threads=threads,
             progress=progress,
             init=init,
             jobs=jobs,
+            device=device.value,
+            weights=weights,
         )
     _print(f"{path}\n")
 
