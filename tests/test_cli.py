@@ -302,11 +302,21 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     args = ["train", "cohort", "--out", "b", "--seed", "3", "--test-patient", "head_01"]
     assert main(args) == 0
     given = {"cohort": "cohort", "recipe": "compact", "seed": 3, "test": ["head_01"], "init": None}
+    given |= {"device": "auto", "weights": None}
     assert asked == {**given, "threads": 1, "jobs": 1}
     out, err = capsys.readouterr()
     assert out == "b\n" and "paint: loss 0.5" in err
     assert main([*args, "--threads", "4", "--jobs", "2", "--init", "w"]) == 0
     assert asked == {**given, "init": Path("w"), "threads": 4, "jobs": 2}
+    assert main([*args, "--recipe", "paper", "--weights", "imagenet", "--device", "cpu"]) == 0
+    given |= {"recipe": "paper", "weights": "imagenet", "device": "cpu"}
+    assert asked == {**given, "threads": 1, "jobs": 1}
+
+
+def test_frozen_needs_something_to_freeze(tmp_path, capsys):
+    pytest.importorskip("torch")
+    args = ["train", str(tmp_path), "--out", str(tmp_path / "b"), "--recipe", "paper", "--frozen"]
+    refused(capsys, args, "frozen: give the weights")
 
 
 def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):
