@@ -56,6 +56,7 @@ __all__ = [
     "embed",
     "new_basenet",
     "train",
+    "train_basenet",
 ]
 
 _STAGES = ("paint", "basenet", "embed", "relation", "fc")
@@ -195,20 +196,7 @@ def train(
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
     run = _open_run(work, recipe, seed, slices, chosen, given, say, machine)
 
-    basenet = new_basenet(recipe, seed)
-    if "weights" in given:
-        load_vgg16_weights(given["weights"], basenet)
-    if "init" in given:
-        load_weights(given["init"], basenet)
-    basenet.to(machine.device)
-    _lay_out(basenet, torch.channels_last)  # twice as fast in convolutions
-    results = {}
-    if recipe.frozen:
-        results["fc"] = _train_fc(basenet, run)
-    else:
-        if recipe.paint_samples and slices.global_sites is not None:
-            results["paint"] = _train_basenet("paint", basenet, run)
-        results["basenet"] = _train_basenet("basenet", basenet, run)
+    basenet, results = _basenet_stages(run, given)
     references, targets = _embed_stage(basenet, run)
     _lay_out(basenet, torch.contiguous_format)
     relation, results["relation"] = _train_relation(references, targets, run)
@@ -239,6 +227,26 @@ def train(
     return path
 
 
+def train_basenet(
+    slices: Slices,
+    chosen: NDArray[np.int64],
+    recipe: Recipe,
+    seed: int,
+    work: Path,
+    progress: Progress | None = None,
+    machine: Machine = CPU,
+    weights: str | Path | None = None,
+) -> BaseNet:
+    """BaseNet alone, trained on the examples `chosen` (n,) of a cohort; a run that was stopped goes on.
+
+    The other arguments and the errors are those of `train`.
+    """
+    given = _given_files(recipe, None, weights)
+    run = _open_run(work, recipe, seed, slices, chosen, given, progress or _silent, machine)
+    basenet, _ = _basenet_stages(run, given)
+    return basenet
+
+
 def new_basenet(recipe: Recipe, seed: int) -> BaseNet:
     """An untrained BaseNet of the recipe."""
     torch.manual_seed(seed)
@@ -248,14 +256,19 @@ def new_basenet(recipe: Recipe, seed: int) -> BaseNet:
 
 
 def choose_evenly(
-    sites: NDArray[np.integer], patients: NDArray[np.str_], n: int, rng: np.random.Generator
+    sites: NDArray[np.integer],
+    patients: NDArray[np.str_],
+    n: int | NDArray[np.integer],
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Indices, ascending, of at most `n` examples of every site, spread evenly over the patients.
 
     Parameters
     ----------
     sites, patients : (m,) of every example
+    n : one number for all sites, or (15,) of each
     """
+    most = np.broadcast_to(n, len(SITES))
     turn = np.empty(len(sites), dtype=np.int64)  # 0 for the first example of a patient and site, and so on
     order = rng.permutation(len(sites))
     _, group = np.unique(
@@ -267,7 +280,7 @@ def choose_evenly(
     chosen = []
     for site in np.unique(sites):
         members = order[sites[order] == site]
-        chosen.append(members[np.argsort(turn[members], kind="stable")][:n])
+        chosen.append(members[np.argsort(turn[members], kind="stable")][: most[site]])
     return np.asarray(np.sort(np.concatenate(chosen)), dtype=np.int64)
 
 
@@ -276,9 +289,10 @@ def embed(
     slices: Slices,
     indices: NDArray[np.integer],
     progress: Callable[[int], None] | None = None,
-) -> NDArray[np.float16]:
-    """Embeddings (n, width) of the examples `indices` (n,), in single precision as in use, stored in half."""
-    parts = []
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Embeddings (n, width) of the examples `indices` (n,), in single precision as in use, stored in half,
+    and the sites (n,) that BaseNet itself would say."""
+    parts, sites = [], []
     was_training = basenet.training
     basenet.eval()
     machine = Machine(next(basenet.parameters()).device)
@@ -287,10 +301,11 @@ def embed(
             batch = slices.batch(indices[start : start + _EMBED_BATCH])
             said = basenet(machine.put(batch.global_view), machine.put(batch.local_view))
             parts.append(said.embedding.cpu().numpy().astype(np.float16))
+            sites.append(said.site_logits.argmax(dim=1).cpu().numpy())
             if progress is not None:
                 progress(start + len(batch.site))
     basenet.train(was_training)
-    return np.concatenate(parts)
+    return np.concatenate(parts), np.concatenate(sites)
 
 
 _EMBED_BATCH = 32
@@ -398,6 +413,26 @@ def _silent(stage: str, done: int, total: int, message: str) -> None:
 
 
 # --- stages ---------------------------------------------------------------------------------------------
+
+
+def _basenet_stages(run: _Run, given: dict[str, Path]) -> tuple[BaseNet, dict[str, dict[str, float]]]:
+    """A trained BaseNet, and the last figures of the log of every stage."""
+    recipe = run.recipe
+    basenet = new_basenet(recipe, run.seed)
+    if "weights" in given:
+        load_vgg16_weights(given["weights"], basenet)
+    if "init" in given:
+        load_weights(given["init"], basenet)
+    basenet.to(run.machine.device)
+    _lay_out(basenet, torch.channels_last)  # twice as fast in convolutions
+    results = {}
+    if recipe.frozen:
+        results["fc"] = _train_fc(basenet, run)
+    else:
+        if recipe.paint_samples and run.slices.global_sites is not None:
+            results["paint"] = _train_basenet("paint", basenet, run)
+        results["basenet"] = _train_basenet("basenet", basenet, run)
+    return basenet, results
 
 
 def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
@@ -513,8 +548,8 @@ def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References]:
     path = run.work / "embed.safetensors"
     _, notes = read_checkpoint(path, run.key)
     if notes is None and run.machine.first:
-        embeddings = embed(basenet, slices, both, lambda done: run.say("embed", done, len(both), "embedding"))
-        write_checkpoint(path, {"embeddings": torch.from_numpy(embeddings)}, {"key": run.key})
+        made, _ = embed(basenet, slices, both, lambda done: run.say("embed", done, len(both), "embedding"))
+        write_checkpoint(path, {"embeddings": torch.from_numpy(made)}, {"key": run.key})
     run.machine.wait()
     tensors, _ = read_checkpoint(path, run.key)
     embeddings = tensors["embeddings"].numpy()
