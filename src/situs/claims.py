@@ -1,8 +1,8 @@
 """Methods compared on the same heads with the same seeds: means, bootstrap intervals and paired tests.
 
 Slices of a head resemble each other, so heads are drawn and compared, not slices. What one method says is
-its *counts*: confusion matrices (seeds, heads, 15, 15), row the true site. A *measure* makes numbers (..., any)
-of confusion matrices (..., 15, 15).
+its *counts*: confusion matrices (seeds, heads, 15, 15), row the true site. A *measure* makes numbers
+(..., any) of confusion matrices (..., 15, 15).
 """
 
 from __future__ import annotations

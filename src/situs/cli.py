@@ -252,6 +252,60 @@ def evaluate(
         _print(f"{found.text()}\n")
 
 
+@app.command()
+def reproduce(
+    heads: Annotated[Path, typer.Argument(metavar="HEADS", help="Folder of head label maps (.nii.gz).")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for tables and figures.")] = Path(
+        "docs/results"
+    ),
+    work: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for scans and checkpoints; a stopped run goes on.")
+    ] = Path("reproduce.work"),
+    recipe: Annotated[RecipeName, typer.Option(help="Which BaseNet.")] = RecipeName.compact,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings, with the seeds 0, 1, ...")] = 3,
+    small: Annotated[
+        bool, typer.Option("--small", help="Minutes instead of hours, with figures that say nothing.")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="As for train; without it VGG16 learns from scratch.")
+    ] = None,
+    device: Annotated[DeviceName, typer.Option(help="auto takes a GPU if there is one.")] = DeviceName.auto,
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Other numbers give slightly different weights.")
+    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes that render and read scans.")] = 1,
+) -> None:
+    """Run the paper's experiment on rendered scans.
+
+    Its counts of scans and slices, its three methods and plain baselines; its tables beside ours, intervals,
+    paired tests of its claims, figures.
+    """
+    from situs.output import check_folder
+
+    for folder in (out, work):
+        check_folder(folder)
+    from situs.reproduce import PAPER_SCALE, SMALL_SCALE
+    from situs.reproduce import reproduce as run
+    from situs.synth.heads import find_heads
+    from situs.train import RECIPES
+
+    with _progress_bar() as progress:
+        path = run(
+            find_heads(heads),
+            out,
+            work,
+            RECIPES[recipe.value],
+            seeds=seeds,
+            scale=SMALL_SCALE if small else PAPER_SCALE,
+            jobs=jobs,
+            threads=threads,
+            device=device.value,
+            weights=weights,
+            progress=progress,
+        )
+    _print((path / "README.md").read_text(encoding="utf-8"))
+
+
 def _check_outputs(
     json_file: Path | None, csv_file: Path | None, png: Path | None, inputs: Sequence[Path]
 ) -> None:

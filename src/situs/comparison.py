@@ -271,10 +271,10 @@ def _readme(answers: Answers, settings: dict[str, Any]) -> str:
         f"- Heads to test on: {', '.join(cohorts['test_heads'])}. No head is on both sides.",
         f"- BaseNet saw {recipe['paint_samples'] + recipe['basenet_samples']:,} examples; the Relation "
         f"Networks {settings['epochs']} epochs of {len(answers.train_sites):,}.",
-        "- Intervals: 95 %, bootstrap over the test heads, mean of the seeds. ± is the standard deviation over"
-        " the seeds. With few heads both understate how much heads differ.",
+        "- Intervals: 95 %, bootstrap over the test heads, mean of the seeds. ± is the standard deviation"
+        " over the seeds. With few heads both understate how much heads differ.",
         "- Tests: sign flips of the differences by head and seed; pairs of one head, or of one seed, are not"
-        " independent, so p is a lower bound.",
+        " independent, so p is too small rather than too large.",
         "",
         "| weighted F1 | paper, 5 epochs | here, 5 epochs | here, at the end | minutes of training |",
         "|---|---|---|---|---|",
@@ -320,11 +320,11 @@ def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _short(value: float | None) -> str:
+def _short(value: Any) -> str:
     return "-" if value is None or np.isnan(value) else f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _number(value: float | None) -> str:
+def _number(value: Any) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.4f}"
 
 

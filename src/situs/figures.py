@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,10 +26,10 @@ class Line:
     """
 
     name: str
-    x: NDArray[np.floating]
-    y: NDArray[np.floating]
-    low: NDArray[np.floating]
-    high: NDArray[np.floating]
+    x: NDArray[Any]
+    y: NDArray[Any]
+    low: NDArray[Any]
+    high: NDArray[Any]
 
 
 def line_chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], note: str = "") -> str:
@@ -59,9 +60,9 @@ def line_chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], note
         parts.append(
             f'<polyline points="{place(line.x, line.y)}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
-        y = _TOP + _HEIGHT - 14 - 18 * (len(lines) - 1 - n)
-        parts.append(f'<path d="M{_LEFT + _WIDTH - 190} {y - 4}h24" stroke="{colour}" stroke-width="3"/>')
-        parts.append(_text(line.name, _LEFT + _WIDTH - 160, y))
+        below = _TOP + _HEIGHT - 14 - 18 * (len(lines) - 1 - n)
+        parts.append(f'<path d="M{_LEFT + _WIDTH - 190} {below - 4}h24" stroke="{colour}" stroke-width="3"/>')
+        parts.append(_text(line.name, _LEFT + _WIDTH - 160, below))
     middle = _LEFT + _WIDTH / 2
     parts.append(_text(x_name, middle, _TOP + _HEIGHT + 38, "middle"))
     parts.append(_text(note, middle, _TOP + _HEIGHT + 56, "middle"))

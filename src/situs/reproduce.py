@@ -38,6 +38,7 @@ from situs.devices import DeviceName, open_machine
 from situs.errors import InputError, ManifestError, OutputError
 from situs.estimator import RelationClassifier
 from situs.manifest import read_manifest
+from situs.nets import BaseNet
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
 from situs.train import Recipe, choose_evenly, embed, train_basenet
 
@@ -172,34 +173,28 @@ def reproduce(
         cohort, need = _paper_cohort(work, name, some_heads, scale, jobs, say)
         parts[name] = _open_part(cohort, recipe, jobs, need, say)
     cohort = work / "balanced"
-    drawn = partial(say, "render", message="balanced cohort of the test heads")
     render_cohort(
-        test_heads, cohort, scale.balanced_scans, _SEED, "balanced", jobs, lambda d, n: drawn(done=d, total=n)
-    )
+        test_heads, cohort, scale.balanced_scans, _SEED, "balanced", jobs,
+        lambda done, n: say("render", done, n, "scans for the balanced test"),
+    )  # fmt: skip
     parts["balanced"] = _open_part(cohort, recipe, jobs, None, say)
     for name in _SETS:
         check_apart(parts["train"].slices, parts[name].slices)
 
     for seed in range(seeds):
         folder = home / f"seed{seed}"
-        _whole(
-            folder / "embeddings.npz",
-            lambda seed=seed, folder=folder: _embed_all(
-                train_basenet(
-                    parts["train"].slices,
-                    parts["train"].chosen,
-                    recipe,
-                    seed,
-                    folder / "basenet",
-                    lambda stage, *rest: say(f"seed {seed}, {stage}", *rest),
-                    machine,
-                    weights,
-                ),
-                parts,
-                seed,
-                say,
-            ),
+        learn = partial(
+            train_basenet,
+            parts["train"].slices,
+            parts["train"].chosen,
+            recipe,
+            seed,
+            folder / "basenet",
+            _named(say, f"seed {seed}, "),
+            machine,
+            weights,
         )
+        _whole(folder / "embeddings.npz", partial(_embed_all, learn, parts, seed, say))
         embedded = _read(folder / "embeddings.npz")
         for kind in ("all", "nearest"):
             _whole(
@@ -263,7 +258,7 @@ def _split_heads(heads: Sequence[Path], share: float) -> tuple[list[Path], list[
 def _paper_cohort(
     work: Path, name: str, heads: list[Path], scale: Scale, jobs: int, say: Progress
 ) -> tuple[Path, NDArray[np.int64]]:
-    """The cohort of one side, with its number of scans, and the slices of every site that are wanted of it."""
+    """The cohort of one side, with its number of scans, and the slices of every site that it must have."""
     total = np.array([scale.slices.get(key, 0) for key in SITE_KEYS])
     of_test = np.rint(total * _TEST_SHARE).astype(np.int64)
     need, n = (of_test, scale.test_scans) if name == "test" else (total - of_test, scale.train_scans)
@@ -306,7 +301,7 @@ def _count_slices(cohort: Path, say: Progress) -> tuple[list[Path], NDArray[np.i
 
 
 def _write_part(cohort: Path, pool: Path, names: set[str]) -> None:
-    """The rows of a pool whose scan is among `names`, as a cohort of its own that points to the same files."""
+    """The rows of a pool whose scan is among `names`, as a cohort that points to the same files."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(MANIFEST_COLUMNS)
@@ -337,14 +332,18 @@ def _open_part(
 Arrays = dict[str, NDArray[Any]]
 
 
-def _embed_all(basenet: Any, parts: dict[str, _Part], seed: int, say: Progress) -> Arrays:
+def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, _Part], seed: int, say: Progress) -> Arrays:
     """``NAME`` and ``NAME_said``: embeddings (n, width) of every part, and BaseNet's own answers (n,)."""
+    basenet = learn()
     arrays: Arrays = {}
+    total, before = sum(len(part.chosen) for part in parts.values()), 0
+
+    def report(done: int) -> None:
+        say(f"seed {seed}, embed", before + done, total, "slices")
+
     for name, part in parts.items():
-        report = partial(say, f"seed {seed}, embed", total=len(part.chosen), message=name)
-        arrays[name], arrays[f"{name}_said"] = embed(
-            basenet, part.slices, part.chosen, lambda done, report=report: report(done=done)
-        )
+        arrays[name], arrays[f"{name}_said"] = embed(basenet, part.slices, part.chosen, report)
+        before += len(part.chosen)
     return arrays
 
 
@@ -464,6 +463,10 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({os.strerror(error.errno or 0)})") from error
+
+
+def _named(say: Progress, prefix: str) -> Progress:
+    return lambda stage, *rest: say(f"{prefix}{stage}", *rest)
 
 
 def _silent(stage: str, done: int, total: int, message: str) -> None:
