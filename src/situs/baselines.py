@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,9 +38,13 @@ def fit_baselines(
     n_neighbors : of kNN
     """
     logistic = LogisticRegression(class_weight="balanced", max_iter=2000)
+    with warnings.catch_warnings():
+        # About what shrinking would do, which is not asked for: where classes have no spread.
+        warnings.simplefilter("ignore", UserWarning)
+        centroid = NearestCentroid().fit(X, y)
     return {
         "kNN": KNeighborsClassifier(min(n_neighbors, len(X))).fit(X, y),
-        "nearest centroid": NearestCentroid().fit(X, y),
+        "nearest centroid": centroid,
         "logistic regression": make_pipeline(StandardScaler(), logistic).fit(X, y),
         "mean prototypes": PrototypeRelation(random_state=seed).fit(X, y, groups),
     }

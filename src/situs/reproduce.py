@@ -34,11 +34,12 @@ from situs.baselines import fit_baselines
 from situs.checkpoints import write_whole
 from situs.comparison import Answers, write_results
 from situs.dataset import Slices, open_slices
-from situs.devices import DeviceName, open_machine
+from situs.devices import DeviceName, Machine, open_machine
 from situs.errors import InputError, ManifestError, OutputError
-from situs.estimator import RelationClassifier
 from situs.manifest import read_manifest
+from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
+from situs.relations import Kind, TrainedRelations, train_relations
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
 from situs.train import Recipe, choose_evenly, embed, train_basenet
 
@@ -54,6 +55,7 @@ _TEST_SHARE = 0.2  # of every site's slices, as of the paper's scans
 _SEED = 1710_09180  # of heads' scans and of the choice of slices; the same for all seeds of the networks
 _N_NEIGHBORS = 5
 _SETS = ("test", "balanced")
+_KINDS: tuple[Kind, ...] = ("all", "nearest")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Scale:
     balanced_scans : of the test heads, every site as often
     samples : share of the recipe's examples that BaseNet sees
     epochs : of the Relation Networks
-    test_heads : share of the heads that are tested on
+    test_share : share of the heads that are tested on
     """
 
     train_scans: int = 173
@@ -74,7 +76,7 @@ class Scale:
     balanced_scans: int = 160
     samples: float = 1.0
     epochs: int = 15
-    test_heads: float = 0.25
+    test_share: float = 0.25
 
 
 PAPER_SCALE = Scale()
@@ -152,7 +154,7 @@ def reproduce(
         paint_samples=round(recipe.paint_samples * scale.samples),
         basenet_samples=round(recipe.basenet_samples * scale.samples),
     )
-    train_heads, test_heads = _split_heads(heads, scale.test_heads)
+    train_heads, test_heads = _split_heads(heads, scale.test_share)
     cohorts = {
         "train_heads": [head.name for head in train_heads],
         "test_heads": [head.name for head in test_heads],
@@ -196,10 +198,10 @@ def reproduce(
         )
         _whole(folder / "embeddings.npz", partial(_embed_all, learn, parts, seed, say))
         embedded = _read(folder / "embeddings.npz")
-        for kind in ("all", "nearest"):
+        for kind in _KINDS:
             _whole(
                 folder / f"relation_{kind}.npz",
-                partial(_relate, kind, embedded, parts["train"], scale.epochs, seed, say),
+                partial(_relate, kind, embedded, parts["train"], scale.epochs, seed, machine, say),
             )
         _whole(folder / "baselines.npz", partial(_answer_baselines, embedded, parts["train"], seed, say))
 
@@ -347,28 +349,31 @@ def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, _Part], seed: int,
     return arrays
 
 
-def _relate(kind: str, embedded: Arrays, train: _Part, epochs: int, seed: int, say: Progress) -> Arrays:
+def _relate(
+    kind: Kind, embedded: Arrays, train: _Part, epochs: int, seed: int, machine: Machine, say: Progress
+) -> Arrays:
     """Answers after every epoch, ``test`` and ``balanced`` (epochs, n), and ``seconds`` (epochs,) of
     training until then, neighbour search included, testing not."""
-    sets = {name: embedded[name].astype(np.float32) for name in _SETS}
+    targets = {name: embedded[name].astype(np.float32) for name in _SETS}
     answers: dict[str, list[NDArray[Any]]] = {name: [] for name in _SETS}
+    near: dict[str, Neighbors | None] = {}
     seconds: list[float] = []
-    begin = time.perf_counter()
-    tested = 0.0
+    resumed, spent = time.perf_counter(), 0.0
 
-    def after(epoch: int, classifier: RelationClassifier) -> None:
-        nonlocal tested
-        start = time.perf_counter()
-        seconds.append(start - begin - tested)
-        for name, X in sets.items():
-            answers[name].append(classifier.predict(X).astype(np.uint8))
-        say(f"seed {seed}, relation {kind}", len(seconds), epochs, f"{seconds[-1]:.0f} s")
-        tested += time.perf_counter() - start
+    def after(epoch: int, relations: TrainedRelations) -> None:
+        nonlocal resumed, spent
+        spent += time.perf_counter() - resumed
+        seconds.append(spent)
+        for name, X in targets.items():
+            if name not in near:
+                near[name] = relations.find(X)
+            answers[name].append(relations.predict(X, near[name]))
+        say(f"seed {seed}, relation {kind}", epoch, epochs, f"{spent:.0f} s of training")
+        resumed = time.perf_counter()
 
-    relation = RelationClassifier(
-        references=kind, n_neighbors=_N_NEIGHBORS, max_epochs=epochs, random_state=seed, callback=after
-    )
-    relation.fit(embedded["train"].astype(np.float32), train.site, groups=train.patient)
+    ids = train.slices.id[train.chosen]
+    references = References(embedded["train"], train.site, ids, train.patient)
+    train_relations(references, kind, _N_NEIGHBORS, epochs, seed, after, machine)
     return {**{name: np.stack(said) for name, said in answers.items()}, "seconds": np.array(seconds)}
 
 
