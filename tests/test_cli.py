@@ -319,6 +319,41 @@ def test_frozen_needs_something_to_freeze(tmp_path, capsys):
     refused(capsys, args, "frozen: give the weights")
 
 
+def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    from situs.reproduce import PAPER_SCALE, SMALL_SCALE
+
+    asked = {}
+
+    def reproduce(heads, out, work, recipe, *, progress, **others):
+        asked.update(heads=heads, out=out, work=work, recipe=recipe.name, **others)
+        out.mkdir(exist_ok=True)
+        (out / "README.md").write_text("# Results\n")
+        return out
+
+    monkeypatch.setattr("situs.reproduce.reproduce", reproduce)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heads").mkdir()
+    refused(capsys, ["reproduce", "heads"], "docs", "create it first")
+    refused(capsys, ["reproduce", "heads", "--out", "r"], "heads")
+    (tmp_path / "heads" / "head_01.nii.gz").touch()
+    args = ["reproduce", "heads", "--out", "r"]
+    assert main(args) == 0
+    given = {
+        "out": Path("r"),
+        "work": Path("reproduce.work"),
+        "recipe": "compact",
+        "seeds": 3,
+        "weights": None,
+    }
+    given |= {"heads": [Path("heads/head_01.nii.gz")], "scale": PAPER_SCALE, "device": "auto"}
+    assert asked == {**given, "threads": 1, "jobs": 1}
+    assert capsys.readouterr().out == "# Results\n"
+    assert main([*args, "--small", "--seeds", "1", "--recipe", "paper", "--jobs", "2", "--work", "w"]) == 0
+    given |= {"scale": SMALL_SCALE, "seeds": 1, "recipe": "paper", "work": Path("w")}
+    assert asked == {**given, "threads": 1, "jobs": 2}
+
+
 def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
 

@@ -108,6 +108,20 @@ def test_another_seed_makes_other_scans(made, tmp_path):
     assert not np.array_equal(read(made, "scans/00000.nii.gz"), read(made, "scans/00001.nii.gz"))
 
 
+def test_more_lesions_can_be_asked_for_and_belong_to_the_settings(made, tmp_path):
+    render_cohort(HEADS, tmp_path / "many", 2, seed=5, lesions=40)
+    render_cohort(HEADS, tmp_path / "few", 2, seed=5, lesions=3)
+    assert len(rows(tmp_path / "few")) <= 6 < len(rows_of(made, [0, 1])) < len(rows(tmp_path / "many"))
+    with pytest.raises(InputError, match="other settings"):
+        render_cohort(HEADS, tmp_path / "few", 2, seed=5)
+    # A cohort of before there was a choice goes on.
+    file = tmp_path / "few" / "cohort.json"
+    settings = json.loads(file.read_text())
+    del settings["lesions"]
+    file.write_text(json.dumps(settings))
+    render_cohort(HEADS, tmp_path / "few", 2, seed=5)
+
+
 def test_eight_scans_of_one_head_then_of_the_next_and_progress_counts_them(tmp_path, monkeypatch):
     def note(path, out, n, rng, mix, lesions):
         (out / "rows" / f"{n:05d}.json").write_text(
