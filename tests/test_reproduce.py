@@ -141,6 +141,8 @@ def test_other_settings_or_damage_are_refused(whole, tmp_path):
         run(folder, scale=replace(TINY, epochs=2))
     with pytest.raises(OutputError, match="run of other settings"):
         run(folder, scale=replace(TINY, train_scans=5))
+    with pytest.raises(InputError, match="'tiny' has no VGG16"):
+        run(tmp_path, weights="imagenet")
     with pytest.raises(InputError, match="at least two"):
         reproduce(HEADS[:1], tmp_path / "r", tmp_path / "w", SHORT)
     with pytest.raises(InputError, match="do not hold 6 with the wanted slices"):

@@ -42,7 +42,7 @@ from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
 from situs.relations import Kind, TrainedRelations, train_relations
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
-from situs.train import Recipe, choose_evenly, embed, train_basenet
+from situs.train import Recipe, choose_evenly, embed, given_files, train_basenet
 
 __all__ = ["PAPER_SCALE", "SMALL_SCALE", "Scale", "check_apart", "choose_scans", "reproduce"]
 
@@ -150,6 +150,7 @@ def reproduce(
     if seeds < 1:
         raise InputError(f"seeds: expected at least 1, got {seeds}")
     torch.set_num_threads(threads)
+    given = given_files(recipe, None, weights).get("weights")
     recipe = replace(
         recipe,
         paint_samples=round(recipe.paint_samples * scale.samples),
@@ -163,7 +164,7 @@ def reproduce(
     }
     training = {
         "recipe": recipe.to_dict(),
-        "weights": None if weights is None else str(weights),
+        "weights": None if given is None else given.name,
         "epochs": scale.epochs,
         "device": machine.device.type,
     }
@@ -195,7 +196,7 @@ def reproduce(
             folder / "basenet",
             _named(say, f"seed {seed}, "),
             machine,
-            weights,
+            given,
         )
         _whole(folder / "embeddings.npz", partial(_embed_all, learn, parts, seed, say))
         embedded = _read(folder / "embeddings.npz")
@@ -292,13 +293,12 @@ def _count_slices(cohort: Path, say: Progress) -> tuple[list[Path], NDArray[np.i
     rows = read_manifest(cohort)
     scans = list(dict.fromkeys(row.scan for row in rows))
     counts = np.zeros((len(scans), len(SITES)), dtype=np.int64)
-    values: dict[Path, set[tuple[int, int]]] = {}
+    masks: dict[Path, NDArray[Any]] = {}
     for done, row in enumerate(rows, start=1):
-        if row.roi not in values:  # the rows of one file follow each other
-            mask = read_nifti_grid(row.roi, ManifestError).values
-            slices = [np.unique(mask[:, :, k]) for k in range(mask.shape[2])]
-            values = {row.roi: {(int(v), k) for k, found in enumerate(slices) for v in found}}
-        counts[scans.index(row.scan), row.site] += sum(v == row.value for v, _ in values[row.roi])
+        if row.roi not in masks:  # the rows of one file follow each other
+            masks = {row.roi: read_nifti_grid(row.roi, ManifestError).values}
+        slices = (masks[row.roi] == row.value).any(axis=(0, 1))
+        counts[scans.index(row.scan), row.site] += int(slices.sum())
         say("choose", done, len(rows), "counting slices")
     return scans, counts
 

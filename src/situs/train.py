@@ -54,6 +54,7 @@ __all__ = [
     "Recipe",
     "choose_evenly",
     "embed",
+    "given_files",
     "new_basenet",
     "train",
     "train_basenet",
@@ -179,7 +180,7 @@ def train(
     """
     out = Path(out)
     check_replaceable(out)
-    given = _given_files(recipe, init, weights)
+    given = given_files(recipe, init, weights)
     machine = open_machine(device)
     work = Path(f"{out}.work") if work is None else Path(work)
     torch.set_num_threads(threads or 1)
@@ -241,7 +242,7 @@ def train_basenet(
 
     The other arguments and the errors are those of `train`.
     """
-    given = _given_files(recipe, None, weights)
+    given = given_files(recipe, None, weights)
     run = _open_run(work, recipe, seed, slices, chosen, given, progress or _silent, machine)
     basenet, _ = _basenet_stages(run, given)
     return basenet
@@ -372,8 +373,13 @@ def _run_key(
     return digest.hexdigest()[:16]
 
 
-def _given_files(recipe: Recipe, init: str | Path | None, weights: str | Path | None) -> dict[str, Path]:
-    """The files that weights come from, by the name of `train`'s argument."""
+def given_files(recipe: Recipe, init: str | Path | None, weights: str | Path | None) -> dict[str, Path]:
+    """The files that weights come from, by the name of `train`'s argument; what does not fit is refused.
+
+    Raises
+    ------
+    InputError : for weights that the recipe cannot take, or paths frozen without any
+    """
     if weights is not None and recipe.network != "vgg16":
         raise InputError(f"weights: the recipe {recipe.name!r} has no VGG16 to load them into")
     if recipe.frozen and init is None and weights is None:
