@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -352,6 +353,8 @@ def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
     assert main([*args, "--small", "--seeds", "1", "--recipe", "paper", "--jobs", "2", "--work", "w"]) == 0
     given |= {"scale": SMALL_SCALE, "seeds": 1, "recipe": "paper", "work": Path("w")}
     assert asked == {**given, "threads": 1, "jobs": 2}
+    assert main([*args, "--samples", "0.5"]) == 0
+    assert asked["scale"] == replace(PAPER_SCALE, samples=0.5)
 
 
 def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):

@@ -266,6 +266,9 @@ def reproduce(
     small: Annotated[
         bool, typer.Option("--small", help="Minutes instead of hours, with figures that say nothing.")
     ] = False,
+    samples: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Of BaseNet's training; 1 is all.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="As for train; without it VGG16 learns from scratch.")
     ] = None,
@@ -284,11 +287,14 @@ def reproduce(
 
     for folder in (out, work):
         check_folder(folder)
+    from dataclasses import replace
+
     from situs.reproduce import PAPER_SCALE, SMALL_SCALE
     from situs.reproduce import reproduce as run
     from situs.synth.heads import find_heads
     from situs.train import RECIPES
 
+    scale = SMALL_SCALE if small else PAPER_SCALE
     with _progress_bar() as progress:
         path = run(
             find_heads(heads),
@@ -296,7 +302,7 @@ def reproduce(
             work,
             RECIPES[recipe.value],
             seeds=seeds,
-            scale=SMALL_SCALE if small else PAPER_SCALE,
+            scale=scale if samples is None else replace(scale, samples=samples),
             jobs=jobs,
             threads=threads,
             device=device.value,
