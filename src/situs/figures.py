@@ -74,7 +74,7 @@ def line_chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], note
 
 def confusion_chart(title: str, confusion: NDArray[np.integer], names: Sequence[str]) -> str:
     """A confusion matrix (n, n), row the true class: shares of a row as shades, counts as numbers."""
-    cell, left, top = 34, 170, 150
+    cell, left, top = 34, 170, 175
     size = cell * len(names)
     parts = [_text("true", left - 8, top - 8, "end"), _text("predicted", left + size / 2, 38, "middle")]
     totals = np.maximum(confusion.sum(axis=1), 1)
