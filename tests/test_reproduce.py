@@ -182,5 +182,5 @@ def test_scans_are_chosen_by_what_is_missing():
 def test_the_scales():
     assert PAPER_SCALE.train_scans + PAPER_SCALE.test_scans == 216
     assert PAPER_SCALE.slices == paper_slices() and sum(PAPER_SCALE.slices.values()) == 15_425
-    assert PAPER_SCALE.epochs == SMALL_SCALE.epochs == 15
+    assert PAPER_SCALE.epochs == 15 and SMALL_SCALE.epochs > 5  # the paper looks at both after five
     assert set(SMALL_SCALE.slices) == set(SITE_KEYS)

@@ -13,7 +13,6 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from situs.dataset import balanced_indices
 
@@ -54,7 +53,8 @@ class PrototypeRelation:
     """A relation module over class means, after Sung et al. 2018 (Learning to Compare).
 
     A class is the mean of its embeddings; two fully connected layers score the pair of an embedding and a
-    mean, trained with the squared error to 1 for the own class and 0 for all others. As in the Relation
+    mean, trained with the squared error to 1 for the own class and 0 for all others, the own one weighing as
+    much as the others together. As in the Relation
     Network here, examples are drawn balanced over the classes, and means leave the target's own patient out.
 
     Parameters
@@ -86,9 +86,11 @@ class PrototypeRelation:
             )
             optimizer = torch.optim.Adam(self._score.parameters(), lr=1e-3)
             order = torch.from_numpy(balanced_indices(codes, self.max_epochs * len(X), rng))
-            wanted = torch.eye(len(self.classes_))[torch.from_numpy(codes)]
+            m = len(self.classes_)
+            wanted = torch.eye(m)[torch.from_numpy(codes)]
             for part in order.split(self.batch):
-                loss = F.mse_loss(self._scores(targets[part], others[owners[part]]), wanted[part])
+                off = (self._scores(targets[part], others[owners[part]]) - wanted[part]) ** 2
+                loss = (off * (1 + (m - 2) * wanted[part])).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -50,8 +50,8 @@ Progress = Callable[[str, int, int, str], None]
 
 # The paper has 71 slices a scan, of thick slices: more lesions than in a scan that is rendered to train on.
 _LESIONS = 24
-_POOL = 1.5  # scans rendered for every scan wanted; then, while a site has too few slices, as many times more
-_LARGEST_POOL = 12.0
+_POOL = 2  # scans rendered for every scan wanted; then, while a site has too few slices, as many times more
+_LARGEST_POOL = 16
 _TEST_SHARE = 0.2  # of every site's slices, as of the paper's scans
 _SEED = 1710_09180  # of heads' scans and of the choice of slices; the same for all seeds of the networks
 _N_NEIGHBORS = 5
@@ -82,11 +82,12 @@ class Scale:
 
 PAPER_SCALE = Scale()
 SMALL_SCALE = Scale(
-    train_scans=24,
-    test_scans=8,
-    slices={key: max(10, n // 16) for key, n in paper_slices().items()},
-    balanced_scans=12,
-    samples=0.02,
+    train_scans=16,
+    test_scans=6,
+    slices={key: max(5, n // 20) for key, n in paper_slices().items()},
+    balanced_scans=8,
+    samples=0.015,
+    epochs=8,
 )
 
 
@@ -271,7 +272,7 @@ def _paper_cohort(
         return cohort, need
     size = n
     while True:
-        size = int(np.ceil(size * _POOL))
+        size *= _POOL
         if size > _LARGEST_POOL * n:
             raise InputError(f"{pool}: {size} scans do not hold {n} with the wanted slices of every site")
         render_cohort(
