@@ -56,6 +56,14 @@ def test_interval_is_that_of_drawing_heads():
     assert (low, high) == (1, 1)
 
 
+def test_one_head_has_no_interval():
+    truth, said, _ = answers()
+    counts = count(truth, said, np.array(["a"] * len(truth)))
+    assert np.isnan(bootstrap(counts, macro_f1)).all()
+    found = compare(counts, count(truth, [truth, truth], np.array(["a"] * len(truth))), macro_f1)
+    assert np.isnan([found.low, found.high]).all() and found.difference < 0 and found.pairs == 2
+
+
 def test_interval_of_what_is_not_there_is_none():
     truth, said, heads = answers(sites=[5])
     ends = bootstrap(count(truth, said, heads), all_scores, n_boot=20)

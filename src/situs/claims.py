@@ -82,11 +82,11 @@ def rare_f1(confusion: NDArray[Any]) -> Array:
 
 def bootstrap(counts: Counts, measure: Measure, n_boot: int = 1000, seed: int = 0) -> Array:
     """The 95 % interval (2, ...) of a measure, averaged over the seeds, when heads are drawn with
-    replacement; NaN where no draw has what is measured."""
+    replacement; NaN where no draw has what is measured, and everywhere with a single head."""
     n_heads = counts.shape[1]
     draws = np.random.default_rng(seed).multinomial(n_heads, np.full(n_heads, 1 / n_heads), size=n_boot)
     found = np.asarray(measure(np.einsum("bh,shij->bsij", draws, counts))).mean(axis=1)
-    empty = np.isnan(found).all(axis=0)
+    empty = np.isnan(found).all(axis=0) | (n_heads < 2)
     ends = np.nanquantile(np.where(empty, 0, found), _INTERVAL, axis=0)
     return np.where(empty, np.nan, ends)
 
@@ -96,7 +96,7 @@ class Comparison:
     """One method against another, paired by head and seed.
 
     difference : mean over heads and seeds of the first method's measure less the second's
-    low, high : its 95 % interval when heads and seeds are drawn with replacement
+    low, high : its 95 % interval when heads and seeds are drawn with replacement; NaN with a single head
     p : of a difference at least as large, either way, if the sign of every pair were chance
     pairs : heads times seeds that have what is measured
     better : of them, those where the first method is ahead
@@ -118,7 +118,7 @@ def compare(first: Counts, second: Counts, measure: Measure, n_boot: int = 2000,
     seeds, heads = (rng.integers(n, size=(n_boot, n)) for n in (n_seeds, n_heads))
     drawn = gaps[seeds[:, :, None], heads[:, None, :]].reshape(n_boot, -1)
     drawn = drawn[~np.isnan(drawn).all(axis=1)]
-    low, high = np.nanquantile(np.nanmean(drawn, axis=1), _INTERVAL)
+    low, high = np.nanquantile(np.nanmean(drawn, axis=1), _INTERVAL) if n_heads > 1 else (np.nan, np.nan)
     pairs = gaps[~np.isnan(gaps)]
     if len(pairs) <= _EXACT:
         signs = np.array(list(product((1, -1), repeat=len(pairs))))

@@ -262,7 +262,9 @@ def reproduce(
         Path, typer.Option(metavar="DIR", help="Folder for scans and checkpoints; a stopped run goes on.")
     ] = Path("reproduce.work"),
     recipe: Annotated[RecipeName, typer.Option(help="Which BaseNet.")] = RecipeName.compact,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings, with the seeds 0, 1, ...")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Trainings; 3, or 1 if the run is small.")
+    ] = None,
     small: Annotated[
         bool, typer.Option("--small", help="Minutes instead of hours, with figures that say nothing.")
     ] = False,
@@ -301,7 +303,7 @@ def reproduce(
             out,
             work,
             RECIPES[recipe.value],
-            seeds=seeds,
+            seeds=seeds or (1 if small else 3),
             scale=scale if samples is None else replace(scale, samples=samples),
             jobs=jobs,
             threads=threads,

@@ -85,7 +85,7 @@ SMALL_SCALE = Scale(
     train_scans=16,
     test_scans=6,
     slices={key: max(5, n // 20) for key, n in paper_slices().items()},
-    balanced_scans=8,
+    balanced_scans=16,
     samples=0.015,
     epochs=8,
 )
