@@ -116,7 +116,7 @@ def test_curves_have_every_epoch(results):
 
 def test_readme_names_what_was_run_and_every_file(results, tmp_path):
     text = (results / "README.md").read_text()
-    assert "Recipe `compact`; 2 seeds; on cpu" in text and "small run" not in text
+    assert "Recipe `compact`; seeds: 2; on cpu" in text and "small run" not in text
     assert "Highest macro F1 on the balanced cohort: BaseNet+RN+NN, 1.000;" in text
     assert "| BaseNet+RN+NN | .590 | 1.000 | 1.000 |" in text
     for name in ("table1.md", "table2.md", "methods.md", "claims.md"):

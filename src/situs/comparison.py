@@ -264,7 +264,7 @@ def _readme(answers: Answers, settings: dict[str, Any]) -> str:
     lines = [
         "# Results of `situs reproduce`",
         "",
-        f"Recipe `{recipe['name']}`{network}; {settings['seeds']} seeds; on {settings['device']}. "
+        f"Recipe `{recipe['name']}`{network}; seeds: {settings['seeds']}; on {settings['device']}. "
         "Rendered scans only: no patient's.",
         ""
         if whole
