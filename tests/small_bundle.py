@@ -35,8 +35,9 @@ class SmallModel:
             "facts": {"data": "None: the weights are random.", "seed": 0},
             "n_neighbors": N_NEIGHBORS,
             "name": "small",
+            "spec": SPEC,
         } | changes
-        return export_bundle(self.basenet, self.relation, self.references, SPEC, out=out, **arguments)
+        return export_bundle(self.basenet, self.relation, self.references, out=out, **arguments)
 
 
 def small_model(seed: int = 0) -> SmallModel:

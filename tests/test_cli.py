@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -302,11 +303,58 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     args = ["train", "cohort", "--out", "b", "--seed", "3", "--test-patient", "head_01"]
     assert main(args) == 0
     given = {"cohort": "cohort", "recipe": "compact", "seed": 3, "test": ["head_01"], "init": None}
+    given |= {"device": "auto", "weights": None}
     assert asked == {**given, "threads": 1, "jobs": 1}
     out, err = capsys.readouterr()
     assert out == "b\n" and "paint: loss 0.5" in err
     assert main([*args, "--threads", "4", "--jobs", "2", "--init", "w"]) == 0
     assert asked == {**given, "init": Path("w"), "threads": 4, "jobs": 2}
+    assert main([*args, "--recipe", "paper", "--weights", "imagenet", "--device", "cpu"]) == 0
+    given |= {"recipe": "paper", "weights": "imagenet", "device": "cpu"}
+    assert asked == {**given, "threads": 1, "jobs": 1}
+
+
+def test_frozen_needs_something_to_freeze(tmp_path, capsys):
+    pytest.importorskip("torch")
+    args = ["train", str(tmp_path), "--out", str(tmp_path / "b"), "--recipe", "paper", "--frozen"]
+    refused(capsys, args, "frozen: give the weights")
+
+
+def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    from situs.reproduce import PAPER_SCALE, SMALL_SCALE
+
+    asked = {}
+
+    def reproduce(heads, out, work, recipe, *, progress, **others):
+        asked.update(heads=heads, out=out, work=work, recipe=recipe.name, **others)
+        out.mkdir(exist_ok=True)
+        (out / "README.md").write_text("# Results\n")
+        return out
+
+    monkeypatch.setattr("situs.reproduce.reproduce", reproduce)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heads").mkdir()
+    refused(capsys, ["reproduce", "heads"], "docs", "create it first")
+    refused(capsys, ["reproduce", "heads", "--out", "r"], "heads")
+    (tmp_path / "heads" / "head_01.nii.gz").touch()
+    args = ["reproduce", "heads", "--out", "r"]
+    assert main(args) == 0
+    given = {
+        "out": Path("r"),
+        "work": Path("reproduce.work"),
+        "recipe": "compact",
+        "seeds": 3,
+        "weights": None,
+    }
+    given |= {"heads": [Path("heads/head_01.nii.gz")], "scale": PAPER_SCALE, "device": "auto"}
+    assert asked == {**given, "threads": 1, "jobs": 1}
+    assert capsys.readouterr().out == "# Results\n"
+    assert main([*args, "--small", "--recipe", "paper", "--jobs", "2", "--work", "w"]) == 0
+    given |= {"scale": SMALL_SCALE, "seeds": 1, "recipe": "paper", "work": Path("w")}
+    assert asked == {**given, "threads": 1, "jobs": 2}
+    assert main([*args, "--samples", "0.5"]) == 0
+    assert asked["scale"] == replace(PAPER_SCALE, samples=0.5)
 
 
 def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):

@@ -1,11 +1,12 @@
 """Export: what is written answers as what was trained, or nothing is written."""
 
+from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
 import pytest
 import torch
-from small_bundle import N_NEIGHBORS, SPEC, small_bundle, small_model
+from small_bundle import N_NEIGHBORS, SPEC, WIDTH, small_bundle, small_model
 
 from situs import export
 from situs.anatomy import SITES
@@ -14,6 +15,8 @@ from situs.errors import BundleError
 from situs.export import export_bundle
 from situs.neighbors import References
 from situs.nets import RelationNetwork, compact_basenet
+from situs.runtime import Runtime
+from situs.vgg import vgg16_basenet
 from situs.views import ViewSpec
 
 
@@ -48,6 +51,18 @@ def test_exported_again(model, tmp_path):
     assert model.basenet.training
     assert not model.relation.training
     assert again.description == read_bundle(small_bundle()).description
+
+
+def test_paths_that_do_not_paint(model, tmp_path):
+    """The paper's: no shares and no midline in the bundle, and it runs."""
+    model.basenet = vgg16_basenet(len(SITES), SPEC.size_px, widths=(2, 2, 3, 3, 4), hidden=8)
+    model.basenet.fc2, model.basenet.width = torch.nn.Linear(8, WIDTH), WIDTH
+    model.basenet.fc3 = torch.nn.Linear(WIDTH, len(SITES))
+    spec = replace(SPEC, channels=("brain",))
+    bundle = read_bundle(model.export(tmp_path / "b", spec=spec))
+    assert list(bundle.description["networks"][BASENET_FILE]["outputs"]) == ["embedding", "site_probability"]
+    said = Runtime(bundle).embed(*np.zeros((2, 3, 1, SPEC.size_px, SPEC.size_px), np.uint8))
+    assert said.embedding.shape == (3, WIDTH) and said.shares is None and said.midline is None
 
 
 def test_no_path_of_the_exporting_machine_is_inside():

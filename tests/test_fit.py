@@ -10,7 +10,7 @@ from situs.fit import Plan, fit
 
 
 def plan(folder, steps=20, key="k"):
-    return Plan("straight", steps, 4, 0.05, 0.0, (0, 1), folder / "straight.safetensors", key)
+    return Plan("straight", steps, 4, 0.05, 0.0, None, (0, 1), folder / "straight.safetensors", key)
 
 
 def line_through(plan, say=lambda *a: None):

@@ -87,6 +87,24 @@ def ruler_labeler(points=POINTS, each=4, turn_deg=0):
     return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, {}), Ruler(turn_deg))
 
 
+def test_a_bundle_that_paints_no_midline_measures_from_the_head_s_middle():
+    class Blind(Ruler):
+        def embed(self, global_views, local_views):
+            return Embedded(super().embed(global_views, local_views).embedding, np.zeros(()))
+
+    labeler = ruler_labeler()
+    labeler._runtime = Blind()
+    volume = make_volume()
+    rois = [
+        box_roi(volume.geometry, (22, 28), (44, 52), (5, 8)),
+        box_roi(volume.geometry, (67, 75), (40, 48), (5, 8)),
+    ]
+    findings = labeler.label(volume, rois)
+    assert [f.side for f in findings] == ["left", "right"]
+    assert all(any("does not paint the midline" in note for note in f.notes) for f in findings)
+    assert not any("midline" in note for note in ruler_labeler().label(volume, rois)[0].notes)
+
+
 def test_known_places_get_their_site_and_side():
     volume = make_volume()
     rois = [

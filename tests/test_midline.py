@@ -82,3 +82,8 @@ def test_side(mean_mm, left_share, width_mm, side):
     assert side_of(mean_mm, left_share, width_mm) == side
     mirror = {"left": "right", "right": "left", "midline": "midline", "bilateral": "bilateral"}
     assert side_of(-mean_mm, 1 - left_share, width_mm) == mirror[side]
+
+
+def test_without_a_painting_the_global_view_s_middle_counts():
+    midline = fit_midline(None, PLACES, GEOMETRY, SIZE)
+    assert midline.distances_mm(np.array([[5.0, 40, 0], [-7, -3, 0]])).tolist() == [0, 12]

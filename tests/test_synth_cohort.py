@@ -108,8 +108,22 @@ def test_another_seed_makes_other_scans(made, tmp_path):
     assert not np.array_equal(read(made, "scans/00000.nii.gz"), read(made, "scans/00001.nii.gz"))
 
 
+def test_more_lesions_can_be_asked_for_and_belong_to_the_settings(made, tmp_path):
+    render_cohort(HEADS, tmp_path / "many", 2, seed=5, lesions=40)
+    render_cohort(HEADS, tmp_path / "few", 2, seed=5, lesions=3)
+    assert len(rows(tmp_path / "few")) <= 6 < len(rows_of(made, [0, 1])) < len(rows(tmp_path / "many"))
+    with pytest.raises(InputError, match="other settings"):
+        render_cohort(HEADS, tmp_path / "few", 2, seed=5)
+    # A cohort of before there was a choice goes on.
+    file = tmp_path / "few" / "cohort.json"
+    settings = json.loads(file.read_text())
+    del settings["lesions"]
+    file.write_text(json.dumps(settings))
+    render_cohort(HEADS, tmp_path / "few", 2, seed=5)
+
+
 def test_eight_scans_of_one_head_then_of_the_next_and_progress_counts_them(tmp_path, monkeypatch):
-    def note(path, out, n, rng, mix):
+    def note(path, out, n, rng, mix, lesions):
         (out / "rows" / f"{n:05d}.json").write_text(
             json.dumps([[n, path.name, *rng.integers(99, size=7).tolist()]])
         )
@@ -306,7 +320,9 @@ def test_the_papers_counts():
 @pytest.mark.parametrize("available", [SITE_KEYS, PRESENT])
 def test_the_paper_mix_draws_sites_as_often_as_the_paper_has_slices(available):
     rng = np.random.default_rng(0)
-    drawn = Counter(str(site) for _ in range(1000) for site in cohort._draw_sites(available, "paper", rng))
+    drawn = Counter(
+        str(site) for _ in range(1000) for site in cohort._draw_sites(available, "paper", rng, 14)
+    )
     assert set(drawn) <= set(available)
     slices = np.array([paper_slices()[site] for site in available])
     expected = slices / slices.sum() * drawn.total()
@@ -316,7 +332,9 @@ def test_the_paper_mix_draws_sites_as_often_as_the_paper_has_slices(available):
 def test_the_paper_mix_is_not_even():
     """The test above can tell the two apart."""
     rng = np.random.default_rng(0)
-    drawn = Counter(str(site) for _ in range(1000) for site in cohort._draw_sites(SITE_KEYS, "balanced", rng))
+    drawn = Counter(
+        str(site) for _ in range(1000) for site in cohort._draw_sites(SITE_KEYS, "balanced", rng, 14)
+    )
     slices = np.array([paper_slices()[site] for site in SITE_KEYS])
     expected = slices / slices.sum() * drawn.total()
     assert stats.chisquare([drawn[site] for site in SITE_KEYS], expected).pvalue < 1e-9
@@ -327,7 +345,7 @@ def test_the_balanced_mix_draws_every_site_as_often(available):
     rng = np.random.default_rng(1)
     total = Counter()
     for _ in range(300):
-        drawn = Counter(str(site) for site in cohort._draw_sites(available, "balanced", rng))
+        drawn = Counter(str(site) for site in cohort._draw_sites(available, "balanced", rng, 14))
         assert drawn.total() == 14  # in one scan the counts differ by one at most
         assert max(drawn.values()) - min(drawn[site] for site in available) <= 1
         total += drawn

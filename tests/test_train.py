@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from safetensors.torch import load_file
 from small_cohort import draw_cohort, write_manifest
 
 from situs import train as module
-from situs.anatomy import SITE_INDEX
+from situs.anatomy import SITE_INDEX, SITES
 from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
 from situs.manifest import read_manifest
 from situs.neighbors import nearest, reference_sets
-from situs.train import Recipe, choose_evenly, train
+from situs.train import PAPER, RECIPES, Recipe, choose_evenly, train
+from situs.vgg import vgg16_basenet
 from situs.views import ViewSpec
 
 TINY = Recipe(
@@ -176,3 +178,101 @@ def test_one_site_only(tmp_path, exported):
     )
     train(folder, tmp_path / "b", SHORT)
     assert set(exported["references"].sites.tolist()) == {SITE_INDEX["thalamus"]}
+
+
+# --- the paper's recipe, with paths a few channels wide ---
+
+VGG = replace(
+    PAPER,
+    spec=replace(PAPER.spec, size_px=32),
+    basenet_samples=64,
+    relation_samples=64,
+    n_neighbors=2,
+    batch=16,
+    relation_batch=16,
+)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """VGG16 with few channels, and a file of weights for it."""
+    make = partial(vgg16_basenet, widths=(2, 3, 4, 4, 6), hidden=8)
+    monkeypatch.setattr(module, "vgg16_basenet", make)
+    return make
+
+
+@pytest.fixture
+def vgg_file(narrow, tmp_path):
+    torch.manual_seed(5)
+    tensors = narrow(len(SITES), 32).local_path.features.state_dict()
+    torch.save({f"features.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "vgg.pth")
+    return tmp_path / "vgg.pth"
+
+
+def test_the_paper_s_numbers():
+    """Section 3.4: 30 and 15 epochs of 80 % of 15,425 slices, SGD 1e-3, momentum 0.9, weight decay 5e-4."""
+    assert RECIPES["paper"] is PAPER
+    assert PAPER.basenet_samples == 30 * 12_340 and PAPER.relation_samples == 15 * 12_340
+    assert round(0.8 * 15_425) == 12_340
+    assert (PAPER.learning_rate, PAPER.momentum, PAPER.weight_decay, PAPER.spec.size_px) == (
+        1e-3,
+        0.9,
+        5e-4,
+        224,
+    )
+
+
+def same(path, tensors):
+    return all(torch.equal(t, tensors[f"features.{name}"]) for name, t in path.features.state_dict().items())
+
+
+def test_paper_recipe_fine_tuned(cohort, vgg_file, tmp_path, exported):
+    given = torch.load(vgg_file)
+    train(cohort, tmp_path / "b", VGG, weights=vgg_file, device="cpu")
+    assert not same(exported["basenet"].global_path, given)
+    assert not (tmp_path / "b.work" / "paint.safetensors").exists()  # its paths do not paint
+    first = exported["basenet"].fc1.weight.clone()
+    train(cohort, tmp_path / "c", VGG)
+    assert not torch.equal(exported["basenet"].fc1.weight, first)
+
+
+def test_paper_recipe_frozen_goes_on_where_it_was(cohort, vgg_file, tmp_path, exported):
+    """Only the fully connected layers learn, from features that are kept in a file."""
+    frozen, given = replace(VGG, frozen=True), torch.load(vgg_file)
+    train(cohort, tmp_path / "whole", frozen, weights=vgg_file)
+    basenet = exported["basenet"]
+    assert same(basenet.global_path, given) and same(basenet.local_path, given)
+    slices = open_slices(cohort, VGG.spec)
+    features = np.fromfile(tmp_path / "whole.work" / "features.f16", np.float16)
+    features = features.reshape(len(slices), 2, basenet.fc1.in_features)
+    views = slices.batch(np.array([3]))
+    with torch.no_grad():
+        for which, step in enumerate((1, -1)):
+            pair = (np.ascontiguousarray(v[..., ::step]) for v in (views.global_view, views.local_view))
+            paths = zip((basenet.global_path, basenet.local_path), pair, strict=True)
+            said = torch.cat([path(torch.from_numpy(view)).features for path, view in paths], dim=1)
+            np.testing.assert_allclose(features[3, which], said[0], rtol=0.05, atol=0.02)
+    for stage in ("features", "fc"):
+
+        def stop(now, done, total, message, stage=stage):
+            if now == stage and done >= total / 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(cohort, tmp_path / "parts", frozen, weights=vgg_file, progress=stop)
+    train(cohort, tmp_path / "parts", frozen, weights=vgg_file)
+    for name, tensor in exported["basenet"].state_dict().items():
+        assert torch.equal(tensor, basenet.state_dict()[name])
+
+
+def test_what_does_not_fit_the_recipe_is_refused(cohort, vgg_file, tmp_path, exported):
+    with pytest.raises(InputError, match="'tiny' has no VGG16"):
+        train(cohort, tmp_path / "b", TINY, weights=vgg_file)
+    with pytest.raises(InputError, match="give the weights that are to be kept"):
+        train(cohort, tmp_path / "b", replace(VGG, frozen=True))
+    train(cohort, tmp_path / "compact", SHORT)
+    checkpoint = tmp_path / "compact.work" / "basenet.safetensors"
+    with pytest.raises(InputError, match="not a checkpoint of this recipe's BaseNet"):
+        train(cohort, tmp_path / "b", VGG, init=checkpoint)
+    with pytest.raises(OutputError, match="another cohort, recipe or seed"):
+        train(cohort, tmp_path / "b", VGG, work=tmp_path / "compact.work")

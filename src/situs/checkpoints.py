@@ -57,15 +57,11 @@ def resume_training(
     if notes is None:
         return 0, {}
     network.load_state_dict(_under("weights.", tensors))
-    for name, parameter in network.named_parameters():
-        slots = ("step", "exp_avg", "exp_avg_sq")
-        if f"optimizer.step.{name}" in tensors:
-            optimizer.state[parameter] = {
-                slot: torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(value)
-                if (value := tensors[f"optimizer.{slot}.{name}"]).ndim
-                else value
-                for slot in slots
-            }
+    parameters = dict(network.named_parameters())
+    for entry, value in _under("optimizer.", tensors).items():
+        slot, _, name = entry.partition(".")
+        like = torch.empty_like(parameters[name], memory_format=torch.preserve_format)
+        optimizer.state[parameters[name]][slot] = like.copy_(value) if value.ndim else value.to(like.device)
     return int(notes["step"]), json.loads(notes["figures"])
 
 
@@ -106,7 +102,7 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
     """Write tensors and notes, of which ``key`` is the run's."""
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_whole(path, lambda temporary: save_file(whole, temporary, notes))
 
 

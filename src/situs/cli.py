@@ -42,6 +42,15 @@ class RecipeName(StrEnum):
     """The recipes of `situs.train`."""
 
     compact = "compact"
+    paper = "paper"
+
+
+class DeviceName(StrEnum):
+    """What networks are trained on."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 class SiteMix(StrEnum):
@@ -168,6 +177,16 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Start from the BaseNet of an earlier run's checkpoint."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Start the paper recipe's VGG16 from a file, or: imagenet (a download)."
+        ),
+    ] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Keep these weights; only the fully connected layers learn.")
+    ] = False,
+    device: Annotated[DeviceName, typer.Option(help="auto takes a GPU if there is one.")] = DeviceName.auto,
     threads: Annotated[
         int, typer.Option(min=1, metavar="N", help="Other numbers give slightly different weights.")
     ] = 1,
@@ -175,26 +194,31 @@ def train(
 ) -> None:
     """Train a bundle on a cohort.
 
-    Checkpoints go to BUNDLE.work; the same command goes on where a stopped run was.
+    Checkpoints go to BUNDLE.work; the same command goes on where a stopped run was. Several GPUs: torchrun
+    --nproc-per-node N -m situs train ...
     """
     from situs.output import check_folder
 
     check_folder(out)
-    from situs.train import COMPACT
+    from dataclasses import replace
+
+    from situs.train import RECIPES
     from situs.train import train as run
 
-    recipes = {RecipeName.compact: COMPACT}
+    chosen = RECIPES[recipe.value]
     with _progress_bar() as progress:
         path = run(
             cohort,
             out,
-            recipes[recipe],
+            replace(chosen, frozen=True) if frozen else chosen,
             seed,
             test_patient or (),
             threads=threads,
             progress=progress,
             init=init,
             jobs=jobs,
+            device=device.value,
+            weights=weights,
         )
     _print(f"{path}\n")
 
@@ -226,6 +250,68 @@ def evaluate(
         _write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
     if json_file != _STDOUT:
         _print(f"{found.text()}\n")
+
+
+@app.command()
+def reproduce(
+    heads: Annotated[Path, typer.Argument(metavar="HEADS", help="Folder of head label maps (.nii.gz).")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for tables and figures.")] = Path(
+        "docs/results"
+    ),
+    work: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for scans and checkpoints; a stopped run goes on.")
+    ] = Path("reproduce.work"),
+    recipe: Annotated[RecipeName, typer.Option(help="Which BaseNet.")] = RecipeName.compact,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Trainings; 3, or 1 if the run is small.")
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="Minutes instead of hours, with figures that say nothing.")
+    ] = False,
+    samples: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Of BaseNet's training; 1 is all.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="As for train; without it VGG16 learns from scratch.")
+    ] = None,
+    device: Annotated[DeviceName, typer.Option(help="auto takes a GPU if there is one.")] = DeviceName.auto,
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Other numbers give slightly different weights.")
+    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes that render and read scans.")] = 1,
+) -> None:
+    """Run the paper's experiment on rendered scans.
+
+    Its counts of scans and slices, its three methods and plain baselines; its tables beside ours, intervals,
+    paired tests of its claims, figures.
+    """
+    from situs.output import check_folder
+
+    for folder in (out, work):
+        check_folder(folder)
+    from dataclasses import replace
+
+    from situs.reproduce import PAPER_SCALE, SMALL_SCALE
+    from situs.reproduce import reproduce as run
+    from situs.synth.heads import find_heads
+    from situs.train import RECIPES
+
+    scale = SMALL_SCALE if small else PAPER_SCALE
+    with _progress_bar() as progress:
+        path = run(
+            find_heads(heads),
+            out,
+            work,
+            RECIPES[recipe.value],
+            seeds=seeds or (1 if small else 3),
+            scale=scale if samples is None else replace(scale, samples=samples),
+            jobs=jobs,
+            threads=threads,
+            device=device.value,
+            weights=weights,
+            progress=progress,
+        )
+    _print((path / "README.md").read_text(encoding="utf-8"))
 
 
 def _check_outputs(

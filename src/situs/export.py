@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,8 +75,9 @@ def export_bundle(
     in_use = _BaseNetInUse(basenet).eval()
     relation.eval()
     try:
+        outputs = _basenet_outputs(in_use, views)
         networks = {
-            BASENET_FILE: _basenet_bytes(in_use, views),
+            BASENET_FILE: _basenet_bytes(in_use, views, outputs),
             RELATION_FILE: _relation_bytes(relation, n_neighbors),
         }
 
@@ -85,7 +87,7 @@ def export_bundle(
         return write_bundle(
             out,
             networks=networks,
-            contract=_contract(spec, n_neighbors, basenet.width),
+            contract=_contract(spec, n_neighbors, basenet.width, outputs),
             references=references,
             spec=spec,
             n_neighbors=n_neighbors,
@@ -108,18 +110,30 @@ class _BaseNetInUse(nn.Module):
         super().__init__()
         self.basenet = basenet
 
-    def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
         said = self.basenet(global_view, local_view)
-        return said.embedding, said.site_logits.softmax(dim=1), said.shares, said.midline
+        painted = () if said.shares is None else (said.shares, said.midline)
+        return said.embedding, said.site_logits.softmax(dim=1), *painted
 
 
-def _contract(spec: ViewSpec, k: int, width: int) -> dict[str, Any]:
+def _contract(spec: ViewSpec, k: int, width: int, outputs: Sequence[str]) -> dict[str, Any]:
+    """What goes into the networks and comes out; `outputs` are those of BaseNet."""
     view = ["n", len(spec.channels), spec.size_px, spec.size_px]
     m = len(SITES)
 
     def tensor(kind: str, shape: list[Any], meaning: str) -> dict[str, Any]:
         return {"type": kind, "shape": shape, "meaning": meaning}
 
+    from_basenet = {
+        "embedding": tensor("float32", ["n", width], "the region's place among the references"),
+        "site_probability": tensor("float32", ["n", m], "BaseNet's own answer"),
+        "shares": tensor("float32", ["n", m], "share of the region in each site"),
+        "midline": tensor(
+            "float32",
+            ["n", 2, 2, spec.size_px // 2, spec.size_px // 2],
+            "over the global and the local view: distance to the midline (mm, left positive); head",
+        ),
+    }
     return {
         BASENET_FILE: {
             "inputs": {
@@ -128,16 +142,7 @@ def _contract(spec: ViewSpec, k: int, width: int) -> dict[str, Any]:
                 ),
                 "local_view": tensor("uint8", view, "a crop around the region, in the same orientation"),
             },
-            "outputs": {
-                "embedding": tensor("float32", ["n", width], "the region's place among the references"),
-                "site_probability": tensor("float32", ["n", m], "BaseNet's own answer"),
-                "shares": tensor("float32", ["n", m], "share of the region in each site"),
-                "midline": tensor(
-                    "float32",
-                    ["n", 2, 2, spec.size_px // 2, spec.size_px // 2],
-                    "over the global and the local view: distance to the midline (mm, left positive); head",
-                ),
-            },
+            "outputs": {name: from_basenet[name] for name in outputs},
         },
         RELATION_FILE: {
             "inputs": {
@@ -165,9 +170,16 @@ def _random_views(spec: ViewSpec) -> tuple[Bytes, Bytes]:
     return views[0], views[1]
 
 
-def _basenet_bytes(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes]) -> bytes:
+def _basenet_outputs(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes]) -> list[str]:
+    """The names of what BaseNet gives; paths that do not paint give no shares and no midline."""
+    device = next(in_use.parameters()).device
+    with torch.no_grad():
+        said = in_use(*(torch.from_numpy(v[:1]).to(device) for v in views))
+    return ["embedding", "site_probability", "shares", "midline"][: len(said)]
+
+
+def _basenet_bytes(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes], outputs: list[str]) -> bytes:
     example = tuple(torch.from_numpy(v[:2]) for v in views)
-    outputs = ["embedding", "site_probability", "shares", "midline"]
     return _onnx_bytes(in_use, example, ["global_view", "local_view"], outputs)
 
 
@@ -229,13 +241,10 @@ def _check_parity(
         batches = zip(*(on_device(v).split(32) for v in views), strict=True)
         expected = [torch.cat(parts) for parts in zip(*(in_use(*b) for b in batches), strict=True)]
         related = relation(on_device(found.embedding), on_device(sets), on_device(neighbors.present))
-    pairs = {
-        "embedding": (found.embedding, expected[0]),
-        "site_probability": (found.site_probability, expected[1]),
-        "shares": (found.shares, expected[2]),
-        "midline": (found.midline, expected[3]),
-        "relation_score": (scores, related),
-    }
+    said = (found.embedding, found.site_probability, found.shares, found.midline)
+    names = ("embedding", "site_probability", "shares", "midline")
+    pairs = {name: (a, e) for name, a, e in zip(names, said, expected, strict=False) if a is not None}
+    pairs["relation_score"] = (scores, related)
     for name, (exported, trained) in pairs.items():
         truth = trained.cpu().numpy()
         difference = float((np.abs(exported - truth) / np.maximum(1, np.abs(truth))).max())

@@ -1,4 +1,4 @@
-"""The loop that trains a network: AdamW, one cycle, batches made beside the steps, checkpoints."""
+"""The loop that trains a network: AdamW in one cycle or SGD, batches made beside the steps, checkpoints."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from situs.checkpoints import resume_training, save_training
+from situs.devices import CPU, Machine
 
 __all__ = ["Plan", "Progress", "fit"]
 
@@ -37,8 +38,9 @@ class Plan:
 
     stage : its name, for the log
     steps, batch : how many, and examples in each
-    learning_rate : the highest of the cycle
-    weight_decay : on matrices and kernels, not on biases and normalization
+    learning_rate : the highest of the cycle, or the constant one
+    weight_decay : with AdamW on matrices and kernels, not on biases and normalization; with SGD on all
+    momentum : of SGD at a constant rate, as in the paper; None for AdamW in one cycle with short gradients
     seed : what tells this stage of this run from others; with the step it seeds the dropout
     checkpoint, key : the file, and the run's key, see `situs.checkpoints`
     """
@@ -48,9 +50,11 @@ class Plan:
     batch: int
     learning_rate: float
     weight_decay: float
+    momentum: float | None
     seed: Sequence[int]
     checkpoint: Path
     key: str
+    machine: Machine = CPU
 
 
 def fit(
@@ -64,7 +68,7 @@ def fit(
 
     Parameters
     ----------
-    network : is changed
+    network : is changed; on the plan's machine
     make : gives the batch of a step, 0 to ``plan.steps - 1``; called in another thread, two steps ahead
     loss_of : gives the loss of a batch, and figures for the log, which should be high
     plan : how long, how fast and where to
@@ -78,9 +82,10 @@ def fit(
     ------
     OutputError : if the checkpoint is damaged or of another run, or cannot be written
     """
-    stage, steps, batch = plan.stage, plan.steps, plan.batch
-    optimizer = _optimizer(network, plan.weight_decay)
+    stage, steps, batch, machine = plan.stage, plan.steps, plan.batch, plan.machine
+    optimizer = _optimizer(network, plan)
     start, figures = resume_training(plan.checkpoint, plan.key, network, optimizer)
+    machine.wait()  # nobody writes before all have read
     if start >= steps:
         return figures
     network.train()
@@ -90,13 +95,16 @@ def fit(
     batches = _prefetch(make, start, steps)
     try:
         for prepared in batches:
-            torch.manual_seed(_step_seed(plan.seed, step))  # dropout
-            for group in optimizer.param_groups:
-                group["lr"] = plan.learning_rate * _one_cycle(step / steps)
+            torch.manual_seed(_step_seed([*plan.seed, step, machine.rank]))  # dropout
+            if plan.momentum is None:
+                for group in optimizer.param_groups:
+                    group["lr"] = plan.learning_rate * _one_cycle(step / steps)
             loss, right = loss_of(prepared)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
+            machine.average_gradients(network.parameters())
+            if plan.momentum is None:
+                nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
             optimizer.step()
             step += 1
             mean.add({"loss": float(loss.detach()), **right})
@@ -106,13 +114,15 @@ def fit(
                 logged, figures = now, mean.take()
                 _log.info("%s %d/%d %s %.0f/s", stage, step * batch, steps * batch, _line(figures), rate)
             say(stage, step * batch, steps * batch, _line(figures))
-            if now - saved > _CHECKPOINT_SECONDS:
+            if machine.first and now - saved > _CHECKPOINT_SECONDS:
                 saved = now
                 save_training(plan.checkpoint, plan.key, network, optimizer, step, figures)
+        machine.average_buffers(network)
     finally:
         batches.close()
-        if step > start:
+        if machine.first and step > start:
             save_training(plan.checkpoint, plan.key, network, optimizer, step, figures)
+    machine.wait()
     return figures
 
 
@@ -139,10 +149,12 @@ def _line(figures: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
 
 
-def _optimizer(network: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    parameters = list(network.parameters())
+def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if plan.momentum is not None:
+        return torch.optim.SGD(parameters, plan.learning_rate, plan.momentum, weight_decay=plan.weight_decay)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, fused=True)
@@ -155,8 +167,8 @@ def _one_cycle(t: float) -> float:
     return float(0.5 + 0.5 * np.cos(np.pi * (t - _WARM_UP) / (1 - _WARM_UP)))
 
 
-def _step_seed(seed: Sequence[int], step: int) -> int:
-    return int(np.random.SeedSequence([*seed, step]).generate_state(1)[0])
+def _step_seed(seed: Sequence[int]) -> int:
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def _prefetch(make: Callable[[int], T], start: int, steps: int) -> Generator[Any, None, None]:

@@ -32,6 +32,8 @@ MAX_SLICES = 12
 MIN_PIXELS = 4
 N_REFERENCES = 5
 
+_NO_MIDLINE = "The side is measured from the middle of the head: this bundle does not paint the midline."
+
 # Slices that are embedded and compared together; bounds the memory, whatever the number of lesions.
 _BATCH_SLICES = 48
 
@@ -130,7 +132,10 @@ class Labeler:
             rows = slice(end, end + len(lesion.weights))
             end = rows.stop
             notes = (*lesion.roi.notes, *scan_notes, *lesion_doubts(volume, lesion.roi))
-            side = _side(lesion, views[rows], embedded.midline[rows])
+            painted = None if embedded.midline is None else embedded.midline[rows]
+            if painted is None:
+                notes = (*notes, _NO_MIDLINE)
+            side = _side(lesion, views[rows], painted)
             yield self._finding(lesion, rows, side, neighbors, scores, notes)
 
     def _finding(
@@ -229,12 +234,13 @@ def _batches(lesions: Sequence[Roi]) -> Iterator[list[_Lesion]]:
         yield batch
 
 
-def _side(lesion: _Lesion, views: Sequence[Views], painted: NDArray[np.float32]) -> Side:
+def _side(lesion: _Lesion, views: Sequence[Views], painted: NDArray[np.float32] | None) -> Side:
     """The side of a lesion, from all its pixels on the slices that were looked at."""
     geometry = lesion.roi.geometry
     distances, weights = [], []
-    for (k, weight), view, maps in zip(lesion.weights.items(), views, painted, strict=True):
+    for n, ((k, weight), view) in enumerate(zip(lesion.weights.items(), views, strict=True)):
         i, j = np.nonzero(lesion.roi.slice_mask(k))
+        maps = None if painted is None else painted[n]
         midline = fit_midline(maps, view.places, geometry, view.global_view.shape[-1])
         pixels = np.stack([i, j, np.full_like(i, k)], axis=1)
         distances.append(midline.distances_mm(geometry.to_world(pixels)))

@@ -28,10 +28,13 @@ def paintings_loss(said: BaseNetOutput, batch: Batch, class_weights: Tensor) -> 
         (said.global_painting, batch.global_view, batch.global_sites, batch.global_lateral),
         (said.local_painting, batch.local_view, batch.local_sites, batch.local_lateral),
     ):
-        assert sites is not None and lateral is not None  # only called where there are targets
-        region = F.avg_pool2d(torch.from_numpy(view[:, -1]).float() / 255, 2)
-        targets = torch.from_numpy(sites), torch.from_numpy(lateral)
-        losses.append(painting_loss(painting, *targets, region, class_weights))
+        assert painting is not None  # only called for paths that paint, where there are targets
+        assert sites is not None and lateral is not None
+        mask, of_sites, of_lateral = (
+            torch.from_numpy(a).to(painting.device) for a in (view[:, -1], sites, lateral)
+        )
+        region = F.avg_pool2d(mask.float() / 255, 2)
+        losses.append(painting_loss(painting, of_sites, of_lateral, region, class_weights))
     return (losses[0] + losses[1]) / 2
 
 
@@ -86,6 +89,6 @@ def relation_loss(logits: Tensor, site: Tensor) -> Tensor:
     much as all others together; the second is about which score is the highest, which is what is read.
     """
     truth = F.one_hot(site, logits.shape[1]).to(logits.dtype)
-    others = torch.full((logits.shape[1],), float(logits.shape[1] - 1))
+    others = torch.full((logits.shape[1],), float(logits.shape[1] - 1), device=logits.device)
     scores = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=others) / 2
     return scores + F.cross_entropy(logits, site)

@@ -51,22 +51,26 @@ class Midline:
 
 
 def fit_midline(
-    painted: NDArray[np.float32], places: Sequence[Place], geometry: Geometry, size_px: int
+    painted: NDArray[np.float32] | None, places: Sequence[Place], geometry: Geometry, size_px: int
 ) -> Midline:
     """The line that fits what was painted over the views of one slice best (weighted least squares).
 
     Parameters
     ----------
-    painted : (views, 2, h, w) distance to the midline in mm, and how much of each pixel is head, in [0, 1]
+    painted : (views, 2, h, w) distance to the midline in mm, and how much of each pixel is head, in [0, 1];
+        None if the network does not paint
     places : where the views lie; every view counts the same
     size_px : rows and columns of a view
 
     Notes
     -----
-    Where the painting has no slope, no head was recognised; the midline is then the global view's middle.
+    Where the painting has no slope, no head was recognised; the midline is then the global view's middle, as
+    it is without a painting.
     """
     right, down = geometry.display_axes()
     origin = places[0].centre_mm
+    if painted is None:
+        return Midline(origin, right, 0.0)
     normal, target = np.zeros((3, 3)), np.zeros(3)
     for (distance, head), place in zip(painted.astype(np.float64), places, strict=True):
         h, w = distance.shape

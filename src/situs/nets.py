@@ -15,7 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BaseNet", "BaseNetOutput", "CompactPath", "PathOutput", "RelationNetwork", "compact_basenet"]
+__all__ = [
+    "BaseNet",
+    "BaseNetOutput",
+    "CompactPath",
+    "PathOutput",
+    "RelationNetwork",
+    "ViewPath",
+    "compact_basenet",
+]
 
 # The decoder regresses the signed distance to the midline in these units, so that the loss is about 1.
 LATERAL_UNIT_MM = 30.0
@@ -25,11 +33,12 @@ class PathOutput(NamedTuple):
     """What one path says about its view.
 
     features : (n, n_features) for the fully connected layers
-    painting : (n, n_sites + 2, h, w) logits of "none" and of every site, then the distance to the midline
+    painting : (n, n_sites + 2, h, w) logits of "none" and of every site, then the distance to the midline;
+        None from a path that does not paint
     """
 
     features: Tensor
-    painting: Tensor
+    painting: Tensor | None
 
 
 class BaseNetOutput(NamedTuple):
@@ -41,17 +50,31 @@ class BaseNetOutput(NamedTuple):
     shares : (n, n_sites) the painted share of the region in each site, sums to 1
     midline : (n, 2, 2, h, w) over the global and over the local view: the signed distance to the midline in
         mm (positive: the patient's left), and how much of each pixel is head
+
+    Paths that do not paint leave the last four None.
     """
 
     embedding: Tensor
     site_logits: Tensor
-    global_painting: Tensor
-    local_painting: Tensor
-    shares: Tensor
-    midline: Tensor
+    global_painting: Tensor | None = None
+    local_painting: Tensor | None = None
+    shares: Tensor | None = None
+    midline: Tensor | None = None
 
 
-class CompactPath(nn.Module):
+class ViewPath(nn.Module):
+    """What BaseNet asks of a path: called with a view and the other path's flattened bottom or None, it gives
+    a `PathOutput`.
+
+    n_features : how many it gives
+    n_flat : how many of them, the first, are its flattened bottom
+    """
+
+    n_features: int
+    n_flat: int
+
+
+class CompactPath(ViewPath):
     """One small convolutional path with a U-Net decoder that paints the site map over its view.
 
     The encoder goes down to a sixteenth of the view; its bottom, thinned to `n_bottom` channels and
@@ -114,15 +137,15 @@ class BaseNet(nn.Module):
 
     Parameters
     ----------
-    global_path, local_path : modules with `n_features`, called with a view; the local one is also given
-        the global path's flattened bottom, which tells it where in the head its crop lies
+    global_path, local_path : `CompactPath` or `situs.vgg.VGGPath`; the local one is also given the global
+        path's flattened bottom, which tells it where in the head its crop lies
     width : of the embedding
     """
 
     def __init__(
         self,
-        global_path: CompactPath,
-        local_path: CompactPath,
+        global_path: ViewPath,
+        local_path: ViewPath,
         n_sites: int,
         hidden: int = 384,
         width: int = 256,
@@ -142,15 +165,22 @@ class BaseNet(nn.Module):
         """Views (n, channels, size, size) as bytes."""
         everywhere = self.global_path(global_view)
         here = self.local_path(local_view, everywhere.features[:, : self.global_path.n_flat])
-        features = torch.cat([everywhere.features, here.features], dim=1)
-        hidden = F.relu(self.fc1(features))
-        hidden = F.relu(self.fc2(self.dropout(hidden)))
-        logits = self.fc3(self.dropout(hidden)).float()
+        said = self.judge(torch.cat([everywhere.features, here.features], dim=1))
+        if everywhere.painting is None or here.painting is None:
+            return said
         region = F.avg_pool2d(local_view[:, -1:].float() / 255, 2)
         shares = _mean_under(here.painting[:, 1:-1].softmax(dim=1), region)
         midline = torch.stack([_read_midline(p) for p in (everywhere.painting, here.painting)], dim=1)
-        embedding = F.normalize(hidden.float(), dim=1)
-        return BaseNetOutput(embedding, logits, everywhere.painting, here.painting, shares, midline)
+        return said._replace(
+            global_painting=everywhere.painting, local_painting=here.painting, shares=shares, midline=midline
+        )
+
+    def judge(self, features: Tensor) -> BaseNetOutput:
+        """The three fully connected layers alone: embedding and site of both paths' features (n, m)."""
+        hidden = F.relu(self.fc1(features))
+        hidden = F.relu(self.fc2(self.dropout(hidden)))
+        logits = self.fc3(self.dropout(hidden)).float()
+        return BaseNetOutput(F.normalize(hidden.float(), dim=1), logits)
 
 
 class RelationNetwork(nn.Module):

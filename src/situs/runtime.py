@@ -34,12 +34,14 @@ class Embedded:
     shares : (n, sites) painted share of the region in each site, sums to 1
     midline : (n, 2, 2, h, w) over the global and over the local view: signed distance to the midline in mm,
         positive on the patient's left, and how much of each pixel is head
+
+    A bundle whose BaseNet does not paint has no shares and no midline: None.
     """
 
     embedding: Float32
     site_probability: Float32
-    shares: Float32
-    midline: Float32
+    shares: Float32 | None = None
+    midline: Float32 | None = None
 
 
 class Runtime:
@@ -62,12 +64,13 @@ class Runtime:
 
     def embed(self, global_views: NDArray[np.uint8], local_views: NDArray[np.uint8]) -> Embedded:
         """Embed n regions from their views, each (n, channels, size, size) uint8; n at least 1."""
-        names = ["embedding", "site_probability", "shares", "midline"]
+        names = [output.name for output in self._basenet.get_outputs()]
         batches = [
             self._basenet.run(names, {"global_view": global_views[part], "local_view": local_views[part]})
             for part in _parts(len(global_views), _EMBED_BATCH)
         ]
-        return Embedded(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+        arrays = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        return Embedded(**dict(zip(names, arrays, strict=True)))
 
     def relate(self, targets: Float32, references: Float32, present: NDArray[np.bool_]) -> Float32:
         """Relation scores (n, sites) in [0, 1] of targets with the reference sets of every site.

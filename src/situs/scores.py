@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
 
-__all__ = ["Mean", "Table", "score_table", "text_table"]
+__all__ = ["Mean", "Table", "score_table", "site_scores", "text_table"]
 
 Array = NDArray[np.float64]
 
@@ -146,7 +146,7 @@ def score_table(
     flat = (which * n + true) * n + guess
     per_scan = np.bincount(flat, minlength=n_scans * n * n).reshape(n_scans, n, n)
     confusion = per_scan.sum(axis=0)
-    precision, recall, f1 = _scores(*_counts(confusion))
+    precision, recall, f1 = site_scores(confusion)
     f1_intervals, *mean_intervals = _bootstrap(per_scan, n_boot, seed)
     support = confusion.sum(axis=1)
     weighted, macro = (
@@ -163,6 +163,12 @@ def score_table(
         macro=macro,
         n_scans=n_scans,
     )
+
+
+def site_scores(confusion: ArrayLike) -> tuple[Array, Array, Array]:
+    """Precision, recall and F1 (..., 15) of confusion matrices (..., 15, 15); 0 where there is nothing to
+    divide by."""
+    return _scores(*_counts(np.asarray(confusion)))
 
 
 def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int] = (1,)) -> str:

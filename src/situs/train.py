@@ -2,12 +2,15 @@
 
 ``paint``     BaseNet's two paths learn to paint the site map over their views (where the cohort has one)
 ``basenet``   all of BaseNet learns the site of the region of interest, painting going on beside it
+``features``  instead of these two, where the paths are frozen: what they say about every example
+``fc``        and then the fully connected layers learn the site from that
 ``embed``     BaseNet embeds the references and the targets of the next stage
 ``relation``  the Relation Network learns to relate targets to their nearest references, BaseNet fixed
 
 Lengths are counted in examples seen, so that a run on any cohort costs the same. The same seed, cohort,
 machine and number of threads give the same weights, stopped and resumed or not; other processors, other
 numbers of threads and other versions of torch add up in another order and give slightly different ones.
+Under ``torchrun`` every process takes its share of each batch (`situs.devices`).
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +35,7 @@ from situs.augment import augment
 from situs.bundle import check_replaceable
 from situs.checkpoints import load_weights, read_checkpoint, write_checkpoint, write_whole
 from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
+from situs.devices import CPU, DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
 from situs.fit import Plan, Progress, fit
@@ -38,19 +43,24 @@ from situs.losses import paintings_loss, relation_loss, site_map_weights
 from situs.neighbors import References, nearest
 from situs.nets import BaseNet, RelationNetwork, compact_basenet
 from situs.synth.cohort import describe_cohort
+from situs.vgg import fetch_imagenet_weights, load_vgg16_weights, vgg16_basenet
 from situs.views import ViewSpec
 
 __all__ = [
     "COMPACT",
+    "PAPER",
+    "RECIPES",
     "Progress",
     "Recipe",
     "choose_evenly",
     "embed",
+    "given_files",
     "new_basenet",
     "train",
+    "train_basenet",
 ]
 
-_STAGES = ("paint", "basenet", "embed", "relation")
+_STAGES = ("paint", "basenet", "embed", "relation", "fc")
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,12 @@ class Recipe:
     n_targets : of each site, to train the Relation Network on; likewise
     max_slices : of each region, spread over its area: neighbouring thin slices say the same
     batch, relation_batch : examples in a step
-    learning_rate, relation_learning_rate : the highest of the cycle (AdamW)
-    weight_decay : on matrices and kernels, not on biases and normalization
+    learning_rate, relation_learning_rate, weight_decay, momentum : see `situs.fit.Plan`
     balance : 1 for equally many examples of every site, 0 for the cohort's own frequencies
     label_smoothing : of BaseNet's site
     painting_weight : of the painting beside the site, in the stage ``basenet``
+    network : ``compact`` or ``vgg16``, the paths of BaseNet
+    frozen : whether the paths keep the weights they are given and only the fully connected layers learn
     """
 
     name: str
@@ -88,6 +99,9 @@ class Recipe:
     balance: float = 1.0
     label_smoothing: float = 0.05
     painting_weight: float = 0.3
+    momentum: float | None = None
+    network: Literal["compact", "vgg16"] = "compact"
+    frozen: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary."""
@@ -102,6 +116,27 @@ COMPACT = Recipe(
     relation_samples=90_000,
 )
 
+# 30 and 15 epochs of the paper's training slices, 80 % of 15,425; all of them are references and targets.
+_PAPER_SLICES = 12_340
+PAPER = Recipe(
+    "paper",
+    ViewSpec(size_px=224, channels=("brain",)),
+    paint_samples=0,
+    basenet_samples=30 * _PAPER_SLICES,
+    relation_samples=15 * _PAPER_SLICES,
+    n_references=_PAPER_SLICES,
+    n_targets=_PAPER_SLICES,
+    max_slices=None,
+    learning_rate=1e-3,
+    relation_learning_rate=1e-3,
+    weight_decay=5e-4,
+    label_smoothing=0.0,
+    momentum=0.9,
+    network="vgg16",
+)
+
+RECIPES = {recipe.name: recipe for recipe in (COMPACT, PAPER)}
+
 
 def train(
     cohort: str | Path,
@@ -115,6 +150,8 @@ def train(
     init: str | Path | None = None,
     jobs: int = 1,
     facts: dict[str, Any] | None = None,
+    device: DeviceName = "auto",
+    weights: str | Path | None = None,
 ) -> Path:
     """Train the two networks on a cohort and write the bundle. A run that was stopped goes on.
 
@@ -130,6 +167,9 @@ def train(
     init : a checkpoint of an earlier run to start BaseNet's weights from
     jobs : processes that make the views
     facts : further facts for the model card, see `situs.card.model_card`
+    device : see `situs.devices.open_machine`
+    weights : a VGG16 in torchvision's names, to start the paths of such a recipe from; ``imagenet``
+        downloads the published one
 
     Returns
     -------
@@ -138,12 +178,14 @@ def train(
     Raises
     ------
     ManifestError : if the cohort, or a patient's name, cannot be used
-    InputError : if `init` is no checkpoint of such a BaseNet
+    InputError : if `init` is no checkpoint of such a BaseNet, `weights` do not fit or there is no such device
     OutputError : if `out` holds something else than a bundle, `work` holds another run, or something cannot
         be written
     """
     out = Path(out)
     check_replaceable(out)
+    given = given_files(recipe, init, weights)
+    machine = open_machine(device)
     work = Path(f"{out}.work") if work is None else Path(work)
     torch.set_num_threads(threads or 1)
     say = progress or _silent
@@ -157,25 +199,21 @@ def train(
     )
     kept, _ = split_patients(slices.patient.tolist(), test_patients)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
-    run = _open_run(work, recipe, seed, slices, chosen, init, say)
+    run = _open_run(work, recipe, seed, slices, chosen, given, say, machine)
 
-    basenet = new_basenet(recipe, seed)
-    if init is not None:
-        load_weights(Path(init), basenet)
-    _lay_out(basenet, torch.channels_last)  # twice as fast in convolutions
-    results = {}
-    if slices.global_sites is not None:
-        results["paint"] = _train_basenet("paint", basenet, run)
-    results["basenet"] = _train_basenet("basenet", basenet, run)
+    basenet, results = _basenet_stages(run, given)
     references, targets = _embed_stage(basenet, run)
     _lay_out(basenet, torch.contiguous_format)
     relation, results["relation"] = _train_relation(references, targets, run)
 
+    if not machine.first:
+        machine.wait()
+        return out
     say("export", 0, 1, "writing and checking the bundle")
     few = chosen[np.linspace(0, len(chosen) - 1, 8).astype(int)]
     path = export_bundle(
-        basenet,
-        relation,
+        basenet.cpu(),
+        relation.cpu(),
         references,
         recipe.spec,
         recipe.to_dict(),
@@ -189,25 +227,53 @@ def train(
         n_neighbors=recipe.n_neighbors,
         sample_views=(slices.global_view[few], slices.local_view[few]),
     )
+    machine.wait()
     say("export", 1, 1, "done")
     return path
+
+
+def train_basenet(
+    slices: Slices,
+    chosen: NDArray[np.int64],
+    recipe: Recipe,
+    seed: int,
+    work: Path,
+    progress: Progress | None = None,
+    machine: Machine = CPU,
+    weights: str | Path | None = None,
+) -> BaseNet:
+    """BaseNet alone, trained on the examples `chosen` (n,) of a cohort; a run that was stopped goes on.
+
+    The other arguments and the errors are those of `train`.
+    """
+    given = given_files(recipe, None, weights)
+    run = _open_run(work, recipe, seed, slices, chosen, given, progress or _silent, machine)
+    basenet, _ = _basenet_stages(run, given)
+    return basenet
 
 
 def new_basenet(recipe: Recipe, seed: int) -> BaseNet:
     """An untrained BaseNet of the recipe."""
     torch.manual_seed(seed)
+    if recipe.network == "vgg16":
+        return vgg16_basenet(len(SITES), recipe.spec.size_px)
     return compact_basenet(len(SITES), len(recipe.spec.channels), recipe.spec.size_px)
 
 
 def choose_evenly(
-    sites: NDArray[np.integer], patients: NDArray[np.str_], n: int, rng: np.random.Generator
+    sites: NDArray[np.integer],
+    patients: NDArray[np.str_],
+    n: int | NDArray[np.integer],
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Indices, ascending, of at most `n` examples of every site, spread evenly over the patients.
 
     Parameters
     ----------
     sites, patients : (m,) of every example
+    n : one number for all sites, or (15,) of each
     """
+    most = np.broadcast_to(n, len(SITES))
     turn = np.empty(len(sites), dtype=np.int64)  # 0 for the first example of a patient and site, and so on
     order = rng.permutation(len(sites))
     _, group = np.unique(
@@ -219,7 +285,7 @@ def choose_evenly(
     chosen = []
     for site in np.unique(sites):
         members = order[sites[order] == site]
-        chosen.append(members[np.argsort(turn[members], kind="stable")][:n])
+        chosen.append(members[np.argsort(turn[members], kind="stable")][: most[site]])
     return np.asarray(np.sort(np.concatenate(chosen)), dtype=np.int64)
 
 
@@ -228,20 +294,23 @@ def embed(
     slices: Slices,
     indices: NDArray[np.integer],
     progress: Callable[[int], None] | None = None,
-) -> NDArray[np.float16]:
-    """Embeddings (n, width) of the examples `indices` (n,), in single precision as in use, stored in half."""
-    parts = []
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Embeddings (n, width) of the examples `indices` (n,), in single precision as in use, stored in half,
+    and the sites (n,) that BaseNet itself would say."""
+    parts, sites = [], []
     was_training = basenet.training
     basenet.eval()
+    machine = Machine(next(basenet.parameters()).device)
     with torch.inference_mode():
         for start in range(0, len(indices), _EMBED_BATCH):
             batch = slices.batch(indices[start : start + _EMBED_BATCH])
-            said = basenet(torch.from_numpy(batch.global_view), torch.from_numpy(batch.local_view))
-            parts.append(said.embedding.numpy().astype(np.float16))
+            said = basenet(machine.put(batch.global_view), machine.put(batch.local_view))
+            parts.append(said.embedding.cpu().numpy().astype(np.float16))
+            sites.append(said.site_logits.argmax(dim=1).cpu().numpy())
             if progress is not None:
                 progress(start + len(batch.site))
     basenet.train(was_training)
-    return np.concatenate(parts)
+    return np.concatenate(parts), np.concatenate(sites)
 
 
 _EMBED_BATCH = 32
@@ -261,7 +330,7 @@ class _Run:
     chosen: NDArray[np.int64]
     key: str
     say: Progress
-    half: bool  # bfloat16 for matrix products and convolutions
+    machine: Machine = CPU
 
 
 def _open_run(
@@ -270,10 +339,11 @@ def _open_run(
     seed: int,
     slices: Slices,
     chosen: NDArray[np.int64],
-    init: str | Path | None,
+    given: dict[str, Path],
     say: Progress,
+    machine: Machine,
 ) -> _Run:
-    key = _run_key(recipe, seed, slices, chosen, init)
+    key = _run_key(recipe, seed, slices, chosen, given)
     note = work / "run.json"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -288,28 +358,39 @@ def _open_run(
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{work}: cannot be written ({error.strerror or error})") from error
-    return _Run(work, recipe, seed, slices, chosen, key, say, _half_pays())
+    return _Run(work, recipe, seed, slices, chosen, key, say, machine)
 
 
 def _run_key(
-    recipe: Recipe, seed: int, slices: Slices, chosen: NDArray[np.int64], init: str | Path | None
+    recipe: Recipe, seed: int, slices: Slices, chosen: NDArray[np.int64], given: dict[str, Path]
 ) -> str:
     """A name that changes with all that decides the weights."""
     digest = hashlib.sha256(json.dumps([recipe.to_dict(), seed]).encode())
     digest.update("\n".join(slices.id[chosen].tolist()).encode())
     digest.update(slices.site[chosen].tobytes())
-    if init is not None:
+    for name, file in given.items():
         try:
-            digest.update(Path(init).read_bytes())
+            with file.open("rb") as stream:
+                digest.update(f"{name}{hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
         except OSError as error:
-            raise InputError(f"{init}: cannot be read ({error.strerror}): expected a checkpoint") from error
+            raise InputError(f"{file}: cannot be read ({error.strerror}): expected {name}") from error
     return digest.hexdigest()[:16]
 
 
-def _half_pays() -> bool:
-    """Whether the processor multiplies in bfloat16: then a step of BaseNet takes half the time."""
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+def given_files(recipe: Recipe, init: str | Path | None, weights: str | Path | None) -> dict[str, Path]:
+    """The files that weights come from, by the name of `train`'s argument; what does not fit is refused.
+
+    Raises
+    ------
+    InputError : for weights that the recipe cannot take, or paths frozen without any
+    """
+    if weights is not None and recipe.network != "vgg16":
+        raise InputError(f"weights: the recipe {recipe.name!r} has no VGG16 to load them into")
+    if recipe.frozen and init is None and weights is None:
+        raise InputError("frozen: give the weights that are to be kept")
+    if weights == "imagenet":
+        weights = fetch_imagenet_weights()
+    return {name: Path(file) for name, file in (("init", init), ("weights", weights)) if file is not None}
 
 
 def _facts(run: _Run, results: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -324,7 +405,8 @@ def _facts(run: _Run, results: dict[str, dict[str, float]]) -> dict[str, Any]:
         "seed": run.seed,
         "torch": torch.__version__,
         "torch threads": torch.get_num_threads(),
-        "arithmetic": "bfloat16 where torch's autocast allows" if run.half else "float32",
+        "device": run.machine.device.type,
+        "arithmetic": "bfloat16 where torch's autocast allows" if run.machine.half else "float32",
         **results,
     }
 
@@ -343,25 +425,46 @@ def _silent(stage: str, done: int, total: int, message: str) -> None:
 # --- stages ---------------------------------------------------------------------------------------------
 
 
+def _basenet_stages(run: _Run, given: dict[str, Path]) -> tuple[BaseNet, dict[str, dict[str, float]]]:
+    """A trained BaseNet, and the last figures of the log of every stage."""
+    recipe = run.recipe
+    basenet = new_basenet(recipe, run.seed)
+    if "weights" in given:
+        load_vgg16_weights(given["weights"], basenet)
+    if "init" in given:
+        load_weights(given["init"], basenet)
+    basenet.to(run.machine.device)
+    _lay_out(basenet, torch.channels_last)  # twice as fast in convolutions
+    results = {}
+    if recipe.frozen:
+        results["fc"] = _train_fc(basenet, run)
+    else:
+        if recipe.paint_samples and run.slices.global_sites is not None:
+            results["paint"] = _train_basenet("paint", basenet, run)
+        results["basenet"] = _train_basenet("basenet", basenet, run)
+    return basenet, results
+
+
 def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
     """The stages ``paint`` and ``basenet``; changes `basenet`, returns the last figures of the log."""
-    recipe, slices, chosen = run.recipe, run.slices, run.chosen
+    recipe, slices, chosen, machine = run.recipe, run.slices, run.chosen, run.machine
     n = recipe.paint_samples if stage == "paint" else recipe.basenet_samples
     rng = np.random.default_rng(_stage_seed(run, stage))
     order = chosen[balanced_indices(slices.site[chosen], n, rng, recipe.balance)]
-    weights = None if slices.global_sites is None else site_map_weights(slices, chosen, run.seed)
+    paints = recipe.paint_samples and slices.global_sites is not None
+    weights = site_map_weights(slices, chosen, run.seed).to(machine.device) if paints else None
 
     def make(step: int) -> Batch:
-        rng = np.random.default_rng([*_stage_seed(run, stage), step])
-        part = order[step * recipe.batch : (step + 1) * recipe.batch]
+        rng = np.random.default_rng([*_stage_seed(run, stage), step, machine.rank])
+        part = machine.share(order[step * recipe.batch : (step + 1) * recipe.batch])
         return augment(slices.batch(np.sort(part)), recipe.spec, rng)
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        views = torch.from_numpy(batch.global_view), torch.from_numpy(batch.local_view)
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.half):
+        views = machine.put(batch.global_view), machine.put(batch.local_view)
+        with machine.autocast():
             said = basenet(*views)
-        site = torch.from_numpy(batch.site)
-        loss = torch.zeros(())
+        site = machine.put(batch.site)
+        loss = torch.zeros((), device=machine.device)
         if weights is not None:
             share = 1.0 if stage == "paint" else recipe.painting_weight
             loss = loss + share * paintings_loss(said, batch, weights)
@@ -376,6 +479,71 @@ def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
     return fit(basenet, make, loss_of, plan, run.say)
 
 
+def _train_fc(basenet: BaseNet, run: _Run) -> dict[str, float]:
+    """The stages ``features`` and ``fc``; changes the fully connected layers of `basenet`.
+
+    Minority sites are over-sampled by mirrored examples, the one change that can be kept.
+    """
+    recipe, sites, machine = run.recipe, run.slices.site[run.chosen], run.machine
+    basenet.global_path.requires_grad_(False)
+    basenet.local_path.requires_grad_(False)
+    features = _features(basenet, run)
+    rng = np.random.default_rng(_stage_seed(run, "fc"))
+    order = balanced_indices(sites, recipe.basenet_samples, rng, recipe.balance)
+    mirrored = rng.integers(0, 2, len(order))
+
+    def make(step: int) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        part = machine.share(np.arange(step * recipe.batch, (step + 1) * recipe.batch))
+        return features[order[part], mirrored[part]], sites[order[part]]
+
+    def loss_of(batch: tuple[NDArray[np.float16], NDArray[np.int64]]) -> tuple[Tensor, dict[str, float]]:
+        site = machine.put(batch[1])
+        with machine.autocast():
+            logits = basenet.judge(machine.put(batch[0]).float()).site_logits
+        loss = F.cross_entropy(logits, site, label_smoothing=recipe.label_smoothing)
+        return loss, {"accuracy": _share_right(logits, site)}
+
+    plan = _plan(run, "fc", len(order), recipe.batch, recipe.learning_rate)
+    return fit(basenet, make, loss_of, plan, run.say)
+
+
+def _features(basenet: BaseNet, run: _Run) -> NDArray[np.float16]:
+    """What the frozen paths say about the chosen examples, as they are and mirrored: (n, 2, features), a file
+    mapped into memory. A stopped run goes on."""
+    chosen, machine = run.chosen, run.machine
+    shape = (len(chosen), 2, basenet.fc1.in_features)
+    path, note = run.work / "features.f16", run.work / "features.json"
+    try:
+        if machine.first:
+            done = json.loads(note.read_text(encoding="utf-8"))["done"] if note.exists() else 0
+            with path.open("ab") as file:
+                file.truncate(done * 2 * shape[2] * 2)
+                for start in range(done, len(chosen), _EMBED_BATCH):
+                    batch = run.slices.batch(chosen[start : start + _EMBED_BATCH])
+                    file.write(_features_of(basenet, batch, machine).tobytes())
+                    file.flush()
+                    done = start + len(batch.site)
+                    write_whole(note, partial(Path.write_text, data=json.dumps({"done": done})))
+                    run.say("features", done, len(chosen), "seen by the frozen paths")
+        machine.wait()
+        return np.memmap(path, np.float16, "r", shape=shape)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@torch.inference_mode()
+def _features_of(basenet: BaseNet, batch: Batch, machine: Machine) -> NDArray[np.float16]:
+    """(n, 2, features) of a batch as it is and mirrored."""
+    both = []
+    for step in (1, -1):
+        views = (np.ascontiguousarray(v[..., ::step]) for v in (batch.global_view, batch.local_view))
+        with machine.autocast():
+            paths = zip((basenet.global_path, basenet.local_path), views, strict=True)
+            said = [path(machine.put(view)).features for path, view in paths]
+        both.append(torch.cat(said, dim=1).half().cpu().numpy())
+    return np.stack(both, axis=1)
+
+
 def _share_right(scores: Tensor, site: Tensor) -> float:
     return float((scores.detach().argmax(dim=1) == site).float().mean())
 
@@ -388,12 +556,13 @@ def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References]:
     parts = [chosen[choose_evenly(sites, patients, n, rng)] for n in (recipe.n_references, recipe.n_targets)]
     both = np.unique(np.concatenate(parts))
     path = run.work / "embed.safetensors"
-    tensors, notes = read_checkpoint(path, run.key)
-    if notes is None:
-        embeddings = embed(basenet, slices, both, lambda done: run.say("embed", done, len(both), "embedding"))
-        write_checkpoint(path, {"embeddings": torch.from_numpy(embeddings)}, {"key": run.key})
-    else:
-        embeddings = tensors["embeddings"].numpy()
+    _, notes = read_checkpoint(path, run.key)
+    if notes is None and run.machine.first:
+        made, _ = embed(basenet, slices, both, lambda done: run.say("embed", done, len(both), "embedding"))
+        write_checkpoint(path, {"embeddings": torch.from_numpy(made)}, {"key": run.key})
+    run.machine.wait()
+    tensors, _ = read_checkpoint(path, run.key)
+    embeddings = tensors["embeddings"].numpy()
 
     def label(indices: NDArray[np.int64]) -> References:
         rows = embeddings[np.searchsorted(both, indices)]
@@ -406,22 +575,22 @@ def _train_relation(
     references: References, targets: References, run: _Run
 ) -> tuple[RelationNetwork, dict[str, float]]:
     """The stage ``relation``: no target sees a reference of its own patient."""
-    recipe = run.recipe
+    recipe, machine = run.recipe, run.machine
     torch.manual_seed(run.seed)
-    relation = RelationNetwork(references.embeddings.shape[1])
+    relation = RelationNetwork(references.embeddings.shape[1]).to(machine.device)
     rng = np.random.default_rng(_stage_seed(run, "relation"))
     order = balanced_indices(targets.sites, recipe.relation_samples, rng, recipe.balance)
     run.say("relation", 0, len(order), "looking for neighbours")
     near = nearest(targets.embeddings, references, recipe.n_neighbors, targets.patients)
-    own, pool = (torch.from_numpy(r.embeddings.astype(np.float32)) for r in (targets, references))
-    sites = torch.from_numpy(targets.sites)
-    indices, present = torch.from_numpy(near.indices), torch.from_numpy(near.present)
+    own, pool = (machine.put(r.embeddings.astype(np.float32)) for r in (targets, references))
+    sites, indices, present = (machine.put(a) for a in (targets.sites, near.indices, near.present))
 
     def make(step: int) -> Tensor:
-        return torch.from_numpy(order[step * recipe.relation_batch : (step + 1) * recipe.relation_batch])
+        part = order[step * recipe.relation_batch : (step + 1) * recipe.relation_batch]
+        return machine.put(machine.share(part))
 
     def loss_of(part: Tensor) -> tuple[Tensor, dict[str, float]]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.half):
+        with machine.autocast():
             logits = relation.relate(own[part], pool[indices[part]], present[part])
         logits = logits.float()
         return relation_loss(logits, sites[part]), {"accuracy": _share_right(logits, sites[part])}
@@ -437,9 +606,11 @@ def _plan(run: _Run, stage: str, samples: int, batch: int, learning_rate: float)
         batch,
         learning_rate,
         run.recipe.weight_decay,
+        run.recipe.momentum,
         _stage_seed(run, stage),
         run.work / f"{stage}.safetensors",
         run.key,
+        run.machine,
     )
 
 

@@ -43,6 +43,7 @@ def render_cohort(
     sites: SiteMix = "balanced",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    lesions: int = _LESIONS_PER_SCAN,
 ) -> Path:
     """Render `scans` virtual scans of `heads` into the folder `out`.
 
@@ -52,6 +53,7 @@ def render_cohort(
     sites : ``balanced``, every site equally often, or ``paper``, as often as in the paper's Table 1
     jobs : processes
     progress : called with (scans done, scans)
+    lesions : tried in every scan; those that would overlap are left out
 
     Returns
     -------
@@ -68,12 +70,12 @@ def render_cohort(
         raise InputError("heads, scans: expected at least one head and one scan")
     if sites not in ("paper", "balanced"):
         raise InputError(f"sites: expected 'paper' or 'balanced', got {sites!r}")
-    _open_folder(out, {"heads": [h.name for h in heads], "seed": seed, "sites": sites})
+    _open_folder(out, {"heads": [h.name for h in heads], "seed": seed, "sites": sites, "lesions": lesions})
     todo = [n for n in range(scans) if not (out / "rows" / f"{n:05d}.json").exists()]
     batches = [todo[a : a + _BATCH] for a in range(0, len(todo), _BATCH)]
     done = scans - len(todo)
     run = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    tasks = (delayed(_render_scans)(list(heads), out, batch, seed, sites) for batch in batches)
+    tasks = (delayed(_render_scans)(list(heads), out, batch, seed, sites, lesions) for batch in batches)
     try:
         for count in run(tasks):
             done += count
@@ -113,7 +115,8 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
         for folder in ("scans", "rois", "sites", "lateral", "rows"):
             (out / folder).mkdir(parents=True, exist_ok=True)
         if file.exists():
-            if json.loads(file.read_text()) != settings:
+            # A cohort that does not say how many lesions was made when there was no choice.
+            if {"lesions": _LESIONS_PER_SCAN, **json.loads(file.read_text())} != settings:
                 raise InputError(
                     f"{out}: holds a cohort of other settings; choose another folder or remove it"
                 )
@@ -123,12 +126,15 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
         raise OutputError(f"{out}: cannot be written ({e.strerror})") from e
 
 
-def _render_scans(heads: list[Path], out: Path, numbers: list[int], seed: int, sites: SiteMix) -> int:
+def _render_scans(
+    heads: list[Path], out: Path, numbers: list[int], seed: int, sites: SiteMix, lesions: int
+) -> int:
     import torch
 
     torch.set_num_threads(1)
     for n in numbers:
-        _render_one(heads[(n // _BATCH) % len(heads)], out, n, np.random.default_rng([seed, n]), sites)
+        rng = np.random.default_rng([seed, n])
+        _render_one(heads[(n // _BATCH) % len(heads)], out, n, rng, sites, lesions)
     return len(numbers)
 
 
@@ -140,7 +146,7 @@ def _grower(path: Path) -> Any:
     return LesionGrower(read_head(path))
 
 
-def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: SiteMix) -> None:
+def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: SiteMix, count: int) -> None:
     from situs.midline import side_of_distances
     from situs.synth.render import draw_plan, render_scan
 
@@ -148,7 +154,7 @@ def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: Si
     plan = draw_plan(grower.head, rng)
     lesions: list[Any] = []
     taken = np.zeros(grower.head.labels.shape, dtype=bool)
-    for site in _draw_sites(grower.sites(), mix, rng):
+    for site in _draw_sites(grower.sites(), mix, rng, count):
         cistern = site == "basal_cisterns"
         narrowing_mm = plan.cistern_narrowing_mm if cistern else plan.sulcal_narrowing_mm
         lesion = grower.grow(site, rng, narrowing_mm, plan.window)
@@ -180,14 +186,14 @@ def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: Si
     _write_text(out / "rows" / f"{n:05d}.json", json.dumps(rows))
 
 
-def _draw_sites(available: Sequence[str], mix: SiteMix, rng: np.random.Generator) -> list[str]:
+def _draw_sites(available: Sequence[str], mix: SiteMix, rng: np.random.Generator, count: int) -> list[str]:
     if mix == "balanced":
-        rounds = -(-_LESIONS_PER_SCAN // len(available)) + 1
+        rounds = -(-count // len(available)) + 1
         order = [site for _ in range(rounds) for site in rng.permutation(available)]
-        return order[:_LESIONS_PER_SCAN]
+        return order[:count]
     slices = paper_slices()
     weights = np.array([slices[site] for site in available], dtype=float)
-    return list(rng.choice(available, size=_LESIONS_PER_SCAN, p=weights / weights.sum()))
+    return list(rng.choice(available, size=count, p=weights / weights.sum()))
 
 
 def _split_groups(items: list[int], rng: np.random.Generator) -> list[list[int]]:

@@ -1,0 +1,115 @@
+"""Where training runs: a CPU, a GPU, or several processes with a share of every batch each (``torchrun``).
+
+With several, gradients are averaged after every step; all processes then hold the same weights, and the
+first one writes the files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from situs.errors import InputError
+
+__all__ = ["CPU", "DeviceName", "Machine", "open_machine"]
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+_LONGEST_STAGE = timedelta(hours=24)  # the others wait while the first process embeds
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where one process of a training runs.
+
+    device : of networks and batches
+    half : whether matrix products and convolutions are done in bfloat16
+    rank, world : which of how many processes this is
+    """
+
+    device: torch.device
+    half: bool = False
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def put(self, array: NDArray[Any]) -> Tensor:
+        """An array as a tensor on the device."""
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which networks run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def share(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """This process's part of a batch (n, ...); n is a multiple of `world`."""
+        return batch[self.rank :: self.world]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the processes."""
+        if self.world > 1:
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            whole = torch.cat([g.flatten() for g in gradients])
+            torch.distributed.all_reduce(whole)
+            for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient) / self.world)
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Replace the running means of normalizations by their mean over the processes."""
+        if self.world > 1:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    torch.distributed.all_reduce(buffer)
+                    buffer /= self.world
+
+
+CPU = Machine(torch.device("cpu"))
+
+
+def open_machine(name: DeviceName = "auto") -> Machine:
+    """The machine that training runs on; ``auto`` takes a GPU if there is one.
+
+    Under ``torchrun`` this process joins the others, with the GPU of its local number.
+
+    Raises
+    ------
+    InputError : if a GPU is asked for and there is none
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: this torch finds no CUDA device; use 'cpu', or install torch for CUDA")
+    rank, world, local = (int(os.environ.get(key, n)) for key, n in _TORCHRUN.items())
+    if name == "cpu" or not torch.cuda.is_available():
+        device, half = torch.device("cpu"), _half_pays()
+    else:
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+        half = torch.cuda.is_bf16_supported(including_emulation=False)
+    if world > 1 and not torch.distributed.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=_LONGEST_STAGE)
+    return Machine(device, half, rank, world)
+
+
+_TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+
+
+def _half_pays() -> bool:
+    """Whether the processor multiplies in bfloat16: then a step of BaseNet takes half the time."""
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))

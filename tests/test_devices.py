@@ -1,0 +1,76 @@
+"""Where training runs; two processes with half a batch each do what one does with the whole."""
+
+import os
+import socket
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from situs.devices import CPU, open_machine
+from situs.errors import InputError
+from situs.fit import Plan, fit
+
+STEPS, BATCH = 12, 8
+
+
+def train(folder, machine):
+    """A line fitted to y = 3 x - 1, every process seeing its share of each batch; the weights."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, affine=False, momentum=None), nn.Linear(4, 1))
+    network[1].eval()  # its means over half a batch are others
+    plan = Plan("line", STEPS, BATCH, 0.05, 0.01, 0.9, (0,), folder / "line.safetensors", "k", machine)
+
+    def make(step):
+        x = np.random.default_rng(step).uniform(-1, 1, (BATCH, 1)).astype(np.float32)
+        return machine.put(machine.share(x))
+
+    def loss_of(x):
+        return ((network[2](network[0](x)) - (3 * x - 1)) ** 2).mean(), {}
+
+    fit(network, make, loss_of, plan, lambda *a: None)
+    return network
+
+
+def work(rank, port, folder):
+    """One of two processes, as torchrun starts them."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    machine = open_machine("cpu")
+    assert (machine.rank, machine.world, machine.first) == (rank, 2, rank == 0)
+    network = train(folder, machine)
+    network[1].running_mean.fill_(float(rank))
+    machine.average_buffers(network)
+    torch.save(network.state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_do_what_one_does(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(work, (port, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    (tmp_path / "alone").mkdir()
+    alone = train(tmp_path / "alone", CPU).state_dict()
+    for name in ("0.weight", "0.bias", "2.weight", "2.bias"):
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], alone[name])
+    assert first["1.running_mean"].tolist() == second["1.running_mean"].tolist() == [0.5] * 4
+    # One checkpoint, of the first process.
+    assert [p.name for p in tmp_path.glob("*.safetensors")] == ["line.safetensors"]
+
+
+def test_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    machine = open_machine("cpu")
+    assert (machine.device.type, machine.rank, machine.world) == ("cpu", 0, 1)
+    assert machine.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_no_gpu_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert open_machine("auto").device.type == "cpu"
+    with pytest.raises(InputError, match="finds no CUDA device"):
+        open_machine("cuda")

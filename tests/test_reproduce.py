@@ -1,0 +1,186 @@
+"""The experiment at its smallest: drawn heads, two test heads, BaseNet and Relation Networks of seconds."""
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_cohort import BANDS, COLUMNS, draw_cohort, write_manifest
+from test_train import SHORT
+
+from situs import reproduce as module
+from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.dataset import open_slices
+from situs.errors import InputError, ManifestError, OutputError
+from situs.reproduce import PAPER_SCALE, SMALL_SCALE, Scale, check_apart, choose_scans, reproduce
+from situs.synth.cohort import paper_slices
+
+HEADS = [Path(f"maps/head_{c}.nii.gz") for c in "cabd"]
+TINY = Scale(6, 4, dict.fromkeys(BANDS, 20), balanced_scans=4, epochs=6, test_share=0.5)
+
+
+def draw(heads, out, scans, seed, sites, jobs, progress, lesions=14):
+    """Stands for `render_cohort`: scans with four bands, a lesion in each."""
+    if not (out / "manifest.csv").exists() or len(list(out.glob("scan*"))) < scans:
+        draw_cohort(out, len(heads), -(-scans // len(heads)), seed=seed % 1000)
+        with (out / "manifest.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            row["patient"] = heads[int(row["patient"][1:])].name.removesuffix(".nii.gz")
+        write_manifest(out, rows, COLUMNS)
+    progress(scans, scans)
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch):
+    monkeypatch.setattr(module, "render_cohort", draw)
+
+
+def run(folder, seeds=1, **others):
+    arguments = {"scale": TINY, "recipe": SHORT, "device": "cpu"} | others
+    return reproduce(HEADS, folder / "results", folder / "work", seeds=seeds, **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "render_cohort", draw)
+        calls = []
+        run(folder, seeds=2, progress=lambda *call: calls.append(call))
+    return folder, calls
+
+
+def table(folder, name):
+    with (folder / "results" / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_counts_are_met_exactly_and_no_head_is_on_both_sides(whole):
+    folder, _ = whole
+    found = {row["site"]: row for row in table(folder, "table1.csv")}
+    for site in BANDS:
+        row = found[site.replace("_", " ")]
+        assert (row["to train on"], row["to test on"]) == ("16", "4")
+    assert found["thalamus"]["here"] == "0"
+    assert (found["scans"]["to train on"], found["scans"]["to test on"]) == ("6", "4")
+    sides = [set(open_slices(folder / "work" / name, SHORT.spec).patient) for name in ("train", "test")]
+    assert sides == [{"head_a", "head_b"}, {"head_c", "head_d"}]
+    assert set(open_slices(folder / "work" / "balanced", SHORT.spec).patient) == {"head_c", "head_d"}
+
+
+def test_every_method_every_seed_every_epoch(whole):
+    folder, calls = whole
+    methods = {row["method"] for row in table(folder, "methods.csv")}
+    baselines = {"kNN", "nearest centroid", "logistic regression", "mean prototypes"}
+    assert methods == {"BaseNet", "BaseNet+RN", "BaseNet+RN+NN"} | baselines
+    curves = table(folder, "curves.csv")
+    assert len(curves) == 2 * 2 * 2 * TINY.epochs  # cohorts, methods, seeds
+    for method in ("BaseNet+RN", "BaseNet+RN+NN"):
+        clock = [
+            float(r["seconds"])
+            for r in curves
+            if (r["method"], r["seed"], r["cohort"]) == (method, "1", "test")
+        ]
+        assert clock == sorted(clock)
+    stages = list(dict.fromkeys(call[0] for call in calls))
+    assert stages[:3] == ["render", "choose", "slices"] and stages[-1] == "tables"
+    assert "seed 1, relation nearest" in stages
+
+
+def numbers(folder):
+    """Everything but times."""
+    names = ("table1.csv", "table2.csv", "methods.csv", "claims.csv", "confusion.csv")
+    return {name: (folder / "results" / name).read_text() for name in names}
+
+
+def test_a_killed_run_goes_on_after_the_last_whole_stage(whole, tmp_path):
+    """Killed in one stage after the other, it ends as one that was not, and no whole stage is done twice."""
+    stages = [
+        "choose",
+        "slices",
+        "seed 0, basenet",
+        "seed 0, embed",
+        "seed 0, relation nearest",
+        "seed 1, base",
+    ]
+    began = []
+    for stage in stages:
+
+        def stop(now, *rest, stage=stage):
+            began.append(now)
+            if now.startswith(stage):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, seeds=2, progress=stop)
+        assert not list(tmp_path.rglob("*.tmp"))
+    run(tmp_path, seeds=2, progress=lambda now, *rest: began.append(now))
+    assert numbers(tmp_path) == numbers(whole[0])
+    counts = Counter(began)
+    assert counts["seed 0, relation all"] == TINY.epochs and counts["seed 0, baselines"] == 2
+    assert counts["seed 0, relation nearest"] == 1 + TINY.epochs
+
+
+def test_a_full_disk_leaves_no_half_stage(tmp_path, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.np, "savez", full)
+    with pytest.raises(OutputError, match=r"embeddings\.npz: cannot be written .*No space left"):
+        run(tmp_path)
+    assert not list(tmp_path.rglob("embeddings.npz*"))
+
+
+def test_other_settings_or_damage_are_refused(whole, tmp_path):
+    folder, _ = whole
+    with pytest.raises(OutputError, match="run of other settings"):
+        run(folder, scale=replace(TINY, epochs=2))
+    with pytest.raises(OutputError, match="run of other settings"):
+        run(folder, scale=replace(TINY, train_scans=5))
+    with pytest.raises(InputError, match="'tiny' has no VGG16"):
+        run(tmp_path, weights="imagenet")
+    with pytest.raises(InputError, match="at least two"):
+        reproduce(HEADS[:1], tmp_path / "r", tmp_path / "w", SHORT)
+    with pytest.raises(InputError, match="do not hold 6 with the wanted slices"):
+        run(tmp_path, scale=replace(TINY, slices={"thalamus": 5}))
+    path = folder / "work" / "tiny" / "seed0" / "baselines.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:50])
+    with pytest.raises(OutputError, match="is damaged: delete it"):
+        run(folder)
+    path.write_bytes(content)
+
+
+def test_patients_on_both_sides_are_named(tmp_path):
+    cohorts = []
+    for n, patients in enumerate((3, 2)):
+        draw_cohort(tmp_path / str(n), patients=patients, scans=1)
+        cohorts.append(open_slices(tmp_path / str(n), SHORT.spec))
+    with pytest.raises(ManifestError, match="'p0', 'p1': in the training and in the test"):
+        check_apart(*cohorts)
+
+
+def test_scans_are_chosen_by_what_is_missing():
+    slices = np.zeros((4, len(SITE_KEYS)), int)
+    slices[:, SITE_INDEX["thalamus"]] = [9, 1, 0, 0]
+    slices[:, SITE_INDEX["brainstem"]] = [0, 0, 50, 8]
+    need = np.zeros(len(SITE_KEYS), int)
+    need[SITE_INDEX["thalamus"]], need[SITE_INDEX["brainstem"]] = 5, 8
+    assert choose_scans(slices, need, 2).tolist() == [0, 2]
+    assert choose_scans(slices, need, 3).tolist() == [0, 1, 2]  # nothing is missing any more: the first
+    assert choose_scans(slices, need, 1) is None
+    need[SITE_INDEX["thalamus"]] = 10
+    assert choose_scans(slices, need, 3).tolist() == [0, 1, 2]
+    need[SITE_INDEX["thalamus"]] = 11
+    assert choose_scans(slices, need, 4) is None
+
+
+def test_the_scales():
+    assert PAPER_SCALE.train_scans + PAPER_SCALE.test_scans == 216
+    assert PAPER_SCALE.slices == paper_slices() and sum(PAPER_SCALE.slices.values()) == 15_425
+    assert PAPER_SCALE.epochs == 15 and SMALL_SCALE.epochs > 5  # the paper looks at both after five
+    assert set(SMALL_SCALE.slices) == set(SITE_KEYS)
