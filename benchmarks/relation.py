@@ -44,6 +44,7 @@ def plain_logits(network: RelationNetwork, targets: Tensor, pool: Tensor, near: 
     rows of `pool`; a target, a class and a pair at a time, with the layers of `network`, no dropout."""
     w, b = network.g_first.weight, network.g_first.bias
     h = network.hidden
+    targets, pool = targets * network.scale, pool * network.scale
     rows = []
     for target, classes in zip(targets, near, strict=True):
         logits = []
@@ -54,7 +55,9 @@ def plain_logits(network: RelationNetwork, targets: Tensor, pool: Tensor, near: 
             ]
             joint = pool[members].mean(dim=0) + network.g_last(sum(read) / len(read))
             apart = network.f_apart((target - joint) ** 2)
-            logits.append(network.f_last(F.relu(network.f_target(target) + network.f_joint(joint) + apart)))
+            score = network.f_last(F.relu(network.f_target(target) + network.f_joint(joint) + apart))
+            far = torch.stack([((target - pool[i]) ** 2).mean().sqrt() for i in members.tolist()]).mean()
+            logits.append(score - network.nearness * far)
         rows.append(torch.cat(logits))
     return torch.stack(rows)
 

@@ -172,7 +172,8 @@ def test_the_layers_one_after_the_other(relation):
         outputs = [g(torch.cat([references[n, m, i], references[n, m, j]])) for i, j in pairs]
         joint = references[n, m].mean(dim=0) + torch.stack(outputs).mean(dim=0)
         torch.testing.assert_close(relation.join(references, present)[n, m], joint, rtol=1e-4, atol=1e-6)
-        expected = f(target[n], joint).sigmoid()[0]
+        far = [float(((target[n] - reference) ** 2).mean()) ** 0.5 for reference in references[n, m]]
+        expected = (f(target[n], joint) - relation.nearness * np.mean(far)).sigmoid()[0]
         torch.testing.assert_close(scores[n, m], expected, rtol=1e-4, atol=1e-6)
 
 

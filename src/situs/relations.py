@@ -19,6 +19,7 @@ from torch import Tensor
 
 from situs.dataset import balanced_indices
 from situs.devices import CPU, Machine
+from situs.fit import make_optimizer
 from situs.losses import relation_loss
 from situs.neighbors import Neighbors, References, nearest
 from situs.nets import RelationNetwork
@@ -30,15 +31,14 @@ Kind = Literal["nearest", "all"]
 PAIRS = 256
 FINAL_PAIRS = 1024
 _ANSWER_BATCH = 256
-_LEARNING_RATE = 1e-3  # constant, so that an early epoch is not the middle of a cycle
 
 
 class _Joint(NamedTuple):
-    """What g reads of pairs, before its last layer, (sites, pairs, hidden), the middle of both references of
-    each pair, (sites, pairs, width), and their owners, (sites, pairs, 2); -1 for a site without references."""
+    """What g reads of pairs, before its last layer, (sites, pairs, hidden), both references of each pair,
+    scaled, (sites, pairs, 2, width), and their owners, (sites, pairs, 2); -1 for a site without references."""
 
     read: Tensor
-    middle: Tensor
+    both: Tensor
     owners: Tensor
 
 
@@ -120,19 +120,26 @@ class Relations:
                 chosen[site] = torch.from_numpy(members)[drawn]
         chosen = chosen.to(self._machine.device)
         owners = torch.where(chosen >= 0, self._owners[chosen], -1)
-        both = self._pool[chosen]
+        both = self._pool[chosen] * self.network.scale
         first, second = self.network.g_first(both).split(self.network.hidden, dim=-1)
-        return _Joint(self.network.read_pairs(first[:, :, 0] + second[:, :, 1]), both.mean(dim=2), owners)
+        return _Joint(self.network.read_pairs(first[:, :, 0] + second[:, :, 1]), both, owners)
 
     def _all(self, targets: Tensor, joint: _Joint, owners: Tensor | None = None) -> Tensor:
         """Logits (n, sites): every target is related to the mean of the pairs without its own patient."""
         fits = (joint.owners >= 0).all(dim=2)[None].expand(len(targets), -1, -1)
         if owners is not None:
             fits = fits & (joint.owners != owners[:, None, None, None]).all(dim=3)
-        weights = fits.to(joint.read.dtype)
+        targets = targets * self.network.scale
+        weights = fits.to(targets.dtype)
         weights = weights / weights.sum(dim=2, keepdim=True).clamp(min=1)
-        read, middle = (torch.einsum("nsp,sph->nsh", weights, of) for of in (joint.read, joint.middle.to(weights)))
-        return self.network.score(targets, middle + self.network.g_last(read)).masked_fill(~fits.any(dim=2), -20.0)
+        read, middle = (
+            torch.einsum("nsp,sph->nsh", weights.to(of.dtype), of) for of in (joint.read, joint.both.mean(dim=2))
+        )
+        # By the product of matrices: n targets with all pairs of all sites are too many differences.
+        far = torch.cdist(targets, joint.both.flatten(0, 2)) / targets.shape[1] ** 0.5
+        distance = (far.view(len(targets), *joint.both.shape[:3]).mean(dim=3) * weights).sum(dim=2)
+        logits = self.network.score(targets, middle + self.network.g_last(read), distance)
+        return logits.masked_fill(~fits.any(dim=2), -20.0)
 
 
 def train_relations(
@@ -148,7 +155,9 @@ def train_relations(
     hidden: int = 256,
     dropout: float = 0.5,
     batch: int = 64,
-    learning_rate: float = _LEARNING_RATE,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
+    momentum: float | None = None,
 ) -> Relations:
     """Train a Relation Network.
 
@@ -160,7 +169,8 @@ def train_relations(
     after : is called with the epoch, from 1, and what was trained
     targets : n labelled embeddings to learn to relate; None: every reference is a target of the others
     hidden, dropout : of the network
-    batch, learning_rate : of AdamW at a constant rate
+    batch, learning_rate, weight_decay, momentum : see `situs.fit.make_optimizer`; the rate is constant, so that
+        an early epoch is not the middle of a cycle
     """
     targets = references if targets is None else targets
     X, sites = targets.embeddings.astype(np.float32), targets.sites.astype(np.int64)
@@ -169,23 +179,30 @@ def train_relations(
     rng, draw = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # weights and dropout
-        network = RelationNetwork(X.shape[1], hidden, dropout)
+        network = RelationNetwork(X.shape[1], hidden, dropout, _scale(references))
         relations = Relations(network, kind, references, k, seed, machine)
         near = relations.find(X, targets.patients)
         own, truth, owners = (machine.put(a) for a in (X, sites, numbers))
-        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, fused=True)
+        optimizer = make_optimizer(network, learning_rate, weight_decay, momentum)
         network.train()
         for epoch in range(1, epochs + 1):
             order = balanced_indices(sites, len(X), rng)
             for start in range(0, len(order), batch):
-                part = order[start : start + batch]
+                part = machine.share(order[start : start + batch])
                 with machine.autocast():
                     logits = relations.logits(own[part], near, part, owners[part], draw)
                 loss = relation_loss(logits.float(), truth[part])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                machine.average_gradients(network.parameters())
                 optimizer.step()
             if after is not None:
                 after(epoch, relations)
         network.eval()
     return relations
+
+
+def _scale(references: References) -> float:
+    """What makes the features of the references spread by 1, together."""
+    embeddings = references.embeddings.astype(np.float64)
+    return 1 / max(float(np.sqrt(embeddings.var(axis=0).mean())), 1e-6)
