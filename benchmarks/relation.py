@@ -8,7 +8,7 @@ over targets, classes and pairs; search time in proportion to the number of targ
     python benchmarks/relation.py [--threads 2] [--epochs 15] [--runs 3]
 
 Embeddings are random, of unit length: the time does not depend on what they say. The plain loop is what the
-formulas say, one pair at a time; `tests/test_relations.py` compares its loss and gradients with those of a step.
+formulas say, one pair at a time; `tests/test_relations.py` compares its loss and gradients with a step's.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def main(args: list[str] | None = None) -> int:
     machine = open_machine("cpu")
     references = random_references(N, np.random.default_rng(0))
     arithmetic = "bfloat16" if machine.half else "float32"
-    print(f"{N} embeddings of {WIDTH}, {len(SITES)} classes, k = {K}, {options.threads} threads, {arithmetic}\n")
+    what = f"{N} embeddings of {WIDTH}, {len(SITES)} classes, k = {K}"
+    print(f"{what}; {options.threads} threads, {arithmetic}\n")
 
     def report(epoch: int, _: Relations) -> None:
         print(f"\repoch {epoch} of {options.epochs}", end="", file=sys.stderr, flush=True)
@@ -87,7 +88,7 @@ def main(args: list[str] | None = None) -> int:
     print(file=sys.stderr)
     # Linux counts KiB.
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(f"training, neighbour search included: {seconds:.0f} s, of {options.epochs} epochs; peak {peak_gb:.2f} GB")
+    print(f"{options.epochs} epochs, neighbour search included: {seconds:.0f} s, peak {peak_gb:.2f} GB")
     print(f"the paper's 67 hours are {67 * 3600 / (seconds * 15 / options.epochs):,.0f} times as much\n")
 
     fast, slow = step_seconds(references, options.runs, machine)

@@ -1,4 +1,4 @@
-"""RelationClassifier: scikit-learn's own checks, pipelines and searches, groups, references added and removed."""
+"""RelationClassifier: scikit-learn's checks, pipelines and searches, groups, references added and removed."""
 
 import pickle
 
@@ -113,8 +113,8 @@ X, Y = blobs(12)
     ("change", "message"),
     [
         (lambda m: m.fit(X, np.zeros(len(X))), "one class"),
-        (lambda m: m.fit(np.where(X == X[3, 2], np.nan, X), Y), "NaN"),
-        (lambda m: m.fit(np.where(X == X[3, 2], np.inf, X), Y), "infinity"),
+        (lambda m: m.fit(np.where(X[3, 2] == X, np.nan, X), Y), "NaN"),
+        (lambda m: m.fit(np.where(X[3, 2] == X, np.inf, X), Y), "infinity"),
         (lambda m: m.fit(X, Y, groups=[1, 2]), "groups: expected one for each of 22 items"),
         (lambda m: m.set_params(n_neighbors=13).fit(X, Y), "no class has 13 items, the largest has 12"),
         (lambda m: m.set_params(n_neighbors=0).fit(X, Y), "n_neighbors"),

@@ -152,7 +152,7 @@ def test_classes_and_targets_are_independent(relation):
 
 @torch.no_grad()
 def test_the_layers_one_after_the_other(relation):
-    """g as three fully connected layers on two embeddings, f as two on target and joint, as the paper has it."""
+    """g as three fully connected layers on two embeddings, f as two on target and joint, as in the paper."""
     h = relation.hidden
     weight, bias = relation.g_first.weight, relation.g_first.bias
     first, first_bias = torch.cat([weight[:h], weight[h:]], dim=1), bias[:h] + bias[h:]

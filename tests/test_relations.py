@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from situs.anatomy import SITES
-from situs.neighbors import References
 from situs.losses import relation_loss
+from situs.neighbors import References
 from situs.nets import RelationNetwork
 from situs.relations import Relations, train_relations
 

@@ -67,7 +67,8 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     References
     ----------
-    arXiv 1710.09180 (ISBI 2018); Santoro et al. 2017, A simple neural network module for relational reasoning.
+    arXiv 1710.09180 (ISBI 2018); Santoro et al. 2017, A simple neural network module for relational
+    reasoning.
 
     Examples
     --------
@@ -120,15 +121,15 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError : for a single class, values that are not finite, lengths that differ, a parameter out of
             range, or an `n_neighbors` that no class can offer
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        owners = _check_groups(groups, X)
+        given, answers = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(answers)
+        self.classes_, codes = np.unique(answers, return_inverse=True)
+        owners = _check_groups(groups, len(given))
         self._check_parameters(np.bincount(codes))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.center_ = X.mean(axis=0)
-        self.scale_ = float(np.sqrt(((X - self.center_) ** 2).mean())) or 1.0
-        self._keep((X - self.center_) / self.scale_, codes, owners)
+        self.center_ = given.mean(axis=0)
+        self.scale_ = float(np.sqrt(((given - self.center_) ** 2).mean())) or 1.0
+        self._keep(self._move(given), codes, owners)
         relations = train_relations(
             self.references_,
             self._kind,
@@ -144,31 +145,32 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.network_ = relations.network.double()
         return self
 
-    def relation_scores(self, X: ArrayLike, groups: ArrayLike | None = None) -> NDArray[np.float64]:
+    def relation_scores(self, X: ArrayLike, groups: ArrayLike | None = None) -> NDArray[np.floating]:
         """Relation scores (n_samples, n_classes) in [0, 1]; they rank the classes and do not sum to 1.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         groups : array-like of shape (n_samples,), default=None
-            Whose each item is, as in `fit`, where they may be among the references' groups: items of these are
-            then not used. Only for ``references="nearest"``
+            Whose each item is, as in `fit`, where they may be among the references' groups: items of these
+            are then not used. Only for ``references="nearest"``
 
         Raises
         ------
         ValueError : for values that are not finite or lengths that differ
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        owners = None if groups is None else _check_groups(groups, X)
+        given = validate_data(self, X, dtype=np.float64, reset=False)
+        owners = None if groups is None else _check_groups(groups, len(given))
         if owners is not None and self.references != "nearest":
             raise ValueError("groups: only a classifier with references='nearest' can leave them out")
         relations = Relations(self.network_, self._kind, self.references_, self.n_neighbors)
-        Z = (X - self.center_) / self.scale_
-        return relations.scores(Z, relations.find(Z, owners))
+        moved = self._move(given)
+        return relations.scores(moved, relations.find(moved, owners))
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Relation scores (n_samples, n_classes); with two classes (n_samples,), the second's less the first's."""
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Relation scores (n_samples, n_classes); with two classes (n_samples,), the second's less the
+        first's."""
         scores = self.relation_scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
@@ -191,15 +193,17 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError : for values that are not finite or lengths that differ
         """
         check_is_fitted(self)
-        X, y = validate_data(self, X, y, dtype=np.float64, reset=False)
-        check_classification_targets(y)
-        old = self.references_
-        owners = _check_groups(groups, X, len(old))
-        known = self.classes_
-        self.classes_ = np.unique(np.concatenate([known, np.unique(y)]))
-        codes = np.concatenate([np.searchsorted(self.classes_, known)[old.sites], np.searchsorted(self.classes_, y)])
-        Z = np.concatenate([old.embeddings, (X - self.center_) / self.scale_])
-        self._keep(Z, codes, np.concatenate([old.patients, owners]))
+        given, answers = validate_data(self, X, y, dtype=np.float64, reset=False)
+        check_classification_targets(answers)
+        old, known = self.references_, self.classes_
+        owners = _check_groups(groups, len(given), len(old))
+        self.classes_ = np.unique(np.concatenate([known, np.unique(answers)]))
+        old_codes, new_codes = (np.searchsorted(self.classes_, classes) for classes in (known, answers))
+        self._keep(
+            np.concatenate([old.embeddings, self._move(given)]),
+            np.concatenate([old_codes[old.sites], new_codes]),
+            np.concatenate([old.patients, owners]),
+        )
         return self
 
     def remove_references(self, where: ArrayLike) -> RelationClassifier:
@@ -230,7 +234,7 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if unknown := sorted(set(np.unique(y).tolist()) - set(self.classes_.tolist())):
             warnings.warn(
-                f"y: class {unknown[0]!r} was never seen, so it is never predicted; add_references makes it known",
+                f"y: class {unknown[0]!r} was never seen, so never predicted; add_references makes it known",
                 UserWarning,
                 stacklevel=2,
             )
@@ -240,7 +244,12 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _kind(self) -> Kind:
         return "all" if self.references == "all" else "nearest"
 
-    def _keep(self, embeddings: NDArray[np.floating], codes: NDArray[np.integer], owners: NDArray[np.str_]) -> None:
+    def _move(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((embeddings - self.center_) / self.scale_)
+
+    def _keep(
+        self, embeddings: NDArray[np.floating], codes: NDArray[np.integer], owners: NDArray[np.str_]
+    ) -> None:
         self.references_ = References(embeddings, codes, owners, owners, len(self.classes_))
 
     def _check_parameters(self, counts: NDArray[np.integer]) -> None:
@@ -256,15 +265,15 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("y: expected at least two classes, got one class")
         if self.references == "nearest" and self.n_neighbors > counts.max():
             raise ValueError(
-                f"n_neighbors: no class has {self.n_neighbors} items, the largest has {counts.max()}; choose fewer"
+                f"n_neighbors: no class has {self.n_neighbors} items, the largest has {counts.max()}"
             )
 
 
-def _check_groups(groups: ArrayLike | None, X: NDArray[np.float64], first: int = 0) -> NDArray[np.str_]:
+def _check_groups(groups: ArrayLike | None, n: int, first: int = 0) -> NDArray[np.str_]:
     """Whose each item (n,) is; without groups everyone's own, numbered from `first`."""
     if groups is None:
-        return np.array([f"item {first + n}" for n in range(len(X))])
+        return np.array([f"item {first + i}" for i in range(n)])
     names = check_array(groups, ensure_2d=False, dtype=None)
-    if names.shape != (len(X),):
-        raise ValueError(f"groups: expected one for each of {len(X)} items, got shape {names.shape}")
+    if names.shape != (n,):
+        raise ValueError(f"groups: expected one for each of {n} items, got shape {names.shape}")
     return np.array([f"group {name}" for name in names.tolist()])

@@ -163,8 +163,6 @@ def _line(figures: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
 
 
-
-
 def _one_cycle(t: float) -> float:
     """Share of the highest learning rate at the time t in [0, 1): up in a line, down in a cosine."""
     if t < _WARM_UP:

@@ -27,7 +27,7 @@ __all__ = [
 
 # The decoder regresses the signed distance to the midline in these units, so that the loss is about 1.
 LATERAL_UNIT_MM = 30.0
-# Relation logits a unit of distance at the start of the training; distances between classes are 1 to 1.5 units.
+# Relation logits a unit of distance, before training; distances between classes are 1 to 1.5 units.
 _NEARNESS = 5.0
 
 
@@ -189,11 +189,11 @@ class RelationNetwork(nn.Module):
     """g joins the reference embeddings of one class; f scores a target against the joint reference.
 
     g (3 fully connected layers) reads pairs of references and its outputs are averaged over all pairs
-    i <= j, so that a class with a single reference has one pair, and added to the references' mean. f (2 fully
-    connected layers) reads target, joint and how far they are apart in every feature, and corrects what the
-    mean distance from the target to the references alone would say: so it compares, and does not only know
-    the classes that it was trained on. Dropout between the layers of g drops a feature from all pairs of a
-    class at once: a mask of its own for every pair would cost more than the layers.
+    i <= j, so that a class with a single reference has one pair, and added to the references' mean. f (2
+    fully connected layers) reads target, joint and how far they are apart in every feature, and corrects what
+    the mean distance from the target to the references alone would say: so it compares, and does not only
+    know the classes that it was trained on. Dropout between the layers of g drops a feature from all pairs of
+    a class at once: a mask of its own for every pair would cost more than the layers.
 
     Parameters
     ----------
@@ -212,8 +212,8 @@ class RelationNetwork(nn.Module):
         self.hidden = hidden
         self.dropout = dropout
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-        # g's first layer on a pair (a, b) is first(a) + second(b), and f's on what it reads likewise: computed
-        # for every reference, target and joint, not for every pair.
+        # g's first layer on a pair (a, b) is first(a) + second(b), and f's on what it reads likewise:
+        # computed for every reference, target and joint, not for every pair.
         self.g_first = nn.Linear(width, 2 * hidden)
         self.g_middle = nn.Linear(hidden, hidden)
         self.g_last = nn.Linear(hidden, width)  # linear, so it may follow the mean over the pairs
@@ -241,8 +241,8 @@ class RelationNetwork(nn.Module):
         return _mean(references, present) + self.g_last((weights[:, :, None] @ read).squeeze(2))
 
     def score(self, target: Tensor, joint: Tensor, distance: Tensor) -> Tensor:
-        """Logits (n, m) of f: scaled targets (n, width) against joint embeddings (n, m, width), corrected from
-        their mean distances (n, m) to the references, see `distances`."""
+        """Logits (n, m): f's correction, from scaled targets (n, width) and joint embeddings (n, m, width),
+        of what their mean distances (n, m) to the references say, see `distances`."""
         apart = (target[:, None] - joint) ** 2
         both = F.relu(self.f_target(target)[:, None] + self.f_joint(joint) + self.f_apart(apart))
         correction = self.f_last(F.dropout(both, self.dropout, self.training)).squeeze(-1)

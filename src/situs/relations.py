@@ -35,7 +35,7 @@ _ANSWER_BATCH = 256
 
 class _Joint(NamedTuple):
     """What g reads of pairs, before its last layer, (sites, pairs, hidden), both references of each pair,
-    scaled, (sites, pairs, 2, width), and their owners, (sites, pairs, 2); -1 for a site without references."""
+    scaled, (sites, pairs, 2, width), and their owners, (sites, pairs, 2), -1 for a site without any."""
 
     read: Tensor
     both: Tensor
@@ -77,8 +77,8 @@ class Relations:
 
     @torch.inference_mode()
     def scores(self, X: NDArray[np.floating], near: Neighbors | None) -> NDArray[np.floating]:
-        """Relation scores (n, sites) in [0, 1] of targets (n, width), whose neighbours `find` gave; of patients
-        without references where all are related."""
+        """Relation scores (n, sites) in [0, 1] of targets (n, width), whose neighbours `find` gave; of
+        patients without references where all are related."""
         was_training = self.network.training
         self.network.eval()
         joint = None
@@ -95,7 +95,12 @@ class Relations:
         return np.concatenate(said)
 
     def logits(
-        self, targets: Tensor, near: Neighbors | None, part: NDArray[np.int64], owners: Tensor, draw: torch.Generator
+        self,
+        targets: Tensor,
+        near: Neighbors | None,
+        part: NDArray[np.int64],
+        owners: Tensor,
+        draw: torch.Generator,
     ) -> Tensor:
         """Relation logits (n, sites) of training targets (n, width), the rows `part` (n,) of `near`.
 
@@ -132,9 +137,8 @@ class Relations:
         targets = targets * self.network.scale
         weights = fits.to(targets.dtype)
         weights = weights / weights.sum(dim=2, keepdim=True).clamp(min=1)
-        read, middle = (
-            torch.einsum("nsp,sph->nsh", weights.to(of.dtype), of) for of in (joint.read, joint.both.mean(dim=2))
-        )
+        of_pairs = (joint.read, joint.both.mean(dim=2))
+        read, middle = (torch.einsum("nsp,sph->nsh", weights.to(of.dtype), of) for of in of_pairs)
         # By the product of matrices: n targets with all pairs of all sites are too many differences.
         far = torch.cdist(targets, joint.both.flatten(0, 2)) / targets.shape[1] ** 0.5
         distance = (far.view(len(targets), *joint.both.shape[:3]).mean(dim=3) * weights).sum(dim=2)
@@ -169,8 +173,8 @@ def train_relations(
     after : is called with the epoch, from 1, and what was trained
     targets : n labelled embeddings to learn to relate; None: every reference is a target of the others
     hidden, dropout : of the network
-    batch, learning_rate, weight_decay, momentum : see `situs.fit.make_optimizer`; the rate is constant, so that
-        an early epoch is not the middle of a cycle
+    batch, learning_rate, weight_decay, momentum : see `situs.fit.make_optimizer`; the rate is constant, so
+        that an early epoch is not the middle of a cycle
     """
     targets = references if targets is None else targets
     X, sites = targets.embeddings.astype(np.float32), targets.sites.astype(np.int64)
