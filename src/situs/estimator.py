@@ -23,7 +23,7 @@ from situs.relations import Kind, Relations, train_relations
 __all__ = ["RelationClassifier"]
 
 
-class RelationClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class RelationClassifier(ClassifierMixin, BaseEstimator):
     """Classify embeddings by their relation to the nearest references of every class.
 
     A network g joins the references of a class that are nearest to the target, a network f scores the target
