@@ -58,9 +58,9 @@ def small_model(seed: int = 0) -> SmallModel:
                 basenet.fc2,
                 basenet.fc3,
                 relation.g_first,
-                relation.g_second,
-                relation.f[0],
-                relation.f[-1],
+                relation.f_target,
+                relation.f_joint,
+                relation.f_last,
             ):
                 layer.weight.mul_(4)
     embeddings = np.abs(rng.normal(size=(60, WIDTH)))

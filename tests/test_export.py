@@ -72,7 +72,9 @@ def test_no_path_of_the_exporting_machine_is_inside():
             assert path.encode() not in data
 
 
-@pytest.mark.parametrize("layer", ["basenet.fc2", "basenet.fc3", "basenet.local_path.paint", "relation.f"])
+@pytest.mark.parametrize(
+    "layer", ["basenet.fc2", "basenet.fc3", "basenet.local_path.paint", "relation.f_last"]
+)
 def test_networks_that_answer_otherwise_are_not_written(model, tmp_path, monkeypatch, layer):
     """The files are those of the networks before one layer was changed."""
     files = {

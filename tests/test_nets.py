@@ -151,16 +151,36 @@ def test_classes_and_targets_are_independent(relation):
 
 
 @torch.no_grad()
-def test_joint_reference_is_the_mean_over_pairs(relation):
-    """g as three fully connected layers on the two embeddings, one after the other, as the paper has it."""
-    first = torch.cat([relation.g_first.weight, relation.g_second.weight], dim=1)
+def test_the_layers_one_after_the_other(relation):
+    """g as three fully connected layers on two embeddings, f as two on target and joint, as in the paper."""
+    h = relation.hidden
+    weight, bias = relation.g_first.weight, relation.g_first.bias
+    first, first_bias = torch.cat([weight[:h], weight[h:]], dim=1), bias[:h] + bias[h:]
+    second = torch.cat([relation.f_target.weight, relation.f_joint.weight, relation.f_apart.weight], dim=1)
 
     def g(pair):
-        return relation.g_last(relation.g_middle(first @ pair + relation.g_first.bias))
+        return relation.g_last(relation.g_middle((first @ pair + first_bias).relu()).relu())
 
-    _, references, present = sets()
-    joint = relation.join(references, present)
+    def f(target, joint):
+        read = torch.cat([target, joint, (target - joint) ** 2])
+        return relation.f_last((second @ read + relation.f_target.bias).relu())
+
+    target, references, present = sets()
+    scores = relation(target, references, present)
     for n, m in np.ndindex(2, 4):
         pairs = [(i, j) for i in range(3) for j in range(i, 3)]
         outputs = [g(torch.cat([references[n, m, i], references[n, m, j]])) for i, j in pairs]
-        torch.testing.assert_close(joint[n, m], torch.stack(outputs).mean(dim=0), rtol=1e-4, atol=1e-6)
+        joint = references[n, m].mean(dim=0) + torch.stack(outputs).mean(dim=0)
+        torch.testing.assert_close(relation.join(references, present)[n, m], joint, rtol=1e-4, atol=1e-6)
+        far = [float(((target[n] - reference) ** 2).mean()) ** 0.5 for reference in references[n, m]]
+        expected = (f(target[n], joint) - relation.nearness * np.mean(far)).sigmoid()[0]
+        torch.testing.assert_close(scores[n, m], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_drops_a_feature_of_all_pairs_of_a_class():
+    torch.manual_seed(0)
+    network = RelationNetwork(width=8, hidden=16).train()
+    read = network.read_pairs(torch.ones(2, 3, 6, 16))
+    assert (read == read[:, :, :1]).all()
+    lost = (read[:, :, 0] == 0).float().mean(dim=2)
+    assert (lost > 0).all() and len(lost.unique()) > 1

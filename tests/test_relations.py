@@ -1,13 +1,17 @@
 """Relation Networks on the nearest and on all references: they learn, and no target meets its own patient."""
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from situs.anatomy import SITES
-from situs.devices import CPU
+from situs.losses import relation_loss
 from situs.neighbors import References
-from situs.relations import TrainedRelations, train_relations
+from situs.nets import RelationNetwork
+from situs.relations import Relations, train_relations
 
 M = len(SITES)
 
@@ -28,7 +32,7 @@ def test_learns_and_tells_after_every_epoch(kind):
     right = []
 
     def after(epoch, relations):
-        said = relations.predict(test.embeddings, relations.find(test.embeddings))
+        said = relations.scores(test.embeddings, relations.find(test.embeddings)).argmax(axis=1)
         right.append((epoch, float((said == test.sites).mean())))
 
     state = torch.random.get_rng_state()
@@ -46,18 +50,28 @@ def test_the_seed_decides_and_predicting_changes_nothing(kind):
         return train_relations(train, kind, 2, 2, seed, after).network.state_dict()
 
     def ask(epoch, relations):
-        relations.predict(train.embeddings, relations.find(train.embeddings))
+        relations.scores(train.embeddings, relations.find(train.embeddings))
 
     first, again, other = weights(0), weights(0, ask), weights(1)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["f.0.weight"], other["f.0.weight"])
+    assert not torch.equal(first["f_last.weight"], other["f_last.weight"])
 
 
-def logits_of(references, part):
-    relations = TrainedRelations("all", references, 3, 0, CPU, dropout=0.0)
+def untrained(references):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = RelationNetwork(references.embeddings.shape[1], dropout=0.0)
+    return Relations(network, "all", references, 3)
+
+
+def logits_of(references, part, embeddings=None):
+    """Of targets at their own place, or at that in `embeddings`."""
+    known = {name: n for n, name in enumerate(np.unique(references.patients).tolist())}
+    owners = torch.tensor([known[name] for name in references.patients[part].tolist()])
     with torch.no_grad():
-        targets = torch.from_numpy(references.embeddings[part])
-        return relations.logits(targets, None, part, torch.Generator().manual_seed(0))
+        targets = torch.from_numpy((references.embeddings if embeddings is None else embeddings)[part])
+        draw = torch.Generator().manual_seed(0)
+        return untrained(references).logits(targets, None, part, owners, draw)
 
 
 def test_no_pair_holds_the_target_s_own_patient():
@@ -68,19 +82,10 @@ def test_no_pair_holds_the_target_s_own_patient():
     moved = references.embeddings.copy()
     moved[references.patients == "p1"] += 3
     # The targets stay where they were; what they are related to has moved.
-    changed = TrainedRelations(
-        "all",
-        References(moved, references.sites, references.ids, references.patients),
-        3,
-        0,
-        CPU,
-        dropout=0.0,
-    )
-    with torch.no_grad():
-        for part, alike in ((own, True), (others, False)):
-            targets = torch.from_numpy(references.embeddings[part])
-            after = changed.logits(targets, None, part, torch.Generator().manual_seed(0))
-            assert torch.allclose(logits_of(references, part), after) == alike
+    changed = References(moved, references.sites, references.ids, references.patients)
+    for part, alike in ((own, True), (others, False)):
+        after = logits_of(changed, part, references.embeddings)
+        assert torch.allclose(logits_of(references, part), after) == alike
 
 
 def test_a_site_without_references_is_never_said():
@@ -94,12 +99,47 @@ def test_the_mean_over_pairs_by_hand():
     """With one reference a site, of another patient, every pair is that reference with itself."""
     X = np.eye(4, dtype=np.float32)[:3]
     references = References(X, np.array([1, 4, 6]), np.array(["a", "b", "c"]), np.array(["a", "b", "c"]))
-    relations = TrainedRelations("all", references, 3, 0, CPU, dropout=0.0)
+    found = logits_of(references, np.array([0]))
     with torch.no_grad():
-        found = relations.logits(torch.from_numpy(X[:1]), None, np.array([0]), torch.Generator())
-        pool = torch.from_numpy(X)[[0, 1, 2]][None, :, None]
-        expected = relations.network.relate(
-            torch.from_numpy(X[:1]), pool, torch.ones(1, 3, 1, dtype=torch.bool)
-        )
+        pool = torch.from_numpy(X)[None, :, None]
+        there = torch.ones(1, 3, 1, dtype=torch.bool)
+        expected = untrained(references).network.relate(torch.from_numpy(X[:1]), pool, there)
     np.testing.assert_allclose(found[0, [4, 6]], expected[0, 1:], rtol=1e-4)
     assert found[0, 1] == -20  # only its own
+
+
+def test_targets_of_their_own_are_labelled_by_the_references():
+    references, targets = clouds(), clouds(20, seed=2)
+    relations = train_relations(references, "nearest", 3, 30, targets=targets)
+    said = relations.scores(references.embeddings, relations.find(references.embeddings)).argmax(axis=1)
+    assert (said == references.sites).mean() > 0.9
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_step_is_the_plain_loop(k):
+    """Loss and gradients of all targets, classes and pairs at once, and one after the other."""
+    spec = spec_from_file_location("relation", Path(__file__).parents[1] / "benchmarks" / "relation.py")
+    benchmark = module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 6)).astype(np.float32)
+    names = np.array([f"p{n % 7}" for n in range(40)])
+    references = References(X, np.arange(40) % 4, names, names, n_sites=4)
+    torch.manual_seed(0)
+    network = RelationNetwork(6, hidden=5, dropout=0.0)
+    relations = Relations(network, "nearest", references, k)
+    part = np.arange(8)
+    near = relations.find(X[part], names[part])
+    targets, truth = torch.from_numpy(X[part]), torch.from_numpy(references.sites[part])
+
+    def gradients(logits):
+        network.zero_grad()
+        loss = relation_loss(logits, truth)
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in network.parameters())]
+
+    fast = gradients(relations.logits(targets, near, part, truth, torch.Generator()))
+    slow = gradients(benchmark.plain_logits(network, targets, torch.from_numpy(X), near.indices))
+    assert len(fast) == 1 + len(list(network.parameters())) and all(g.abs().max() > 0 for g in fast)
+    for a, b in zip(fast, slow, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

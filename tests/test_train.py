@@ -89,12 +89,12 @@ def test_learns(cohort, tmp_path, exported):
 
 
 def weights(work):
-    return {stage: load_file(work / f"{stage}.safetensors") for stage in ("paint", "basenet", "relation")}
+    return {stage: load_file(work / f"{stage}.safetensors") for stage in ("paint", "basenet", "embed")}
 
 
 def test_stopped_run_ends_alike(cohort, tmp_path, exported):
     train(cohort, tmp_path / "whole", SHORT, seed=3)
-    before = exported["basenet"].state_dict()
+    before = {name: exported[name].state_dict() for name in ("basenet", "relation")}
     for stage in ("paint", "basenet", "relation"):
 
         def stop(now, done, total, message, stage=stage):
@@ -109,8 +109,9 @@ def test_stopped_run_ends_alike(cohort, tmp_path, exported):
         assert tensors.keys() == parts[stage].keys()
         for name, tensor in tensors.items():
             assert torch.equal(tensor, parts[stage][name]), f"{stage} {name}"
-    for name, tensor in exported["basenet"].state_dict().items():  # also where all stages were done before
-        assert torch.equal(tensor, before[name])
+    for network, tensors in before.items():
+        for name, tensor in exported[network].state_dict().items():
+            assert torch.equal(tensor, tensors[name])
     train(cohort, tmp_path / "other", SHORT, seed=4)
     assert not torch.equal(
         weights(tmp_path / "other.work")["basenet"]["weights.fc3.weight"],
@@ -128,7 +129,7 @@ def test_without_site_maps_and_from_a_checkpoint(cohort, tmp_path, caplog, expor
     assert not (tmp_path / "b.work" / "paint.safetensors").exists()
     assert "basenet" in caplog.text and "paint" not in caplog.text
     with pytest.raises(InputError, match="is not a checkpoint"):
-        train(bare, tmp_path / "c", SHORT, init=tmp_path / "first.work" / "relation.safetensors")
+        train(bare, tmp_path / "c", SHORT, init=tmp_path / "first.work" / "embed.safetensors")
     with pytest.raises(InputError, match="cannot be read"):
         train(bare, tmp_path / "c", SHORT, init=tmp_path / "nowhere")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from situs.checkpoints import resume_training, save_training
 from situs.devices import CPU, Machine
 
-__all__ = ["Plan", "Progress", "fit"]
+__all__ = ["Plan", "Progress", "fit", "make_optimizer"]
 
 Progress = Callable[[str, int, int, str], None]
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def fit(
     OutputError : if the checkpoint is damaged or of another run, or cannot be written
     """
     stage, steps, batch, machine = plan.stage, plan.steps, plan.batch, plan.machine
-    optimizer = _optimizer(network, plan)
+    optimizer = make_optimizer(network, plan.learning_rate, plan.weight_decay, plan.momentum)
     start, figures = resume_training(plan.checkpoint, plan.key, network, optimizer)
     machine.wait()  # nobody writes before all have read
     if start >= steps:
@@ -126,6 +126,20 @@ def fit(
     return figures
 
 
+def make_optimizer(
+    network: nn.Module, learning_rate: float, weight_decay: float, momentum: float | None
+) -> torch.optim.Optimizer:
+    """SGD with a momentum; AdamW if that is None. The arguments are those of `Plan`."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if momentum is not None:
+        return torch.optim.SGD(parameters, learning_rate, momentum, weight_decay=weight_decay)
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, learning_rate, fused=True)
+
+
 class _Mean:
     """Running means of named figures."""
 
@@ -147,17 +161,6 @@ class _Mean:
 
 def _line(figures: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
-
-
-def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if plan.momentum is not None:
-        return torch.optim.SGD(parameters, plan.learning_rate, plan.momentum, weight_decay=plan.weight_decay)
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, fused=True)
 
 
 def _one_cycle(t: float) -> float:

@@ -1,7 +1,7 @@
 """The references nearest to a target in every class, exactly, in numpy.
 
 Embeddings are points in a plain Euclidean space (no unit). Classes are site indices in the order of
-`situs.anatomy.SITES`; every axis called "sites" has that order.
+`situs.anatomy.SITES`, or the numbers of any other classes; every axis called "sites" has that order.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class References:
     sites : (r,) int, index into `SITES`
     ids : (r,) str, names each reference
     patients : (r,) str, whose it is (for rendered scans: the head); empty where unknown
+    n_sites : how many classes there are, with or without references
 
     Raises
     ------
@@ -43,6 +44,7 @@ class References:
     sites: NDArray[np.integer]
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
+    n_sites: int = len(SITES)
 
     def __post_init__(self) -> None:
         e = self.embeddings
@@ -53,8 +55,8 @@ class References:
             if shape != (len(e),):
                 raise ValueError(f"{name}: expected shape ({len(e)},), one for each embedding, got {shape}")
         s = self.sites
-        if s.dtype.kind not in "iu" or (s.size and (s.min() < 0 or s.max() >= len(SITES))):
-            raise ValueError(f"sites: expected whole numbers from 0 to {len(SITES) - 1}")
+        if s.dtype.kind not in "iu" or (s.size and (s.min() < 0 or s.max() >= self.n_sites)):
+            raise ValueError(f"sites: expected whole numbers from 0 to {self.n_sites - 1}")
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -105,10 +107,10 @@ def nearest(
         raise ValueError(f"k: expected at least 1, got {k}")
     own = _own_patient(references, exclude_patient, len(t))
 
-    shape = (len(t), len(SITES), k)
+    shape = (len(t), references.n_sites, k)
     indices = np.zeros(shape, dtype=np.int64)
     distances = np.full(shape, np.inf, dtype=np.float32)
-    for site in range(len(SITES)):
+    for site in range(references.n_sites):
         members = np.flatnonzero(references.sites == site)
         if members.size == 0:
             continue

@@ -27,6 +27,8 @@ __all__ = [
 
 # The decoder regresses the signed distance to the midline in these units, so that the loss is about 1.
 LATERAL_UNIT_MM = 30.0
+# Relation logits a unit of distance, before training; distances between classes are 1 to 1.5 units.
+_NEARNESS = 5.0
 
 
 class PathOutput(NamedTuple):
@@ -187,41 +189,86 @@ class RelationNetwork(nn.Module):
     """g joins the reference embeddings of one class; f scores a target against the joint reference.
 
     g (3 fully connected layers) reads pairs of references and its outputs are averaged over all pairs
-    i <= j, so that a class with a single reference has one pair; f has 2 fully connected layers.
+    i <= j, so that a class with a single reference has one pair, and added to the references' mean. f (2
+    fully connected layers) reads target, joint and how far they are apart in every feature, and corrects what
+    the mean distance from the target to the references alone would say: so it compares, and does not only
+    know the classes that it was trained on. Dropout between the layers of g drops a feature from all pairs of
+    a class at once: a mask of its own for every pair would cost more than the layers.
+
+    Parameters
+    ----------
+    width : of the embeddings
+    hidden : of the layers between
+    scale : embeddings are multiplied by it, so that their features spread by about 1
     """
 
-    def __init__(self, width: int = 256, hidden: int = 256, dropout: float = 0.5) -> None:
+    scale: Tensor
+
+    def __init__(
+        self, width: int = 256, hidden: int = 256, dropout: float = 0.5, scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.width = width
-        # g's first layer on a pair (a, b) is first(a) + second(b): computed per reference, not per pair.
-        self.g_first = nn.Linear(width, hidden)
-        self.g_second = nn.Linear(width, hidden, bias=False)
-        self.g_middle = nn.Sequential(
-            nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout)
-        )
+        self.hidden = hidden
+        self.dropout = dropout
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        # g's first layer on a pair (a, b) is first(a) + second(b), and f's on what it reads likewise:
+        # computed for every reference, target and joint, not for every pair.
+        self.g_first = nn.Linear(width, 2 * hidden)
+        self.g_middle = nn.Linear(hidden, hidden)
         self.g_last = nn.Linear(hidden, width)  # linear, so it may follow the mean over the pairs
-        self.f = nn.Sequential(
-            nn.Linear(2 * width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
-        )
+        self.f_target = nn.Linear(width, hidden)
+        self.f_joint = nn.Linear(width, hidden, bias=False)
+        self.f_apart = nn.Linear(width, hidden, bias=False)
+        self.f_last = nn.Linear(hidden, 1)
+        self.nearness = nn.Parameter(torch.tensor(_NEARNESS))
+
+    def read_pairs(self, pairs: Tensor) -> Tensor:
+        """g without its last layer, and its first, on pairs (..., pairs, hidden): the sums of the parts of
+        `g_first`'s output that belong to their first and to their second reference."""
+        read = self._drop(F.relu(pairs))
+        return self._drop(F.relu(self.g_middle(read)))
 
     def join(self, references: Tensor, present: Tensor) -> Tensor:
-        """Joint embeddings (n, m, width) of references (n, m, k, width) where present (n, m, k)."""
+        """Joint embeddings (n, m, width) of scaled references (n, m, k, width) where present (n, m, k)."""
         k = references.shape[2]
-        first, second = torch.triu_indices(k, k)
-        pairs = self.g_first(references)[:, :, first] + self.g_second(references)[:, :, second]
-        weights = (present[:, :, first] & present[:, :, second]).to(references.dtype)
-        weights = weights / weights.sum(dim=2, keepdim=True).clamp(min=1)
-        return self.g_last((self.g_middle(pairs) * weights[..., None]).sum(dim=2))
+        i, j = torch.triu_indices(k, k)
+        first, second = self.g_first(references).split(self.hidden, dim=-1)
+        # As [i] and [j] would give them, whose gradients are slow.
+        pairs = torch.cat([first[:, :, a : a + 1] + second[:, :, a:] for a in range(k)], dim=2)
+        read = self.read_pairs(pairs)
+        weights = _shares(present[:, :, i] & present[:, :, j]).to(read.dtype)
+        return _mean(references, present) + self.g_last((weights[:, :, None] @ read).squeeze(2))
+
+    def score(self, target: Tensor, joint: Tensor, distance: Tensor) -> Tensor:
+        """Logits (n, m): f's correction, from scaled targets (n, width) and joint embeddings (n, m, width),
+        of what their mean distances (n, m) to the references say, see `distances`."""
+        apart = (target[:, None] - joint) ** 2
+        both = F.relu(self.f_target(target)[:, None] + self.f_joint(joint) + self.f_apart(apart))
+        correction = self.f_last(F.dropout(both, self.dropout, self.training)).squeeze(-1)
+        return correction - self.nearness * distance
+
+    def distances(self, target: Tensor, references: Tensor) -> Tensor:
+        """Root mean square differences (...) of the features of scaled embeddings (..., width)."""
+        return ((target - references) ** 2).mean(dim=-1).clamp(min=1e-12).sqrt()
 
     def relate(self, target: Tensor, references: Tensor, present: Tensor) -> Tensor:
         """Logits (n, m) of the relation of target (n, width) with m classes; -20 for a class without any."""
-        joint = self.join(references, present)
-        logits = self.f(torch.cat([target[:, None].expand_as(joint), joint], dim=-1)).squeeze(-1)
+        target, references = target * self.scale, references * self.scale
+        distances = self.distances(target[:, None, None], references)
+        mean = (distances * _shares(present)).sum(dim=2)
+        logits = self.score(target, self.join(references, present), mean)
         return logits.masked_fill(~present.any(dim=2), -20.0)
 
     def forward(self, target: Tensor, references: Tensor, present: Tensor) -> Tensor:
         """Relation scores (n, m) in [0, 1]; not probabilities over the classes."""
         return self.relate(target, references, present).sigmoid()
+
+    def _drop(self, read: Tensor) -> Tensor:
+        """Dropout of features of all pairs (..., pairs, hidden) of a class."""
+        if not self.training:
+            return read
+        return read * F.dropout(torch.ones_like(read[..., :1, :]), self.dropout)
 
 
 def compact_basenet(n_sites: int, n_channels: int = 3, size_px: int = 112) -> BaseNet:
@@ -235,6 +282,17 @@ def _read_midline(painting: Tensor) -> Tensor:
     """(n, 2, h, w) the painted distance to the midline in mm, and the probability of any site."""
     head = 1 - painting[:, :-1].softmax(dim=1)[:, 0]
     return torch.stack([painting[:, -1] * LATERAL_UNIT_MM, head], dim=1)
+
+
+def _shares(present: Tensor) -> Tensor:
+    """Weights (n, m, k) that sum to 1 over those that are present; all 0 where none is."""
+    weights = present.float()
+    return weights / weights.sum(dim=2, keepdim=True).clamp(min=1)
+
+
+def _mean(references: Tensor, present: Tensor) -> Tensor:
+    """(n, m, width) mean of the references (n, m, k, width) that are present."""
+    return (references * _shares(present).to(references.dtype)[..., None]).sum(dim=2)
 
 
 def _mean_under(maps: Tensor, region: Tensor) -> Tensor:

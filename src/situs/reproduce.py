@@ -40,7 +40,7 @@ from situs.errors import InputError, ManifestError, OutputError
 from situs.manifest import read_manifest
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
-from situs.relations import Kind, TrainedRelations, train_relations
+from situs.relations import Kind, Relations, train_relations
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
 from situs.train import Recipe, choose_evenly, embed, given_files, train_basenet
 
@@ -362,14 +362,14 @@ def _relate(
     seconds: list[float] = []
     resumed, spent = time.perf_counter(), 0.0
 
-    def after(epoch: int, relations: TrainedRelations) -> None:
+    def after(epoch: int, relations: Relations) -> None:
         nonlocal resumed, spent
         spent += time.perf_counter() - resumed
         seconds.append(spent)
         for name, X in targets.items():
             if name not in near:
                 near[name] = relations.find(X)
-            answers[name].append(relations.predict(X, near[name]))
+            answers[name].append(relations.scores(X, near[name]).argmax(axis=1).astype(np.uint8))
         say(f"seed {seed}, relation {kind}", epoch, epochs, f"{spent:.0f} s of training")
         resumed = time.perf_counter()
 

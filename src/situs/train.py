@@ -1,11 +1,12 @@
-"""Training: from a cohort to a bundle, in four stages that each leave a checkpoint in a work folder.
+"""Training: from a cohort to a bundle, in stages that leave checkpoints in a work folder.
 
 ``paint``     BaseNet's two paths learn to paint the site map over their views (where the cohort has one)
 ``basenet``   all of BaseNet learns the site of the region of interest, painting going on beside it
 ``features``  instead of these two, where the paths are frozen: what they say about every example
 ``fc``        and then the fully connected layers learn the site from that
-``embed``     BaseNet embeds the references and the targets of the next stage
-``relation``  the Relation Network learns to relate targets to their nearest references, BaseNet fixed
+``embed``     BaseNet embeds the references, and with random changes the targets of the next stage
+``relation``  the Relation Network learns to relate targets to their nearest references, BaseNet fixed; it
+              takes minutes, so it leaves no checkpoint
 
 Lengths are counted in examples seen, so that a run on any cohort costs the same. The same seed, cohort,
 machine and number of threads give the same weights, stopped and resumed or not; other processors, other
@@ -39,9 +40,10 @@ from situs.devices import CPU, DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
 from situs.fit import Plan, Progress, fit
-from situs.losses import paintings_loss, relation_loss, site_map_weights
-from situs.neighbors import References, nearest
+from situs.losses import paintings_loss, site_map_weights
+from situs.neighbors import References
 from situs.nets import BaseNet, RelationNetwork, compact_basenet
+from situs.relations import train_relations
 from situs.synth.cohort import describe_cohort
 from situs.vgg import fetch_imagenet_weights, load_vgg16_weights, vgg16_basenet
 from situs.views import ViewSpec
@@ -60,7 +62,7 @@ __all__ = [
     "train_basenet",
 ]
 
-_STAGES = ("paint", "basenet", "embed", "relation", "fc")
+_STAGES = ("paint", "basenet", "embed", "relation", "fc")  # their places are in the seeds
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ def train(
     basenet, results = _basenet_stages(run, given)
     references, targets = _embed_stage(basenet, run)
     _lay_out(basenet, torch.contiguous_format)
-    relation, results["relation"] = _train_relation(references, targets, run)
+    relation, right = _relation_stage(references, targets, run)
+    results["relation"] = {"accuracy": right}
 
     if not machine.first:
         machine.wait()
@@ -294,9 +297,10 @@ def embed(
     slices: Slices,
     indices: NDArray[np.integer],
     progress: Callable[[int], None] | None = None,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
     """Embeddings (n, width) of the examples `indices` (n,), in single precision as in use, stored in half,
-    and the sites (n,) that BaseNet itself would say."""
+    and the sites (n,) that BaseNet itself would say; `change` is done to every batch first."""
     parts, sites = [], []
     was_training = basenet.training
     basenet.eval()
@@ -304,6 +308,7 @@ def embed(
     with torch.inference_mode():
         for start in range(0, len(indices), _EMBED_BATCH):
             batch = slices.batch(indices[start : start + _EMBED_BATCH])
+            batch = batch if change is None else change(batch)
             said = basenet(machine.put(batch.global_view), machine.put(batch.local_view))
             parts.append(said.embedding.cpu().numpy().astype(np.float16))
             sites.append(said.site_logits.argmax(dim=1).cpu().numpy())
@@ -549,54 +554,61 @@ def _share_right(scores: Tensor, site: Tensor) -> float:
 
 
 def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References]:
-    """The references of the bundle, and the targets of the next stage, labelled in the same way."""
+    """The references of the bundle, and the targets of the next stage.
+
+    Targets are changed as in BaseNet's training: it has fitted the examples as they are, whose embeddings lie
+    nearer to each other than those of another patient.
+    """
     slices, chosen, recipe = run.slices, run.chosen, run.recipe
     rng = np.random.default_rng(_stage_seed(run, "embed"))
     sites, patients = slices.site[chosen], slices.patient[chosen]
     parts = [chosen[choose_evenly(sites, patients, n, rng)] for n in (recipe.n_references, recipe.n_targets)]
-    both = np.unique(np.concatenate(parts))
-    path = run.work / "embed.safetensors"
+    names, changes = ("references", "targets"), (None, lambda batch: augment(batch, recipe.spec, rng))
+    path, total = run.work / "embed.safetensors", sum(map(len, parts))
     _, notes = read_checkpoint(path, run.key)
     if notes is None and run.machine.first:
-        made, _ = embed(basenet, slices, both, lambda done: run.say("embed", done, len(both), "embedding"))
-        write_checkpoint(path, {"embeddings": torch.from_numpy(made)}, {"key": run.key})
+        made, before = {}, 0
+        for name, part, change in zip(names, parts, changes, strict=True):
+            say = partial(_say_embedded, run, before, total)
+            made[name] = torch.from_numpy(embed(basenet, slices, part, say, change)[0])
+            before += len(part)
+        write_checkpoint(path, made, {"key": run.key})
     run.machine.wait()
     tensors, _ = read_checkpoint(path, run.key)
-    embeddings = tensors["embeddings"].numpy()
-
-    def label(indices: NDArray[np.int64]) -> References:
-        rows = embeddings[np.searchsorted(both, indices)]
-        return References(rows, slices.site[indices], slices.id[indices], slices.patient[indices])
-
-    return label(parts[0]), label(parts[1])
+    references, targets = (
+        References(tensors[name].numpy(), slices.site[part], slices.id[part], slices.patient[part])
+        for name, part in zip(names, parts, strict=True)
+    )
+    return references, targets
 
 
-def _train_relation(
-    references: References, targets: References, run: _Run
-) -> tuple[RelationNetwork, dict[str, float]]:
-    """The stage ``relation``: no target sees a reference of its own patient."""
-    recipe, machine = run.recipe, run.machine
-    torch.manual_seed(run.seed)
-    relation = RelationNetwork(references.embeddings.shape[1]).to(machine.device)
-    rng = np.random.default_rng(_stage_seed(run, "relation"))
-    order = balanced_indices(targets.sites, recipe.relation_samples, rng, recipe.balance)
-    run.say("relation", 0, len(order), "looking for neighbours")
-    near = nearest(targets.embeddings, references, recipe.n_neighbors, targets.patients)
-    own, pool = (machine.put(r.embeddings.astype(np.float32)) for r in (targets, references))
-    sites, indices, present = (machine.put(a) for a in (targets.sites, near.indices, near.present))
+def _say_embedded(run: _Run, before: int, total: int, done: int) -> None:
+    run.say("embed", before + done, total, "embedding")
 
-    def make(step: int) -> Tensor:
-        part = order[step * recipe.relation_batch : (step + 1) * recipe.relation_batch]
-        return machine.put(machine.share(part))
 
-    def loss_of(part: Tensor) -> tuple[Tensor, dict[str, float]]:
-        with machine.autocast():
-            logits = relation.relate(own[part], pool[indices[part]], present[part])
-        logits = logits.float()
-        return relation_loss(logits, sites[part]), {"accuracy": _share_right(logits, sites[part])}
-
-    plan = _plan(run, "relation", len(order), recipe.relation_batch, recipe.relation_learning_rate)
-    return relation, fit(relation, make, loss_of, plan, run.say)
+def _relation_stage(references: References, targets: References, run: _Run) -> tuple[RelationNetwork, float]:
+    """The Relation Network, and the share of its targets that it tells right; no target sees a reference of
+    its own patient."""
+    recipe = run.recipe
+    epochs = max(1, round(recipe.relation_samples / len(targets)))
+    run.say("relation", 0, epochs, "looking for neighbours")
+    relations = train_relations(
+        references,
+        "nearest",
+        recipe.n_neighbors,
+        epochs,
+        run.seed,
+        lambda epoch, _: run.say("relation", epoch, epochs, "epochs"),
+        run.machine,
+        targets=targets,
+        batch=recipe.relation_batch,
+        learning_rate=recipe.relation_learning_rate,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+    )
+    X = targets.embeddings.astype(np.float32)
+    said = relations.scores(X, relations.find(X, targets.patients)).argmax(axis=1)
+    return relations.network, float((said == targets.sites).mean())
 
 
 def _plan(run: _Run, stage: str, samples: int, batch: int, learning_rate: float) -> Plan:

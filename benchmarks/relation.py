@@ -1,0 +1,154 @@
+"""What training the Relation Network costs, beside a plain loop, and how the search for neighbours grows.
+
+Promises: 15 epochs of RN+NN over 12,340 embeddings (15 classes, k = 5, 256 numbers each, neighbour search
+included) in under 3 minutes on two cores, in under 3 GB; a step at least 50 times faster than the plain loop
+over targets, classes and pairs; search time in proportion to the number of targets. The paper's training took
+67 hours. Run:
+
+    python benchmarks/relation.py [--threads 2] [--epochs 15] [--runs 3]
+
+Embeddings are random, of unit length: the time does not depend on what they say. The plain loop is what the
+formulas say, one pair at a time; `tests/test_relations.py` compares its loss and gradients with a step's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from itertools import combinations_with_replacement
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from situs.anatomy import SITES
+from situs.devices import open_machine
+from situs.losses import relation_loss
+from situs.neighbors import References, nearest
+from situs.nets import RelationNetwork
+from situs.relations import Relations, train_relations
+from situs.scores import text_table
+
+N, WIDTH, K, BATCH = 12_340, 256, 5, 64
+LOOP_TARGETS = 4  # the plain loop is timed on so few
+SIZES = (3_000, 12_000, 50_000)
+N_HEADS = 12
+
+
+def plain_logits(network: RelationNetwork, targets: Tensor, pool: Tensor, near: np.ndarray) -> Tensor:
+    """Relation logits (n, m) of targets (n, width) with the references (n, m, k) of every class, numbers of
+    rows of `pool`; a target, a class and a pair at a time, with the layers of `network`, no dropout."""
+    w, b = network.g_first.weight, network.g_first.bias
+    h = network.hidden
+    targets, pool = targets * network.scale, pool * network.scale
+    rows = []
+    for target, classes in zip(targets, near, strict=True):
+        logits = []
+        for members in classes:
+            read = [
+                F.relu(network.g_middle(F.relu(w[:h] @ pool[i] + b[:h] + w[h:] @ pool[j] + b[h:])))
+                for i, j in combinations_with_replacement(members.tolist(), 2)
+            ]
+            joint = pool[members].mean(dim=0) + network.g_last(sum(read) / len(read))
+            apart = network.f_apart((target - joint) ** 2)
+            score = network.f_last(F.relu(network.f_target(target) + network.f_joint(joint) + apart))
+            far = torch.stack([((target - pool[i]) ** 2).mean().sqrt() for i in members.tolist()]).mean()
+            logits.append(score - network.nearness * far)
+        rows.append(torch.cat(logits))
+    return torch.stack(rows)
+
+
+def random_references(n: int, rng: np.random.Generator) -> References:
+    """Embeddings of unit length, none negative, as BaseNet's are; their classes and heads are random."""
+    embeddings = np.maximum(rng.normal(size=(n, WIDTH)), 0).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    names = np.array([f"head {i % N_HEADS}" for i in range(n)])
+    return References(embeddings, rng.integers(0, len(SITES), n), names, names)
+
+
+def main(args: list[str] | None = None) -> int:
+    options = _parse(args)
+    torch.set_num_threads(options.threads)
+    machine = open_machine("cpu")
+    references = random_references(N, np.random.default_rng(0))
+    arithmetic = "bfloat16" if machine.half else "float32"
+    what = f"{N} embeddings of {WIDTH}, {len(SITES)} classes, k = {K}"
+    print(f"{what}; {options.threads} threads, {arithmetic}\n")
+
+    def report(epoch: int, _: Relations) -> None:
+        print(f"\repoch {epoch} of {options.epochs}", end="", file=sys.stderr, flush=True)
+
+    before = time.perf_counter()
+    train_relations(references, "nearest", K, options.epochs, 0, report, machine)
+    seconds = time.perf_counter() - before
+    print(file=sys.stderr)
+    # Linux counts KiB.
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(f"{options.epochs} epochs, neighbour search included: {seconds:.0f} s, peak {peak_gb:.2f} GB")
+    print(f"the paper's 67 hours are {67 * 3600 / (seconds * 15 / options.epochs):,.0f} times as much\n")
+
+    fast, slow = step_seconds(references, options.runs, machine)
+    table = [
+        ["one step, a target", "ms", "ratio"],
+        ["plain loop", f"{1e3 * slow:.1f}", f"{slow / fast:.0f}"],
+        ["situs", f"{1e3 * fast:.2f}", "1"],
+    ]
+    print(text_table(table), end="\n\n")
+
+    table = [["targets", "references", "search s", "ms a target"]]
+    for n in SIZES:
+        targets = random_references(n, np.random.default_rng(1))
+        before = time.perf_counter()
+        nearest(targets.embeddings, references, K, targets.patients)
+        spent = time.perf_counter() - before
+        table.append([f"{n}", f"{N}", f"{spent:.2f}", f"{1e3 * spent / n:.3f}"])
+    print(text_table(table))
+    return 0
+
+
+def step_seconds(references: References, runs: int, machine) -> tuple[float, float]:
+    """Median seconds a target of a training step, and of the plain loop's, taking turns."""
+    near = nearest(references.embeddings[:BATCH], references, K, references.patients[:BATCH])
+    network = RelationNetwork(WIDTH).train()
+    relations = Relations(network, "nearest", references, K, machine=machine)
+    pool = torch.from_numpy(references.embeddings)
+    sites = torch.from_numpy(references.sites)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+
+    def fast() -> Tensor:
+        with machine.autocast():
+            logits = relations.logits(pool[:BATCH], near, np.arange(BATCH), sites, torch.Generator())
+        return relation_loss(logits.float(), sites[:BATCH])
+
+    def slow() -> Tensor:
+        logits = plain_logits(network, pool[:LOOP_TARGETS], pool, near.indices[:LOOP_TARGETS])
+        return relation_loss(logits, sites[:LOOP_TARGETS])
+
+    def seconds(loss_of, n: int) -> float:
+        before = time.perf_counter()
+        optimizer.zero_grad()
+        loss_of().backward()
+        optimizer.step()
+        return (time.perf_counter() - before) / n
+
+    seconds(fast, BATCH)  # the first is slower
+    times = [(seconds(fast, BATCH), seconds(slow, LOOP_TARGETS)) for _ in range(runs)]
+    return median(t for t, _ in times), median(t for _, t in times)
+
+
+def _parse(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--epochs", type=int, default=15, help="of the training (default: 15)")
+    parser.add_argument("--runs", type=int, default=3, help="of one step (default: 3)")
+    return parser.parse_args(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
