@@ -122,6 +122,14 @@ def test_a_bundle_for_other_sites_is_refused(tmp_path, monkeypatch):
         read_bundle(folder)
 
 
+def test_views_that_this_situs_cannot_make_are_refused(tmp_path, monkeypatch):
+    views = SPEC.to_dict() | {"channels": ["brain", "bone"]}
+    monkeypatch.setattr(ViewSpec, "to_dict", lambda _: views)
+    folder = write(tmp_path / "mine")
+    with pytest.raises(BundleError, match="cannot make the bundle's views"):
+        read_bundle(folder)
+
+
 def test_laid_out_anew_the_description_is_still_the_same(tmp_path):
     """A tool that formats JSON is no reason to refuse."""
     file = write(tmp_path / "mine") / "bundle.json"

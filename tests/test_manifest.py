@@ -5,7 +5,7 @@ from small_cohort import BANDS, draw_cohort, write_manifest
 
 from situs.anatomy import SITE_INDEX
 from situs.errors import ManifestError
-from situs.manifest import read_manifest
+from situs.manifest import did_you_mean, read_manifest
 
 
 def manifest_error(folder) -> str:
@@ -50,3 +50,11 @@ def test_manifest_missing_or_empty(tmp_path):
     assert "no rows" in manifest_error(tmp_path)
     (tmp_path / "manifest.csv").write_bytes(b"scan\xff,roi\n")
     assert "UTF-8" in manifest_error(tmp_path)
+
+
+def test_a_wrong_word_gets_the_nearest_or_at_most_twenty():
+    names = [f"p{n:03d}" for n in range(1000)]
+    assert did_you_mean("Bobb", ["Bob", *names]) == "; did you mean 'Bob'?"
+    text = did_you_mean("Bob", names)
+    assert text.endswith("p018, p019 or 980 more") and text.count("p0") == 20
+    assert did_you_mean("Bob", names[:20]).endswith("p018, p019")

@@ -39,7 +39,9 @@ __all__ = [
     "RELATION_FILE",
     "Bundle",
     "check_replaceable",
+    "is_shipped",
     "read_bundle",
+    "replace_references",
     "write_bundle",
 ]
 
@@ -50,6 +52,8 @@ _REFERENCES_FILE = "references.npz"
 _JSON_FILE = "bundle.json"
 _CARD_FILE = "README.md"
 _HASHED_FILES = (BASENET_FILE, RELATION_FILE, _REFERENCES_FILE)
+# Between the version of the training and what tells its changed references apart.
+_CHANGED = "+references."
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +103,15 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
             raise BundleError(f"{folder}: {name} is missing from the bundle; get the bundle again") from error
         if hashlib.sha256(content[name]).hexdigest() != description["files"][name]["sha256"]:
             raise BundleError(f"{folder}: {name} was changed after its export; get the bundle again")
+    try:
+        spec = ViewSpec.from_dict(description["views"])
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{folder}: this situs cannot make the bundle's views ({error})") from error
     return Bundle(
         folder,
         str(description["name"]),
         str(description["version"]),
-        ViewSpec.from_dict(description["views"]),
+        spec,
         int(description["n_neighbors"]),
         _references_from_bytes(content[_REFERENCES_FILE]),
         description,
@@ -164,26 +172,66 @@ def write_bundle(
         "networks": contract,
         "training": training,
         "evaluation": evaluation or [],
-        "files": {
-            n: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for n, data in content.items()
-        },
+        "files": {n: _entry(data) for n, data in content.items()},
     }
-    description["sha256"] = _digest(description)
-    content[_JSON_FILE] = (json.dumps(description, indent=1, allow_nan=False) + "\n").encode()
-    content[_CARD_FILE] = model_card(description).encode()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
-            for file, data in content.items():
-                (new / file).write_bytes(data)
-            if check is not None:
-                check(read_bundle(new))
-            _put(new, out, Path(scratch) / "old")
-    except OSError as error:
-        raise OutputError(f"{out}: the bundle cannot be written ({error.strerror or error})") from error
+    _write_whole(out, description, content, check)
     return out
+
+
+def replace_references(
+    bundle: Bundle, references: References, *, added: int, removed: int, out: str | Path | None = None
+) -> Path:
+    """Write a bundle again with other references; its networks and all it says about its training stay.
+
+    The description and the card count what was added and removed since the training, in all such changes.
+    The version becomes ``<version>+references.<hash>``, so that an answer tells which references it rests on.
+
+    Parameters
+    ----------
+    bundle : the one to change
+    references : all that the new one has, embeddings (r, bundle.embedding_width), r at least 1; stored as
+        float16
+    added, removed : how many of them are new, and how many of the bundle's are gone
+    out : the folder; new, empty, or a bundle. None for the bundle's own
+
+    Returns
+    -------
+    the folder
+
+    Raises
+    ------
+    ValueError : if there are no references, or their embeddings have another width
+    BundleError : if the bundle was changed by somebody else since it was read; nothing is written
+    OutputError : if the folder holds something that is not a bundle, or cannot be written
+    """
+    shape = references.embeddings.shape
+    if not len(references) or shape[1] != bundle.embedding_width:
+        raise ValueError(f"references: expected embeddings (r, {bundle.embedding_width}), got {shape}")
+    place = bundle.path if out is None else Path(out)
+    check_replaceable(place)
+    content = {_REFERENCES_FILE: _references_to_bytes(references)}
+    entry = _entry(content[_REFERENCES_FILE])
+    old = bundle.description
+    before = old.get("references", {"added": 0, "removed": 0})
+    description = {
+        **old,
+        "version": f"{bundle.version.partition(_CHANGED)[0]}{_CHANGED}{entry['sha256'][:8]}",
+        "n_references": len(references),
+        "references": {"added": before["added"] + added, "removed": before["removed"] + removed},
+        "files": {**old["files"], _REFERENCES_FILE: entry},
+    }
+    try:
+        content |= {n: (bundle.path / n).read_bytes() for n in (BASENET_FILE, RELATION_FILE)}
+    except OSError as error:
+        raise BundleError(f"{bundle.path}: cannot be read any more ({error.strerror})") from error
+
+    def check(_: Bundle) -> None:
+        # Two changes at a time: the second would silently undo the first.
+        if _read_description(bundle.path)["sha256"] != old["sha256"]:
+            raise BundleError(f"{bundle.path}: was changed meanwhile; nothing was written, run it again")
+
+    _write_whole(place, description, content, check)
+    return place
 
 
 def check_replaceable(out: Path) -> None:
@@ -207,8 +255,17 @@ def check_replaceable(out: Path) -> None:
         )
 
 
+def is_shipped(folder: str | Path) -> bool:
+    """Whether that folder is the bundle inside the package."""
+    return Path(folder).resolve() == _shipped_folder().resolve()
+
+
+def _shipped_folder() -> Path:
+    return Path(str(resources.files("situs").joinpath("data/bundle")))
+
+
 def _shipped() -> Path:
-    folder = Path(str(resources.files("situs").joinpath("data/bundle")))
+    folder = _shipped_folder()
     if not (folder / _JSON_FILE).is_file():
         raise BundleError("this copy of situs ships no bundle: name one, or make one with 'situs train'")
     return folder
@@ -234,6 +291,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if description["sites"] != list(SITE_KEYS):
         raise BundleError(f"{folder}: the bundle is for other sites than those of this situs")
     return dict(description)
+
+
+def _entry(data: bytes) -> dict[str, Any]:
+    """What ``bundle.json`` says about a file."""
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def _digest(description: dict[str, Any]) -> str:
@@ -262,6 +324,34 @@ def _references_from_bytes(data: bytes) -> References:
             np.char.decode(arrays["ids"], "utf-8"),
             np.char.decode(arrays["patients"], "utf-8"),
         )
+
+
+def _write_whole(
+    out: Path,
+    description: dict[str, Any],
+    content: dict[str, bytes],
+    check: Callable[[Bundle], None] | None,
+) -> None:
+    """Write the files `content`, the description and the card; see `write_bundle` for `check`."""
+    description = {**description, "sha256": _digest(description)}
+    content = {
+        **content,
+        _JSON_FILE: (json.dumps(description, indent=1, allow_nan=False) + "\n").encode(),
+        _CARD_FILE: model_card(description).encode(),
+    }
+    target = out.resolve()  # a link keeps pointing where it did
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+            new = Path(scratch) / "new"
+            new.mkdir()
+            for file, data in content.items():
+                (new / file).write_bytes(data)
+            if check is not None:
+                check(read_bundle(new))
+            _put(new, target, Path(scratch) / "old")
+    except OSError as error:
+        raise OutputError(f"{out}: the bundle cannot be written ({error.strerror or error})") from error
 
 
 def _put(new: Path, out: Path, old: Path) -> None:

@@ -31,6 +31,7 @@ def model_card(description: dict[str, Any]) -> str:
         texts ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a
         table. ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
         ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
+        ``references``, if there, counts those ``added`` and ``removed`` since the training.
     """
     training = dict(description["training"])
     data = _lines(training.pop("data", _DEFAULT_DATA))
@@ -44,6 +45,7 @@ def model_card(description: dict[str, Any]) -> str:
         f"### Attribution\n\n{attribution}\n" if attribution else "",
         "## Training\n\n" + _facts({"recipe": description["recipe"], **training}),
         "## Inputs and outputs\n\n" + _contract(description),
+        _changes(description),
         "## Evaluation\n\n" + _evaluation(description["evaluation"]),
         "## Files\n\n" + _files(description),
     ]
@@ -66,6 +68,17 @@ def _contract(description: dict[str, Any]) -> str:
         + f"\nViews: {views}. Each slice of the lesion is one example; each class offers the"
         f" {description['n_neighbors']} of the {description['n_references']} references in"
         f" `references.npz` that are nearest to it.\n\nSites, in this order: {sites}.\n"
+    )
+
+
+def _changes(description: dict[str, Any]) -> str:
+    if "references" not in description:
+        return ""
+    counts = description["references"]
+    return (
+        f"## References\n\nSince the training, {counts['added']} references were added and"
+        f" {counts['removed']} removed. The networks were not trained again, and what stands here about"
+        " training and evaluation is from before.\n"
     )
 
 

@@ -37,6 +37,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+references_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(references_app, name="references")
+
 
 class RecipeName(StrEnum):
     """The recipes of `situs.train`."""
@@ -118,10 +121,7 @@ def label(
     """
     inputs = [scan, roi] if bundle is None else [scan, roi, Path(bundle)]
     _check_outputs(json_file, csv_file, png, inputs)
-    with warnings.catch_warnings():
-        # Readers of DICOM quote header values when they warn, and those may name the patient.
-        if not os.environ.get("SITUS_DEBUG"):
-            warnings.simplefilter("ignore")
+    with _no_warnings():
         from situs.io import read_rois, read_volume
         from situs.labeler import Labeler
 
@@ -314,6 +314,89 @@ def reproduce(
     _print((path / "README.md").read_text(encoding="utf-8"))
 
 
+@references_app.callback()
+def _references() -> None:
+    """List, add or remove the labelled cases of a bundle.
+
+    Lesions are compared with these references. A change needs no training and counts from the next lesion on;
+    the networks stay as they are. The shipped bundle is never changed: give --out.
+    """
+
+
+@references_app.command("list")
+def list_references(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A trained bundle, or: shipped")],
+    site: Annotated[
+        str | None, typer.Option(metavar="SITE", help="The references of this site, one by one.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write a row a reference; - is standard output."),
+    ] = None,
+) -> None:
+    """How many references each site has, and of how many patients."""
+    _check_outputs(None, csv_file, None, [Path(bundle)])
+    from situs.bundle import read_bundle
+    from situs.references import format_references_csv, format_references_text
+
+    found = read_bundle(bundle)
+    text = format_references_text(found, site)
+    if csv_file is not None:
+        _write_text(csv_file, format_references_csv(found, site))
+    if csv_file != _STDOUT:
+        _print(f"{text}\n")
+
+
+@references_app.command("add")
+def add_references(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A trained bundle, or: shipped")],
+    cohort: Annotated[Path, typer.Argument(metavar="COHORT", help="Folder with a manifest.csv.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the changed bundle there; BUNDLE stays as it is."),
+    ] = None,
+    max_slices: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of each region; without it as many as in the training."),
+    ] = None,
+) -> None:
+    """Add the regions of a cohort, each slice a reference.
+
+    Patient and file names of the manifest go into the bundle: use pseudonyms. The file names make a
+    reference's id, SCAN/ROI/VALUE/SLICE; one that is there already is refused: remove it first.
+    """
+    with _no_warnings(), _progress_bar() as progress:
+        from situs.references import add_references as run
+
+        done = run(bundle, cohort, out, max_slices, progress)
+    _print(f"{done.text()}\n")
+
+
+@references_app.command("remove")
+def remove_references(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A trained bundle, or: shipped")],
+    patient: Annotated[
+        list[str] | None, typer.Option(metavar="PATIENT", help="Of this patient; may be repeated.")
+    ] = None,
+    id: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="With this id, or its start up to a slash; may be repeated."),
+    ] = None,
+    site: Annotated[str | None, typer.Option(metavar="SITE", help="Of this site.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the changed bundle there; BUNDLE stays as it is."),
+    ] = None,
+) -> None:
+    """Remove references; several options narrow each other down.
+
+    The networks are not trained again: what they learned from a removed case stays in them.
+    """
+    from situs.references import remove_references as run
+
+    _print(f"{run(bundle, patient or (), id or (), site, out).text()}\n")
+
+
 def _check_outputs(
     json_file: Path | None, csv_file: Path | None, png: Path | None, inputs: Sequence[Path]
 ) -> None:
@@ -368,6 +451,15 @@ def _print(text: str) -> None:
     """To standard output, in whatever encoding it has."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Readers of DICOM quote header values when they warn, and those may name the patient."""
+    with warnings.catch_warnings():
+        if not os.environ.get("SITUS_DEBUG"):
+            warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

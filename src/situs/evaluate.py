@@ -39,7 +39,8 @@ class Evaluation:
     bundle, n_neighbors : what was evaluated
     n_patients : patients of the cohort
     known_patients : how many of them are among the bundle's references. Those were no neighbours of their
-        own patient, but the networks were trained on them, so with any of these it is no test
+        own patient, but the networks were trained on them unless they were added later, so with any of these
+        it is no test
     """
 
     relation: Table
@@ -79,8 +80,8 @@ class Evaluation:
         ]
         if self.known_patients:
             parts.append(
-                f"NOT A TEST: the bundle was trained on {self.known_patients} of the {self.n_patients} "
-                "patients. None was its own neighbour here,\nbut the networks have seen them."
+                f"NOT A TEST: {self.known_patients} of the {self.n_patients} patients are among the bundle's "
+                "references. None was its own neighbour here,\nbut networks trained on them have seen them."
             )
         parts += [
             "",

@@ -21,6 +21,7 @@ __all__ = ["MANIFEST", "Row", "did_you_mean", "read_manifest"]
 MANIFEST = "manifest.csv"
 
 _COLUMNS = ("scan", "roi", "value", "site", "patient")
+_MOST_TOLD = 20  # words of an error's line; the sites are fewer
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,12 @@ def read_manifest(cohort: Path) -> list[Row]:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The end of an error's line: the known word that is most like the wrong one, else all of them."""
+    """The end of an error's line: the known word that is most like the wrong one, else all or some."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = f" or {len(known) - _MOST_TOLD} more" if len(known) > _MOST_TOLD else ""
+    return f"; expected one of {', '.join(known[:_MOST_TOLD])}{more}"
 
 
 def _read_row(entry: dict[str, Any], where: str, base: Path, known: set[Path]) -> Row:
