@@ -222,10 +222,10 @@ def join_references(old: References, new: References) -> References:
     """
     _check_ids(old.ids, new.ids)
     return References(
-        *(
-            np.concatenate([getattr(part, name) for part in (old, new)])
-            for name in ("embeddings", "sites", "ids", "patients")
-        )
+        np.concatenate([old.embeddings, new.embeddings]),
+        np.concatenate([old.sites, new.sites]),
+        np.concatenate([old.ids, new.ids]),
+        np.concatenate([old.patients, new.patients]),
     )
 
 
