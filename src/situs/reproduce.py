@@ -42,7 +42,7 @@ from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
 from situs.relations import Kind, Relations, train_relations
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
-from situs.train import Recipe, choose_evenly, embed, given_files, train_basenet
+from situs.train import Recipe, choose_evenly, embed, given_files, relation_settings, train_basenet
 
 __all__ = ["PAPER_SCALE", "SMALL_SCALE", "Scale", "check_apart", "choose_scans", "reproduce"]
 
@@ -204,7 +204,7 @@ def reproduce(
         for kind in _KINDS:
             _whole(
                 folder / f"relation_{kind}.npz",
-                partial(_relate, kind, embedded, parts["train"], scale.epochs, seed, machine, say),
+                partial(_relate, kind, embedded, parts["train"], recipe, scale.epochs, seed, machine, say),
             )
         _whole(folder / "baselines.npz", partial(_answer_baselines, embedded, parts["train"], seed, say))
 
@@ -352,7 +352,14 @@ def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, _Part], seed: int,
 
 
 def _relate(
-    kind: Kind, embedded: Arrays, train: _Part, epochs: int, seed: int, machine: Machine, say: Progress
+    kind: Kind,
+    embedded: Arrays,
+    train: _Part,
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    machine: Machine,
+    say: Progress,
 ) -> Arrays:
     """Answers after every epoch, ``test`` and ``balanced`` (epochs, n), and ``seconds`` (epochs,) of
     training until then, neighbour search included, testing not."""
@@ -375,7 +382,9 @@ def _relate(
 
     ids = train.slices.id[train.chosen]
     references = References(embedded["train"], train.site, ids, train.patient)
-    train_relations(references, kind, _N_NEIGHBORS, epochs, seed, after, machine)
+    train_relations(
+        references, kind, recipe.n_neighbors, epochs, seed, after, machine, **relation_settings(recipe)
+    )
     return {**{name: np.stack(said) for name, said in answers.items()}, "seconds": np.array(seconds)}
 
 

@@ -58,6 +58,7 @@ __all__ = [
     "embed",
     "given_files",
     "new_basenet",
+    "relation_settings",
     "train",
     "train_basenet",
 ]
@@ -586,6 +587,16 @@ def _say_embedded(run: _Run, before: int, total: int, done: int) -> None:
     run.say("embed", before + done, total, "embedding")
 
 
+def relation_settings(recipe: Recipe) -> dict[str, Any]:
+    """How a recipe trains the Relation Network, as arguments of `train_relations`."""
+    return {
+        "batch": recipe.relation_batch,
+        "learning_rate": recipe.relation_learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "momentum": recipe.momentum,
+    }
+
+
 def _relation_stage(references: References, targets: References, run: _Run) -> tuple[RelationNetwork, float]:
     """The Relation Network, and the share of its targets that it tells right; no target sees a reference of
     its own patient."""
@@ -601,10 +612,7 @@ def _relation_stage(references: References, targets: References, run: _Run) -> t
         lambda epoch, _: run.say("relation", epoch, epochs, "epochs"),
         run.machine,
         targets=targets,
-        batch=recipe.relation_batch,
-        learning_rate=recipe.relation_learning_rate,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
+        **relation_settings(recipe),
     )
     X = targets.embeddings.astype(np.float32)
     said = relations.scores(X, relations.find(X, targets.patients)).argmax(axis=1)
