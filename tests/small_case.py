@@ -65,6 +65,7 @@ def finding(lesion: Roi, judged: bool = True) -> Finding:
         site="thalamus" if judged else None,
         side="left" if lesion.value == 1 else "right",
         scores=scores if judged else {},
+        shares={key: 0.0 for key in SITE_KEYS} | {"thalamus": 0.75, "brainstem": 0.25} if judged else {},
         references=tuple(references) if judged else (),
         notes=("No skull in sight.",) if judged else ("No skull in sight.", "too small to be judged"),
     )

@@ -155,6 +155,29 @@ def test_dict_has_the_relation_network_on_top(cohort, use_references):
             assert {"precision", "recall", "f1"} < set(part[mean])
     assert told["rois"]["examples"] == 4
     assert told["patients"] == 2
+    assert told["shares"] == {"error": None, "rois": 0}  # the cohort has no site maps
+
+
+def test_shares_against_site_maps(cohort, use_references):
+    """Half of the large slice of each thalamus is brainstem. BaseNet paints large regions thalamus, small ones
+    cerebellum: of 36 + 8 pixels 36 thalamus and 8 cerebellum, and not 26 thalamus and 18 brainstem. The
+    brainstems lie in one site."""
+    affine = nibabel.load(cohort / "A" / "scan.nii.gz").affine
+    sites = np.zeros((40, 40, 4), np.uint8)
+    sites[20:, :, :3] = THALAMUS + 1
+    sites[30:, :, 0] = BRAINSTEM + 1
+    sites[:20, :, 3] = BRAINSTEM + 1
+    nibabel.save(nibabel.Nifti1Image(sites, affine), cohort / "sites.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros_like(sites), affine), cohort / "lateral.nii.gz")
+    lines = (cohort / "manifest.csv").read_text().splitlines()
+    longer = [f"{lines[0]},sites,lateral", *(f"{row},sites.nii.gz,lateral.nii.gz" for row in lines[1:])]
+    (cohort / "manifest.csv").write_text("\n".join(longer))
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    found = evaluate("any", cohort, n_boot=5)
+    assert found.share_rois == 2
+    assert found.share_error == pytest.approx((10 + 18 + 8) / 2 / 44, abs=0.03)
+    assert "Shares of 2 ROIs" in found.text()
+    assert found.to_dict()["shares"] == {"error": found.share_error, "rois": 2}
 
 
 def test_progress_counts_scans_then_slices(cohort, use_references):

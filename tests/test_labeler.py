@@ -102,6 +102,7 @@ def test_a_bundle_that_paints_no_midline_measures_from_the_head_s_middle():
     findings = labeler.label(volume, rois)
     assert [f.side for f in findings] == ["left", "right"]
     assert all(any("does not paint the midline" in note for note in f.notes) for f in findings)
+    assert [f.shares for f in findings] == [{}, {}]
     assert not any("midline" in note for note in ruler_labeler().label(volume, rois)[0].notes)
 
 
@@ -205,6 +206,32 @@ def test_slices_are_joined_by_area():
         assert joined.scores[site] == pytest.approx(expected, rel=1e-5)
 
 
+def test_shares_are_joined_by_area():
+    """A painter that sees a large region all in one site, and a small one half in that and half in another."""
+    temporal, parietal = SITE_INDEX["temporal_region"], SITE_INDEX["parietal_region"]
+
+    class Painter(Ruler):
+        def embed(self, global_views, local_views):
+            said = super().embed(global_views, local_views)
+            area = global_views[:, SPEC.channels.index("roi")].sum(axis=(1, 2), dtype=float)
+            shares = np.zeros_like(said.shares)
+            shares[:, temporal] = np.where(area == area.max(), 1, 0.5)
+            shares[:, parietal] = 1 - shares[:, temporal]
+            return replace(said, shares=shares)
+
+    volume = make_volume()
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[24:30, 40:46, 5] = True
+    mask[24:26, 40:46, 6] = True
+    labeler = ruler_labeler()
+    labeler._runtime = Painter()
+    (found,) = labeler.label(volume, [Roi.from_mask(mask, volume.geometry)])
+    assert list(found.shares) == list(SITE_KEYS)
+    assert found.shares["temporal_region"] == pytest.approx(0.75 + 0.25 / 2)
+    assert found.shares["parietal_region"] == pytest.approx(0.25 / 2)
+    assert sum(found.shares.values()) == pytest.approx(1)
+
+
 def test_every_part_of_a_value_is_a_lesion_the_largest_first():
     volume = make_volume()
     mask = np.zeros(SHAPE, dtype=bool)
@@ -238,7 +265,7 @@ def test_a_lesion_too_small_is_listed_with_its_side():
         box_roi(volume.geometry, (70, 72), (40, 42), (5, 6), 2),
     ]
     small, judged = ruler_labeler().label(volume, rois)
-    assert (small.site, small.scores, small.side) == (None, {}, "left")
+    assert (small.site, small.scores, small.shares, small.side) == (None, {}, {}, "left")
     assert small.slices == (5, 6, 7, 8)
     assert any("fewer than 4 pixels" in note for note in small.notes)
     assert (judged.site, judged.side) == ("parietal_region", "right")

@@ -57,7 +57,8 @@ def test_json_says_what_the_findings_say(case):
     assert [(f["roi_value"], f["component"]) for f in report["findings"]] == [(1, 1), (1, 2), (7, 1)]
     assert first["volume_ml"] == pytest.approx((8 * 10 * 3 + 10) * 45 / 1000)  # voxels of 3 x 3 x 5 mm
     assert (first["slices"], first["site"], first["side"]) == ([1, 2, 3], "thalamus", "left")
-    assert list(first["scores"]) == list(SITE_KEYS)
+    assert list(first["scores"]) == list(first["shares"]) == list(SITE_KEYS)
+    assert (first["shares"]["thalamus"], second["shares"]) == (0.75, {})
     assert first["references"][0] == {"id": "head_01/3", "site": "thalamus", "distance": 0.25}
     assert second["site"] is None and second["scores"] == {} and "too small to be judged" in second["notes"]
     assert third["side"] == "right"
@@ -82,9 +83,11 @@ def test_csv_columns_are_the_documented_ones_and_never_shift(case):
     rows = list(csv.reader(text.splitlines()))
     assert tuple(rows[0]) == CSV_COLUMNS
     assert len(rows) == 4 and {len(row) for row in rows} == {len(CSV_COLUMNS)}
-    named = [c for c in CSV_COLUMNS if not c.startswith("score_")]
-    assert [c for c in documented("## CSV") if not c.startswith("score_")] == named
-    assert [c.removeprefix("score_") for c in CSV_COLUMNS if c.startswith("score_")] == list(SITE_KEYS)
+    fixed = ("score_", "share_")
+    named = [c for c in CSV_COLUMNS if not c.startswith(fixed)]
+    assert [c for c in documented("## CSV") if not c.startswith(fixed)] == named
+    for start in fixed:
+        assert [c.removeprefix(start) for c in CSV_COLUMNS if c.startswith(start)] == list(SITE_KEYS)
 
 
 def test_csv_keeps_columns_whatever_the_order_of_the_scores(case):
@@ -105,6 +108,8 @@ def test_csv_and_json_agree(case):
         )
         scores = {key: float(row[f"score_{key}"]) for key in SITE_KEYS if row[f"score_{key}"]}
         assert scores == finding["scores"]
+        shares = {key: float(row[f"share_{key}"]) for key in SITE_KEYS if row[f"share_{key}"]}
+        assert shares == finding["shares"]
         assert row["notes"] == " | ".join(finding["notes"])
         assert row["roi_name"] == finding["roi_name"]
 

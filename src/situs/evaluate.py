@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITE_KEYS
 from situs.bundle import Bundle, read_bundle
 from situs.dataset import Slices, open_slices
 from situs.errors import ManifestError
@@ -26,6 +27,8 @@ from situs.views import ViewSpec
 
 __all__ = ["Evaluation", "evaluate"]
 
+Numbers = NDArray[np.float32]
+SPANNING = 0.95  # a region with more than this in one site does not span several
 _BATCH = 256  # slices answered at a time; their reference sets take some tens of MB
 
 
@@ -34,6 +37,9 @@ class Evaluation:
     """BaseNet's own answer and the Relation Network's, on the same examples.
 
     relation, basenet : an example is one slice of one ROI
+    share_error, share_rois : how far the painted shares of ROIs are from the exact ones (mean of half the
+        summed absolute difference), and of how many ROIs: those of which at most `SPANNING` lie in one site.
+        None and 0 where the bundle does not paint or the cohort has no site maps
     relation_rois, basenet_rois : an example is one ROI (a row of the manifest); the scores of its slices are
         averaged by area, as `situs.labeler` does for a lesion
     bundle, n_neighbors : what was evaluated
@@ -47,6 +53,8 @@ class Evaluation:
     basenet: Table
     relation_rois: Table
     basenet_rois: Table
+    share_error: float | None
+    share_rois: int
     bundle: str
     n_neighbors: int
     n_patients: int
@@ -60,6 +68,7 @@ class Evaluation:
             "n_neighbors": self.n_neighbors,
             "patients": self.n_patients,
             "known_patients": self.known_patients,
+            "shares": {"error": self.share_error, "rois": self.share_rois},
             **self.relation.to_dict(),
             "basenet": self.basenet.to_dict(),
             "rois": {**self.relation_rois.to_dict(), "basenet": self.basenet_rois.to_dict()},
@@ -89,9 +98,19 @@ class Evaluation:
             "",
             _comparison("a ROI is an example", self.basenet_rois, self.relation_rois, sites=False),
             "",
+            *self._shares_text(),
             "Means leave out sites without an example. Intervals: 95 %, bootstrap over scans.",
         ]
         return "\n".join(parts)
+
+    def _shares_text(self) -> list[str]:
+        if self.share_error is None:
+            return []
+        return [
+            f"Shares of {self.share_rois} ROIs that span several sites: {self.share_error:.3f} off "
+            "(mean of half the summed absolute difference).",
+            "",
+        ]
 
 
 def evaluate(
@@ -130,7 +149,7 @@ def evaluate(
     chosen = np.arange(len(slices)) if patients is None else np.flatnonzero(np.isin(slices.patient, patients))
     if chosen.size == 0:
         raise ManifestError(f"{cohort}: no slice to evaluate; name at least one patient")
-    basenet, relation, areas = _answer(found, slices, chosen, progress)
+    basenet, relation, painted, areas = _answer(found, slices, chosen, progress)
 
     row, truth = slices.row[chosen], slices.site[chosen]
     # The manifest's path: two scans in folders of their own may have one file name.
@@ -144,12 +163,22 @@ def evaluate(
         joined = _join_slices(scores, areas, row).argmax(axis=1)
         return score_table(truth[one_each], joined, scans[one_each], n_boot, seed)
 
+    share_error, share_rois = None, 0
+    if painted is not None and slices.local_sites is not None:
+        exact, region = _exact_shares(slices, chosen)
+        truth_of_rois = _join_slices(exact, region, row)
+        spanning = (truth_of_rois.sum(axis=1) > 0) & (truth_of_rois.max(axis=1) <= SPANNING)
+        off = np.abs(_join_slices(painted, areas, row) - truth_of_rois)[spanning].sum(axis=1) / 2
+        share_rois = int(spanning.sum())
+        share_error = float(off.mean()) if share_rois else None
     people = set(slices.patient[chosen].tolist())
     return Evaluation(
         relation=per_slice(relation),
         basenet=per_slice(basenet),
         relation_rois=per_roi(relation),
         basenet_rois=per_roi(basenet),
+        share_error=share_error,
+        share_rois=share_rois,
         bundle=f"{found.name} {found.version}",
         n_neighbors=found.n_neighbors,
         n_patients=len(people),
@@ -162,10 +191,11 @@ def _answer(
     slices: Slices,
     chosen: NDArray[np.intp],
     progress: Callable[[str, int, int], None] | None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """BaseNet's probabilities (n, 15), relation scores (n, 15) and areas (n,) of the `chosen` slices (n,)."""
+) -> tuple[Numbers, Numbers, Numbers | None, NDArray[np.float64]]:
+    """BaseNet's probabilities (n, 15), relation scores (n, 15), painted shares (n, 15) or None, and areas
+    (n,) of the `chosen` slices (n,)."""
     runtime, references = Runtime(bundle), bundle.references
-    parts = []
+    parts, painted = [], []
     for a in range(0, len(chosen), _BATCH):
         which = chosen[a : a + _BATCH]
         views = slices.global_view[which], slices.local_view[which]
@@ -175,10 +205,27 @@ def _answer(
         )
         scores = runtime.relate(found.embedding, reference_sets(references, neighbors), neighbors.present)
         parts.append((found.site_probability, scores, _areas(views[1], bundle.spec)))
+        if found.shares is not None:
+            painted.append(found.shares)
         if progress is not None:
             progress("slices", a + len(which), len(chosen))
     basenet, relation, areas = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return basenet, relation, areas
+    return basenet, relation, np.concatenate(painted) if painted else None, areas
+
+
+def _exact_shares(slices: Slices, chosen: NDArray[np.intp]) -> tuple[Numbers, NDArray[np.float64]]:
+    """Shares (n, 15) of the regions of the `chosen` slices in each site, from a rendered cohort's site maps
+    over the local views, and how much of each region lies in any (n,)."""
+    assert slices.local_sites is not None  # only called where they are
+    shares, known = np.zeros((len(chosen), len(SITE_KEYS)), np.float32), np.zeros(len(chosen))
+    for row, n in enumerate(chosen.tolist()):
+        region = slices.local_view[n, slices.spec.channels.index("roi")]
+        half = region.reshape(region.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3))
+        counts = np.bincount(slices.local_sites[n].ravel(), half.ravel(), minlength=256)
+        counts = counts[1 : len(SITE_KEYS) + 1]
+        known[row] = counts.sum()
+        shares[row] = counts / max(known[row], 1e-9)
+    return shares, known
 
 
 def _areas(local_views: NDArray[np.uint8], spec: ViewSpec) -> NDArray[np.float64]:
@@ -196,7 +243,7 @@ def _join_slices(
     _, roi = np.unique(row, return_inverse=True)
     sums = np.zeros((roi.max() + 1, scores.shape[1]))
     np.add.at(sums, roi, scores * areas[:, None])
-    return np.asarray(sums / np.bincount(roi, weights=areas)[:, None])
+    return np.asarray(sums / np.maximum(np.bincount(roi, weights=areas), 1e-9)[:, None])
 
 
 def _comparison(title: str, basenet: Table, relation: Table, sites: bool = True) -> str:

@@ -38,6 +38,8 @@ class Finding:
     side : the patient's side
     scores : relation score in [0, 1] for every site, in the order of `SITES`; not probabilities, they
         do not sum to 1. Empty if the lesion could not be judged
+    shares : painted share of the lesion in every site, in the order of `SITES`; they sum to 1. Empty if the
+        lesion could not be judged, or by a bundle that does not paint
     references : the nearest labelled cases, nearest first
     notes : what makes the answer doubtful, one sentence each
     """
@@ -51,5 +53,6 @@ class Finding:
     site: str | None
     side: Side
     scores: dict[str, float]
+    shares: dict[str, float]
     references: tuple[Reference, ...]
     notes: tuple[str, ...]

@@ -136,7 +136,8 @@ class Labeler:
             if painted is None:
                 notes = (*notes, _NO_MIDLINE)
             side = _side(lesion, views[rows], painted)
-            yield self._finding(lesion, rows, side, neighbors, scores, notes)
+            shares = None if embedded.shares is None else embedded.shares[rows]
+            yield self._finding(lesion, rows, side, neighbors, scores[rows], shares, notes)
 
     def _finding(
         self,
@@ -145,16 +146,17 @@ class Labeler:
         side: Side,
         neighbors: Neighbors,
         scores: NDArray[np.float32],
+        shares: NDArray[np.float32] | None,
         notes: tuple[str, ...],
     ) -> Finding:
         roi, areas = lesion.roi, lesion.roi.areas_px
         weights = np.array(list(lesion.weights.values()))
         largest = max(areas, key=lambda k: areas[k])
-        site, site_scores = None, {}
+        site, site_scores, site_shares = None, {}, {}
         if areas[largest] >= MIN_PIXELS:
-            joined = np.average(scores[rows], axis=0, weights=weights)
-            site = SITE_KEYS[int(joined.argmax())]
-            site_scores = {key: float(score) for key, score in zip(SITE_KEYS, joined, strict=True)}
+            site_scores = _join(scores, weights)
+            site = max(site_scores, key=lambda key: site_scores[key])
+            site_shares = {} if shares is None else _join(shares, weights)
         else:
             notes = (*notes, f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice.")
         return Finding(
@@ -167,6 +169,7 @@ class Labeler:
             site=site,
             side=side,
             scores=site_scores,
+            shares=site_shares,
             references=self._evidence(neighbors, rows, site),
             notes=notes,
         )
@@ -212,6 +215,12 @@ def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
     places, parts = np.unique(np.searchsorted(below, middles), return_counts=True)
     slices = list(areas_px)
     return {slices[place]: float(n) for place, n in zip(places, parts, strict=True)}
+
+
+def _join(numbers: NDArray[np.float32], weights: NDArray[np.float64]) -> dict[str, float]:
+    """The slices' numbers (n, sites), averaged by their weights (n,), by site."""
+    joined = np.average(numbers, axis=0, weights=weights)
+    return {key: float(number) for key, number in zip(SITE_KEYS, joined, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)

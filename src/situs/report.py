@@ -34,7 +34,7 @@ __all__ = [
 SCHEMA = "situs.findings/1"
 DISCLAIMER = "Research software, not a medical device."
 
-# The 15 scores have fixed columns, empty or not, so that no table ever shifts.
+# The 15 scores and shares have fixed columns, empty or not, so that no table ever shifts.
 CSV_COLUMNS = (
     "scan",
     "roi_value",
@@ -53,6 +53,7 @@ CSV_COLUMNS = (
     "notes",
     "assumptions",
     "bundle",
+    *(f"share_{key}" for key in SITE_KEYS),
 )
 _MANY = " | "  # between several sentences in one cell
 
@@ -156,6 +157,7 @@ def format_csv(volume: Volume, findings: Sequence[Finding], bundle: tuple[str, s
             "bundle": " ".join(bundle),
         }
         row |= {f"score_{key}": _number(score) for key, score in finding.scores.items()}
+        row |= {f"share_{key}": _number(share) for key, share in finding.shares.items()}
         writer.writerow(row)
     return text.getvalue()
 
@@ -171,6 +173,7 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "site": finding.site,
         "side": finding.side,
         "scores": {key: _number(score) for key, score in finding.scores.items()},
+        "shares": {key: _number(share) for key, share in finding.shares.items()},
         "references": [
             {"id": r.id, "site": r.site, "distance": _number(r.distance)} for r in finding.references
         ],
