@@ -159,8 +159,8 @@ def test_dict_has_the_relation_network_on_top(cohort, use_references):
 
 
 def test_shares_against_site_maps(cohort, use_references):
-    """Half of the large slice of each thalamus is brainstem. BaseNet paints large regions thalamus, small ones
-    cerebellum: of 36 + 8 pixels 36 thalamus and 8 cerebellum, and not 26 thalamus and 18 brainstem. The
+    """Half of the large slice of each thalamus is brainstem. BaseNet paints large regions thalamus, small
+    ones cerebellum: of 36 + 8 pixels 36 thalamus and 8 cerebellum, and not 26 thalamus and 18 brainstem. The
     brainstems lie in one site."""
     affine = nibabel.load(cohort / "A" / "scan.nii.gz").affine
     sites = np.zeros((40, 40, 4), np.uint8)

@@ -207,7 +207,7 @@ def test_slices_are_joined_by_area():
 
 
 def test_shares_are_joined_by_area():
-    """A painter that sees a large region all in one site, and a small one half in that and half in another."""
+    """A painter that sees a large region all in one site, a small one half in that and half in another."""
     temporal, parietal = SITE_INDEX["temporal_region"], SITE_INDEX["parietal_region"]
 
     class Painter(Ruler):
