@@ -94,6 +94,21 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(made, tmp_path):
     assert (tmp_path / "scans" / "00000.nii.gz").stat().st_mtime_ns == kept  # not rendered again
 
 
+def test_a_run_that_is_stopped_while_it_writes_leaves_no_piece_of_a_file(tmp_path, monkeypatch):
+    import nibabel
+
+    def stop(image, path):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / ".writing-1.00000.nii.gz").write_bytes(b"of a process that was killed")
+    monkeypatch.setattr(nibabel, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        render_cohort(HEADS, tmp_path, 1, seed=5)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"cohort.json"}
+
+
 def test_a_finished_cohort_is_left_as_it_is(made):
     before = contents(made)
     steps = []
