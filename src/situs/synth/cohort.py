@@ -212,13 +212,14 @@ def _split_groups(items: list[int], rng: np.random.Generator) -> list[list[int]]
 
 def _write_manifest(out: Path, scans: int) -> Path:
     file = out / "manifest.csv"
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        _under_another_name(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(MANIFEST_COLUMNS)
         for n in range(scans):
             writer.writerows(json.loads((out / "rows" / f"{n:05d}.json").read_text()))
-    temporary.replace(file)
     return file
 
 
