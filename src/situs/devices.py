@@ -6,6 +6,7 @@ first one writes the files.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def open_machine(name: DeviceName = "auto") -> Machine:
     if world > 1 and not torch.distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=_LONGEST_STAGE)
+        # The group's threads must not outlive the interpreter: they abort the process.
+        atexit.register(torch.distributed.destroy_process_group)
     return Machine(device, half, rank, world)
 
 
