@@ -76,6 +76,9 @@ def small_head(name: str = "small") -> Head:
     white = ball((22, 26, 22)) & (ax > 5)
     put(white & (y >= 0), *WHITE, "frontal_region")
     put(white & (y < 0), *WHITE, "parietal_region")
+    for middle in (14, -18):  # two deep sulci a side
+        furrow = ball(FLUID) & (np.abs(y - middle) < 2.1) & (ax > 9) & (z > -6) & (z < 20)
+        put(furrow, CSF, CSF, "sulcal_spaces")
     put(ball(BRAIN) & (ax < 12) & (np.abs(y) < 13) & (z < -5), CSF, CSF, "basal_cisterns")
     put(ball(BRAIN) & (ax < 7) & (np.abs(y) < 7) & (z < -4), 16, 16, "brainstem")
     put(ball((5, 7, 5), (8, -4, 1)), *THALAMUS, "thalamus")

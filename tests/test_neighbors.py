@@ -153,3 +153,15 @@ def test_wrong_targets_are_refused():
         nearest(np.zeros((2, 8)), references, 0)
     with pytest.raises(ValueError, match="exclude_patient"):
         nearest(np.zeros((2, 8)), references, 3, exclude_patient=["p0"])
+
+
+def test_some_alone():
+    references = make_references(np.random.default_rng(0), 6)
+    one = references.take(np.array([4, 1]))
+    two = references.take(np.isin(references.ids, ["r1", "r4"]))
+    assert one.ids.tolist() == ["r4", "r1"] and two.ids.tolist() == ["r1", "r4"]
+    for some in (one, two):
+        for n, name in enumerate(some.ids.tolist()):
+            old = int(name[1:])
+            assert (some.embeddings[n] == references.embeddings[old]).all()
+            assert (some.sites[n], some.patients[n]) == (references.sites[old], references.patients[old])

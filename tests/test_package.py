@@ -17,7 +17,8 @@ IN_ORDER = """
 errors anatomy geometry volume views neighbors finding midline
 io io.values io.series io.regrid io.nifti io.dicom io.rois
 card bundle runtime doubts labeler report output picture
-synth synth.head_frame synth.sinuses synth.site_map synth.heads synth.lesions synth.render synth.cohort
+synth synth.head_frame synth.sinuses synth.site_map synth.heads synth.lesions synth.artifacts synth.render
+synth.cohort
 nets vgg devices manifest dataset augment checkpoints fit losses relations export train scores evaluate
 references estimator baselines figures claims comparison reproduce cli __main__
 """

@@ -157,7 +157,7 @@ def test_outside_the_head_is_air(level):
     for edge in (scan.hu[:30, :60], scan.hu[-30:, :60], scan.hu[:, :30]):
         assert edge.mean() == pytest.approx(-1000, abs=5)
     assert (scan.sites[:30] == 0).all() and (scan.lateral_mm[:30] == UNKNOWN).all()
-    assert (scan.lateral_mm[60:90, 60:90] != UNKNOWN).all()
+    assert (scan.lateral_mm[60:90, 60:90, :4] != UNKNOWN).all()
 
 
 def test_a_table_lies_behind_the_head():

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from situs.dataset import balanced_indices
+from situs.neighbors import References
 
 __all__ = ["PrototypeRelation", "fit_baselines"]
 
@@ -27,15 +28,18 @@ class Classifier(Protocol):
 
 
 def fit_baselines(
-    X: NDArray[np.float32], y: NDArray[np.integer], groups: NDArray[np.str_], seed: int, n_neighbors: int = 5
+    references: References, targets: References, seed: int, n_neighbors: int = 5
 ) -> dict[str, Classifier]:
-    """Every baseline by its name, trained.
+    """Every baseline by its name, trained on what a Relation Network is.
 
     Parameters
     ----------
-    X, y, groups : embeddings (n, d), their classes (n,) and patients (n,)
+    references : what is looked up: by kNN, and for the nearest centroid
+    targets : what is learned from, by the others
     n_neighbors : of kNN
     """
+    X, y = references.embeddings.astype(np.float32), references.sites
+    many, labels = targets.embeddings.astype(np.float32), targets.sites
     logistic = LogisticRegression(class_weight="balanced", max_iter=2000)
     with warnings.catch_warnings():
         # About what shrinking would do, which is not asked for: where classes have no spread.
@@ -44,8 +48,8 @@ def fit_baselines(
     return {
         "kNN": KNeighborsClassifier(min(n_neighbors, len(X))).fit(X, y),
         "nearest centroid": centroid,
-        "logistic regression": make_pipeline(StandardScaler(), logistic).fit(X, y),
-        "mean prototypes": PrototypeRelation(random_state=seed).fit(X, y, groups),
+        "logistic regression": make_pipeline(StandardScaler(), logistic).fit(many, labels),
+        "mean prototypes": PrototypeRelation(random_state=seed).fit(many, labels, targets.patients),
     }
 
 

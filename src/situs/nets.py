@@ -204,9 +204,7 @@ class RelationNetwork(nn.Module):
 
     scale: Tensor
 
-    def __init__(
-        self, width: int = 256, hidden: int = 256, dropout: float = 0.5, scale: float = 1.0
-    ) -> None:
+    def __init__(self, width: int = 256, hidden: int = 256, dropout: float = 0.5, scale: float = 1.0) -> None:
         super().__init__()
         self.width = width
         self.hidden = hidden

@@ -138,7 +138,7 @@ def remove_references(
         raise InputError(f"{found.path}: no reference is all that was asked for; nothing to remove")
     if gone.all():
         raise BundleError(f"{found.path}: these are all {gone.size} references, and a bundle needs some")
-    left = _take(found.references, ~gone)
+    left = found.references.take(~gone)
     replace_references(found, left, added=0, removed=int(gone.sum()), out=place)
     emptied = np.setdiff1d(found.references.sites, left.sites)
     return Change(place, 0, int(gone.sum()), len(left), tuple(SITE_KEYS[s] for s in emptied))
@@ -236,7 +236,7 @@ def format_references_text(bundle: Bundle, site: str | None = None) -> str:
     ------
     InputError : for a key that is no site's
     """
-    chosen = _take(bundle.references, match_references(bundle.references, site=site))
+    chosen = bundle.references.take(match_references(bundle.references, site=site))
     title = (
         f"{bundle.name} {bundle.version}: {len(chosen)} references"
         f"{f' of {site}' if site else ''}, {_n_patients(chosen)} patients"
@@ -247,7 +247,7 @@ def format_references_text(bundle: Bundle, site: str | None = None) -> str:
         )
     counts = Counter(chosen.sites.tolist())
     rows = [
-        [key, str(counts[index]), str(_n_patients(_take(chosen, chosen.sites == index)))]
+        [key, str(counts[index]), str(_n_patients(chosen.take(chosen.sites == index)))]
         for index, key in enumerate(SITE_KEYS)
     ]
     lines = [title, text_table([["site", "references", "patients"], *rows])]
@@ -263,7 +263,7 @@ def format_references_csv(bundle: Bundle, site: str | None = None) -> str:
     ------
     InputError : for a key that is no site's
     """
-    chosen = _take(bundle.references, match_references(bundle.references, site=site))
+    chosen = bundle.references.take(match_references(bundle.references, site=site))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["id", "site", "patient"])
@@ -298,12 +298,6 @@ def _check_ids(old: NDArray[np.str_], new: NDArray[np.str_]) -> None:
             f"the reference {twice[0]!r} would come from two rows of the manifest: give each scan and mask "
             "file a name of its own"
         )
-
-
-def _take(references: References, which: NDArray[np.bool_]) -> References:
-    """The references where `which` (r,) is true."""
-    r = references
-    return References(r.embeddings[which], r.sites[which], r.ids[which], r.patients[which])
 
 
 def _n_patients(references: References) -> int:

@@ -6,7 +6,8 @@ last whole one:
 ``render``    scans of heads to train on and of others to test on; of these a second, balanced cohort
 ``choose``    scans and slices by the paper's counts
 ``basenet``   for every seed: BaseNet (`situs.train`)
-``embed``     the embeddings of all slices, and BaseNet's own answers
+``embed``     the embeddings of all slices, and BaseNet's own answers; those to train on also changed as in
+              its own training, because it has fitted them as they are
 ``relation``  the Relation Network on all references and on the nearest ones, tested after every epoch
 ``baselines`` plain classifiers of the same embeddings
 ``tables``    tables, intervals, tests and figures, from the answers alone
@@ -31,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
+from situs.augment import augment
 from situs.baselines import fit_baselines
 from situs.checkpoints import write_whole
 from situs.comparison import Answers, write_results
@@ -54,7 +56,6 @@ _POOL = 2  # scans rendered for every scan wanted; then, while a site has too fe
 _LARGEST_POOL = 16
 _TEST_SHARE = 0.2  # of every site's slices, as of the paper's scans
 _SEED = 1710_09180  # of heads' scans and of the choice of slices; the same for all seeds of the networks
-_N_NEIGHBORS = 5
 _SETS = ("test", "balanced")
 _KINDS: tuple[Kind, ...] = ("all", "nearest")
 
@@ -206,7 +207,8 @@ def reproduce(
                 folder / f"relation_{kind}.npz",
                 partial(_relate, kind, embedded, parts["train"], recipe, scale.epochs, seed, machine, say),
             )
-        _whole(folder / "baselines.npz", partial(_answer_baselines, embedded, parts["train"], seed, say))
+        answer = partial(_answer_baselines, embedded, parts["train"], recipe, seed, say)
+        _whole(folder / "baselines.npz", answer)
 
     say("tables", 0, 1, "counting and drawing")
     settings = {**training, "seeds": seeds, "cohorts": cohorts, "samples": scale.samples}
@@ -337,10 +339,12 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, _Part], seed: int, say: Progress) -> Arrays:
-    """``NAME`` and ``NAME_said``: embeddings (n, width) of every part, and BaseNet's own answers (n,)."""
+    """``NAME`` and ``NAME_said``: embeddings (n, width) of every part, and BaseNet's own answers (n,);
+    ``targets``: those of the training part, changed."""
     basenet = learn()
     arrays: Arrays = {}
-    total, before = sum(len(part.chosen) for part in parts.values()), 0
+    train = parts["train"]
+    total, before = sum(len(part.chosen) for part in parts.values()) + len(train.chosen), 0
 
     def report(done: int) -> None:
         say(f"seed {seed}, embed", before + done, total, "slices")
@@ -348,7 +352,19 @@ def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, _Part], seed: int,
     for name, part in parts.items():
         arrays[name], arrays[f"{name}_said"] = embed(basenet, part.slices, part.chosen, report)
         before += len(part.chosen)
+    rng = np.random.default_rng(seed)
+    change = partial(augment, spec=train.slices.spec, rng=rng)
+    arrays["targets"], _ = embed(basenet, train.slices, train.chosen, report, change)
     return arrays
+
+
+def _references(embedded: Arrays, train: _Part, recipe: Recipe) -> tuple[References, References, References]:
+    """All references; of every site at most as many as the recipe's, among which the nearest are looked for
+    (of a frequent site the nearest would else always be nearer); and the targets to learn from."""
+    sites, patients, ids = train.site, train.patient, train.slices.id[train.chosen]
+    everything, targets = (References(embedded[key], sites, ids, patients) for key in ("train", "targets"))
+    few = choose_evenly(sites, patients, recipe.n_references, np.random.default_rng(_SEED))
+    return everything, everything.take(few), targets
 
 
 def _relate(
@@ -363,7 +379,7 @@ def _relate(
 ) -> Arrays:
     """Answers after every epoch, ``test`` and ``balanced`` (epochs, n), and ``seconds`` (epochs,) of
     training until then, neighbour search included, testing not."""
-    targets = {name: embedded[name].astype(np.float32) for name in _SETS}
+    asked = {name: embedded[name].astype(np.float32) for name in _SETS}
     answers: dict[str, list[NDArray[Any]]] = {name: [] for name in _SETS}
     near: dict[str, Neighbors | None] = {}
     seconds: list[float] = []
@@ -373,27 +389,33 @@ def _relate(
         nonlocal resumed, spent
         spent += time.perf_counter() - resumed
         seconds.append(spent)
-        for name, X in targets.items():
+        for name, X in asked.items():
             if name not in near:
                 near[name] = relations.find(X)
             answers[name].append(relations.scores(X, near[name]).argmax(axis=1).astype(np.uint8))
         say(f"seed {seed}, relation {kind}", epoch, epochs, f"{spent:.0f} s of training")
         resumed = time.perf_counter()
 
-    ids = train.slices.id[train.chosen]
-    references = References(embedded["train"], train.site, ids, train.patient)
+    everything, few, targets = _references(embedded, train, recipe)
     train_relations(
-        references, kind, recipe.n_neighbors, epochs, seed, after, machine, **relation_settings(recipe)
+        everything if kind == "all" else few,
+        kind,
+        recipe.n_neighbors,
+        epochs,
+        seed,
+        after,
+        machine,
+        targets=targets,
+        **relation_settings(recipe),
     )
     return {**{name: np.stack(said) for name, said in answers.items()}, "seconds": np.array(seconds)}
 
 
-def _answer_baselines(embedded: Arrays, train: _Part, seed: int, say: Progress) -> Arrays:
+def _answer_baselines(embedded: Arrays, train: _Part, recipe: Recipe, seed: int, say: Progress) -> Arrays:
     """``NAME/SET``: the answers (n,) of every baseline."""
     say(f"seed {seed}, baselines", 0, 1, "training")
-    fitted = fit_baselines(
-        embedded["train"].astype(np.float32), train.site, train.patient, seed, _N_NEIGHBORS
-    )
+    _, few, targets = _references(embedded, train, recipe)
+    fitted = fit_baselines(few, targets, seed, recipe.n_neighbors)
     arrays = {
         f"{name}/{part}": classifier.predict(embedded[part].astype(np.float32)).astype(np.uint8)
         for name, classifier in fitted.items()

@@ -91,7 +91,7 @@ class Recipe:
     basenet_samples: int
     relation_samples: int
     n_neighbors: int = 5
-    n_references: int = 400
+    n_references: int = 100
     n_targets: int = 600
     max_slices: int | None = 8
     batch: int = 64

@@ -28,7 +28,7 @@ __all__ = ["MANIFEST_COLUMNS", "SiteMix", "describe_cohort", "paper_slices", "re
 SiteMix = Literal["paper", "balanced"]
 MANIFEST_COLUMNS = ("scan", "roi", "value", "site", "patient", "side", "kind", "sites", "lateral")
 
-_FORMAT = "situs.cohort/2"
+_FORMAT = "situs.cohort/3"
 _LESIONS_PER_SCAN = 14
 _MIN_PIXELS = 6  # a lesion whose largest slice has fewer teaches nothing
 # How many of a scan's lesions one reader marks: mostly one. The others stay in the picture unmarked.

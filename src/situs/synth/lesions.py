@@ -54,12 +54,15 @@ _STRUCTURE_MM = {
     "sulcal_spaces": (5.0, 20.0),
 }
 _LARGE_STRUCTURE_MM = (5.0, 22.0)
-_STRUCTURE_SHARE = 0.15  # of all lesions
+_STRUCTURE_SHARE = 0.2  # of all lesions
 # Cerebral white matter and, from 1000, cortex are as large as a hemisphere: never marked whole.
 _WHITE, _CORTEX = (2, 41), 1000
 # Sites that have a convexity for a crescent to lie on.
 _CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_region", "temporal_region")
 _WIDE_MM = 2.0  # so far from tissue, at its middle, lies the fluid of a wide sulcus
+# Fluid along the inner table is no sulcus: a reader sees a crescent. So much of a sulcal region is deeper.
+_SULCUS_MM, _IN_SULCI = 4.0, 0.4
+_CELL = 12  # voxels; see `_seed`
 _TRIES = 10
 _MIN_VOXELS = 12
 
@@ -153,9 +156,13 @@ class LesionGrower:
                 lesion = self._crescent(site, window, rng, shrink)
             else:
                 lesion = self._tissue(site, self._seed(starts, rng), rng, shrink)
-            if lesion is not None:
+            if lesion is not None and (site != "sulcal_spaces" or self._in_sulci(lesion)):
                 return lesion
         return None
+
+    def _in_sulci(self, lesion: Lesion) -> bool:
+        depth = self.head.depth_mm[lesion.box][lesion.mask]
+        return bool((depth > _SULCUS_MM).mean() >= _IN_SULCI)
 
     def _tissue(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
         least_share = 0.7
@@ -213,7 +220,7 @@ class LesionGrower:
         if site == "sulcal_spaces" and rng.random() < 0.5:  # single sulci, not what joins them at the surface
             inside &= self.head.depth_mm[box] > rng.uniform(3, 8)
         style = rng.random()
-        if style < 0.07:  # a compact clot that distends the space
+        if style < 0.07 and site != "sulcal_spaces":  # a compact clot that distends the space
             mask = (level < 0.5) & (sites > 0)
             least_share = 0.5
         else:
@@ -284,6 +291,12 @@ class LesionGrower:
         return self._finish(mask, box, site, "structure", sites, 0.6, keep=seed)
 
     def _seed(self, voxels: NDArray[np.int32], rng: np.random.Generator) -> Voxel:
+        """Anywhere in a site, or in a cell of the head that has some of it, each as often: then horns,
+        single cisterns and the tentorium's edge come as often as what is bulky."""
+        if rng.random() < 0.5:
+            cells = np.stack(np.unravel_index(voxels, self.head.labels.shape)) // _CELL
+            code = (cells * [[1_000_000], [1_000], [1]]).sum(axis=0)
+            voxels = voxels[code == rng.choice(np.unique(code))]
         x, y, z = np.unravel_index(int(rng.choice(voxels)), self.head.labels.shape)
         return int(x), int(y), int(z)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from situs.anatomy import SITE_INDEX
+from situs.synth.artifacts import add_artifacts, open_skull
 from situs.synth.heads import Head
 from situs.synth.lesions import Lesion, smooth_noise, stretch
 
@@ -55,6 +56,8 @@ _MUSCLE_HU, _FAT_HU = 52.0, -85.0
 _SOFT_TISSUE = 507
 _DEEP = ("gangliocapsular_region", "thalamus")
 _CHOROID = (136, 137, 163, 164)
+_ENHANCING = (*_CHOROID, 30, 62, 502, 514)
+_CONTRAST, _SKULL_DEFECT = 0.1, 0.06  # shares of all scans
 _CSF = 24
 
 
@@ -171,6 +174,11 @@ def _tissue_hu(head: Head, plan: ScanPlan, rng: np.random.Generator) -> NDArray[
 
     soft = labels == _SOFT_TISSUE
     texture = smooth_noise(labels.shape, 7.0, rng)
+    if rng.random() < _CONTRAST:  # after an injection: vessels and plexus first, the brain hardly
+        hu[np.isin(labels, _ENHANCING)] += rng.uniform(40, 160)
+        hu[(labels < 500) & (hu > 15) & (hu < 60)] += rng.uniform(0, 5)
+    if rng.random() < _SKULL_DEFECT:
+        open_skull(hu, labels, rng)
     hu[soft & (texture > rng.uniform(-0.5, 0.8))] = _FAT_HU
     csf = labels == _CSF
     narrowing = np.where(
@@ -352,6 +360,7 @@ def _acquire(scan: NDArray[np.float32], plan: ScanPlan, rng: np.random.Generator
     """The scanner: sharpness, uneven brightness, noise, the table, and what the archive cut off."""
     blur = rng.uniform(0.0, 0.8)
     scan = ndimage.gaussian_filter(scan, (0, blur, blur))
+    scan = add_artifacts(scan, -plan.affine[0, 0], rng)
     shading = smooth_noise((scan.shape[0], 9, 9), 3.0, rng)
     shading = stretch(shading, scan.shape)
     noise = rng.standard_normal(scan.shape, dtype=np.float32)
