@@ -62,7 +62,12 @@ def test_paths_that_do_not_paint(model, tmp_path):
     bundle = read_bundle(model.export(tmp_path / "b", spec=spec))
     assert list(bundle.description["networks"][BASENET_FILE]["outputs"]) == ["embedding", "site_probability"]
     said = Runtime(bundle).embed(*np.zeros((2, 3, 1, SPEC.size_px, SPEC.size_px), np.uint8))
-    assert said.embedding.shape == (3, WIDTH) and said.shares is None and said.midline is None
+    assert (
+        said.embedding.shape == (3, WIDTH)
+        and said.shares is None
+        and said.inside is None
+        and said.midline is None
+    )
 
 
 def test_no_path_of_the_exporting_machine_is_inside():

@@ -6,8 +6,8 @@ import torch
 from small_cohort import draw_cohort
 
 from situs.anatomy import SITE_INDEX, SITES
-from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, open_slices
-from situs.losses import painting_loss, relation_loss, site_map_weights
+from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, Batch, open_slices
+from situs.losses import painting_loss, relation_loss, shares_loss, site_map_weights
 from situs.views import ViewSpec
 
 
@@ -44,6 +44,20 @@ def test_painting_loss_with_nothing_known_is_zero():
     painting = torch.randn(1, len(SITES) + 2, 2, 2)
     loss = painting_loss(painting, sites, lateral, torch.ones(1, 2, 2), torch.ones(len(SITES) + 1))
     assert float(loss) == 0
+
+
+def test_shares_loss_by_hand():
+    """Of two regions one lies in two sites and beside them, the other where nothing is known."""
+    logits = np.random.default_rng(1).normal(size=(2, len(SITES) + 1)).astype(np.float32)
+    view = np.zeros((2, 1, 4, 4), dtype=np.uint8)
+    view[0, 0, :, :2] = 255  # the left half of the target, and half of its lower right pixel
+    view[0, 0, 2, 2:] = 255
+    view[1] = 255
+    sites = np.array([[[3, 0], [7, 7]], np.full((2, 2), SITE_UNKNOWN)], dtype=np.uint8)
+    batch = Batch(view, view, np.zeros(2, dtype=np.int64), sites, sites)
+    p = np.exp(logits[0].astype(np.float64)) / np.exp(logits[0].astype(np.float64)).sum()
+    expected = -(1.0 * np.log(p[3]) + 1.5 * np.log(p[7])) / 2.5
+    assert float(shares_loss(torch.from_numpy(logits), batch)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_relation_loss_by_hand():

@@ -42,6 +42,9 @@ def test_basenet_output(basenet):
     torch.testing.assert_close(said.embedding.norm(dim=1), torch.ones(2))
     assert said.site_logits.shape == said.shares.shape == (2, M)
     torch.testing.assert_close(said.shares.sum(dim=1), torch.ones(2))
+    assert said.share_logits.shape == (2, M + 1)
+    none = said.share_logits.softmax(dim=1)[:, 0]
+    torch.testing.assert_close(said.inside, 1 - none)
     assert said.global_painting.shape == said.local_painting.shape == (2, M + 2, 16, 16)
     assert said.midline.shape == (2, 2, 2, 16, 16)
     assert ((said.midline[:, :, 1] >= 0) & (said.midline[:, :, 1] <= 1)).all()
@@ -77,7 +80,8 @@ def test_all_weights_are_trained():
     torch.manual_seed(0)
     network = compact_basenet(M, size_px=32)
     said = network(views(), views(seed=1))
-    (said.site_logits.sum() + said.global_painting.sum() + said.local_painting.sum()).backward()
+    outputs = (said.site_logits, said.share_logits, said.global_painting, said.local_painting)
+    sum(output.sum() for output in outputs).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 

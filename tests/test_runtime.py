@@ -39,6 +39,7 @@ def test_embedding_is_torchs(runtime, n):
     np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-5)
     np.testing.assert_allclose(found.site_probability, expected.site_logits.softmax(dim=1), atol=1e-5)
     np.testing.assert_allclose(found.shares, expected.shares, atol=1e-5)
+    np.testing.assert_allclose(found.inside, expected.inside, atol=1e-5)
     np.testing.assert_allclose(found.midline, expected.midline, atol=1e-2)
     assert found.embedding.dtype == np.float32
 

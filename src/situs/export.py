@@ -28,6 +28,9 @@ OPSET = 18
 # that is above 1, else absolute. float32 arithmetic in another order stays below 1e-5.
 TOLERANCE = 1e-3
 
+# Of BaseNet, in their order; paths that do not paint give the first two.
+_OUTPUTS = ("embedding", "site_probability", "shares", "inside", "midline")
+
 Bytes = NDArray[np.uint8]
 
 
@@ -112,7 +115,7 @@ class _BaseNetInUse(nn.Module):
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
         said = self.basenet(global_view, local_view)
-        painted = () if said.shares is None else (said.shares, said.midline)
+        painted = () if said.shares is None else (said.shares, said.inside, said.midline)
         return said.embedding, said.site_logits.softmax(dim=1), *painted
 
 
@@ -127,7 +130,8 @@ def _contract(spec: ViewSpec, k: int, width: int, outputs: Sequence[str]) -> dic
     from_basenet = {
         "embedding": tensor("float32", ["n", width], "the region's place among the references"),
         "site_probability": tensor("float32", ["n", m], "BaseNet's own answer"),
-        "shares": tensor("float32", ["n", m], "share of the region in each site"),
+        "shares": tensor("float32", ["n", m], "share of the region in each site, of what lies in any"),
+        "inside": tensor("float32", ["n"], "share of the region that lies in any site"),
         "midline": tensor(
             "float32",
             ["n", 2, 2, spec.size_px // 2, spec.size_px // 2],
@@ -171,11 +175,11 @@ def _random_views(spec: ViewSpec) -> tuple[Bytes, Bytes]:
 
 
 def _basenet_outputs(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes]) -> list[str]:
-    """The names of what BaseNet gives; paths that do not paint give no shares and no midline."""
+    """The names of what BaseNet gives."""
     device = next(in_use.parameters()).device
     with torch.no_grad():
         said = in_use(*(torch.from_numpy(v[:1]).to(device) for v in views))
-    return ["embedding", "site_probability", "shares", "midline"][: len(said)]
+    return list(_OUTPUTS[: len(said)])
 
 
 def _basenet_bytes(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes], outputs: list[str]) -> bytes:
@@ -241,9 +245,9 @@ def _check_parity(
         batches = zip(*(on_device(v).split(32) for v in views), strict=True)
         expected = [torch.cat(parts) for parts in zip(*(in_use(*b) for b in batches), strict=True)]
         related = relation(on_device(found.embedding), on_device(sets), on_device(neighbors.present))
-    said = (found.embedding, found.site_probability, found.shares, found.midline)
-    names = ("embedding", "site_probability", "shares", "midline")
-    pairs = {name: (a, e) for name, a, e in zip(names, said, expected, strict=False) if a is not None}
+    pairs: dict[str, tuple[NDArray[Any], Tensor]] = {
+        name: (getattr(found, name), e) for name, e in zip(_OUTPUTS, expected, strict=False)
+    }
     pairs["relation_score"] = (scores, related)
     for name, (exported, trained) in pairs.items():
         truth = trained.cpu().numpy()

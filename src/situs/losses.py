@@ -12,7 +12,7 @@ from situs.anatomy import SITES
 from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, Batch, Slices
 from situs.nets import LATERAL_UNIT_MM, BaseNetOutput
 
-__all__ = ["painting_loss", "paintings_loss", "relation_loss", "site_map_weights"]
+__all__ = ["painting_loss", "paintings_loss", "relation_loss", "shares_loss", "site_map_weights"]
 
 # Pixels under the region count this much more than others: they are what is asked about, and few.
 _REGION_WEIGHT = 10.0
@@ -62,6 +62,20 @@ def painting_loss(
     known = (lateral != LATERAL_UNKNOWN) * pixel_weights
     off = F.smooth_l1_loss(painting[:, -1], lateral.float() / LATERAL_UNIT_MM, reduction="none")
     return site_loss + _LATERAL_WEIGHT * (off * known).sum() / known.sum().clamp(min=1e-6)
+
+
+def shares_loss(share_logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of said shares (n, n_sites + 1) with the exact ones under each region; a scalar."""
+    assert batch.local_sites is not None  # only called where there are targets
+    device = share_logits.device
+    mask, sites = (torch.from_numpy(a).to(device) for a in (batch.local_view[:, -1], batch.local_sites))
+    region = F.avg_pool2d(mask.float() / 255, 2) * (sites != SITE_UNKNOWN)
+    classes = share_logits.shape[1]
+    exact = torch.zeros_like(share_logits)
+    exact.scatter_add_(1, sites.long().clamp(max=classes - 1).flatten(1), region.flatten(1))
+    known = exact.sum(dim=1, keepdim=True)
+    loss = -(exact / known.clamp(min=1e-6) * share_logits.log_softmax(dim=1)).sum(dim=1)
+    return loss.sum() / (known > 0).sum().clamp(min=1)
 
 
 def site_map_weights(slices: Slices, chosen: NDArray[np.int64], seed: int) -> Tensor:

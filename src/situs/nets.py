@@ -27,6 +27,8 @@ __all__ = [
 
 # The decoder regresses the signed distance to the midline in these units, so that the loss is about 1.
 LATERAL_UNIT_MM = 30.0
+# Added to painted shares before their logarithm.
+_LEAST_SHARE = 1e-3
 # Relation logits a unit of distance, before training; distances between classes are 1 to 1.5 units.
 _NEARNESS = 5.0
 
@@ -49,7 +51,7 @@ class BaseNetOutput(NamedTuple):
     embedding : (n, width) of unit length, the output of the second-last fully connected layer
     site_logits : (n, n_sites)
     global_painting, local_painting : (n, n_sites + 2, h, w), see `PathOutput`
-    shares : (n, n_sites) the painted share of the region in each site, sums to 1
+    share_logits : (n, n_sites + 1) of the parts of the region in none of the sites and in every site
     midline : (n, 2, 2, h, w) over the global and over the local view: the signed distance to the midline in
         mm (positive: the patient's left), and how much of each pixel is head
 
@@ -60,8 +62,18 @@ class BaseNetOutput(NamedTuple):
     site_logits: Tensor
     global_painting: Tensor | None = None
     local_painting: Tensor | None = None
-    shares: Tensor | None = None
+    share_logits: Tensor | None = None
     midline: Tensor | None = None
+
+    @property
+    def shares(self) -> Tensor | None:
+        """(n, n_sites) the part of what lies in any site that lies in each, sums to 1."""
+        return None if self.share_logits is None else self.share_logits[:, 1:].softmax(dim=1)
+
+    @property
+    def inside(self) -> Tensor | None:
+        """(n,) the part of the region that lies in any site."""
+        return None if self.share_logits is None else 1 - self.share_logits.softmax(dim=1)[:, 0]
 
 
 class ViewPath(nn.Module):
@@ -70,10 +82,12 @@ class ViewPath(nn.Module):
 
     n_features : how many it gives
     n_flat : how many of them, the first, are its flattened bottom
+    paints : whether it paints
     """
 
     n_features: int
     n_flat: int
+    paints = False
 
 
 class CompactPath(ViewPath):
@@ -88,6 +102,8 @@ class CompactPath(ViewPath):
     widths : channels at 1/2, 1/4, 1/8 and 1/16 of the view's size
     context : number of features of the other path that are added to the bottom; 0 for none
     """
+
+    paints = True
 
     def __init__(
         self,
@@ -137,6 +153,9 @@ class CompactPath(ViewPath):
 class BaseNet(nn.Module):
     """Two paths, their features concatenated, three fully connected layers.
 
+    Where the paths paint, a fourth layer beside the last corrects what is painted under the region to the part
+    of the region in each site: what is uncertain there is not what is divided.
+
     Parameters
     ----------
     global_path, local_path : `CompactPath` or `situs.vgg.VGGPath`; the local one is also given the global
@@ -161,26 +180,40 @@ class BaseNet(nn.Module):
         self.fc1 = nn.Linear(global_path.n_features + local_path.n_features, hidden)
         self.fc2 = nn.Linear(hidden, width)
         self.fc3 = nn.Linear(width, n_sites)
+        self.fc_shares: nn.Linear | None = None
+        if global_path.paints and local_path.paints:
+            self.fc_shares = nn.Linear(width, n_sites + 1)
+            nn.init.zeros_(self.fc_shares.weight)
+            nn.init.zeros_(self.fc_shares.bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> BaseNetOutput:
         """Views (n, channels, size, size) as bytes."""
         everywhere = self.global_path(global_view)
         here = self.local_path(local_view, everywhere.features[:, : self.global_path.n_flat])
-        said = self.judge(torch.cat([everywhere.features, here.features], dim=1))
-        if everywhere.painting is None or here.painting is None:
+        hidden = self._hidden(torch.cat([everywhere.features, here.features], dim=1))
+        said = self._judge(hidden)
+        if self.fc_shares is None or everywhere.painting is None or here.painting is None:
             return said
         region = F.avg_pool2d(local_view[:, -1:].float() / 255, 2)
-        shares = _mean_under(here.painting[:, 1:-1].softmax(dim=1), region)
+        painted = _mean_under(here.painting[:, :-1].softmax(dim=1), region)
         midline = torch.stack([_read_midline(p) for p in (everywhere.painting, here.painting)], dim=1)
         return said._replace(
-            global_painting=everywhere.painting, local_painting=here.painting, shares=shares, midline=midline
+            global_painting=everywhere.painting,
+            local_painting=here.painting,
+            share_logits=(painted + _LEAST_SHARE).log() + self.fc_shares(self.dropout(hidden)).float(),
+            midline=midline,
         )
 
     def judge(self, features: Tensor) -> BaseNetOutput:
         """The three fully connected layers alone: embedding and site of both paths' features (n, m)."""
+        return self._judge(self._hidden(features))
+
+    def _hidden(self, features: Tensor) -> Tensor:
         hidden = F.relu(self.fc1(features))
-        hidden = F.relu(self.fc2(self.dropout(hidden)))
+        return F.relu(self.fc2(self.dropout(hidden)))
+
+    def _judge(self, hidden: Tensor) -> BaseNetOutput:
         logits = self.fc3(self.dropout(hidden)).float()
         return BaseNetOutput(F.normalize(hidden.float(), dim=1), logits)
 

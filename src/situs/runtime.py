@@ -31,16 +31,18 @@ class Embedded:
 
     embedding : (n, width) float32
     site_probability : (n, sites) BaseNet's own answer, sums to 1
-    shares : (n, sites) painted share of the region in each site, sums to 1
+    shares : (n, sites) share of the region in each site, of what lies in any; sums to 1
+    inside : (n,) share of the region that lies in any site
     midline : (n, 2, 2, h, w) over the global and over the local view: signed distance to the midline in mm,
         positive on the patient's left, and how much of each pixel is head
 
-    A bundle whose BaseNet does not paint has no shares and no midline: None.
+    A bundle whose BaseNet does not paint has none of the last three: None.
     """
 
     embedding: Float32
     site_probability: Float32
     shares: Float32 | None = None
+    inside: Float32 | None = None
     midline: Float32 | None = None
 
 

@@ -40,7 +40,7 @@ from situs.devices import CPU, DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
 from situs.fit import Plan, Progress, fit
-from situs.losses import paintings_loss, site_map_weights
+from situs.losses import paintings_loss, shares_loss, site_map_weights
 from situs.neighbors import References
 from situs.nets import BaseNet, RelationNetwork, compact_basenet
 from situs.relations import train_relations
@@ -80,7 +80,8 @@ class Recipe:
     learning_rate, relation_learning_rate, weight_decay, momentum : see `situs.fit.Plan`
     balance : 1 for equally many examples of every site, 0 for the cohort's own frequencies
     label_smoothing : of BaseNet's site
-    painting_weight : of the painting beside the site, in the stage ``basenet``
+    painting_weight, shares_weight : of the painting, and of the shares of the region in each site, beside the
+        site itself, in the stage ``basenet``
     network : ``compact`` or ``vgg16``, the paths of BaseNet
     frozen : whether the paths keep the weights they are given and only the fully connected layers learn
     """
@@ -102,6 +103,7 @@ class Recipe:
     balance: float = 1.0
     label_smoothing: float = 0.05
     painting_weight: float = 0.3
+    shares_weight: float = 0.5
     momentum: float | None = None
     network: Literal["compact", "vgg16"] = "compact"
     frozen: bool = False
@@ -476,7 +478,9 @@ def _train_basenet(stage: str, basenet: BaseNet, run: _Run) -> dict[str, float]:
             loss = loss + share * paintings_loss(said, batch, weights)
         if stage == "basenet":
             loss = loss + F.cross_entropy(said.site_logits, site, label_smoothing=recipe.label_smoothing)
-        right = {"painting_accuracy": said.shares} if weights is not None else {}
+            if weights is not None and said.share_logits is not None:
+                loss = loss + recipe.shares_weight * shares_loss(said.share_logits, batch)
+        right = {"shares_accuracy": said.shares} if weights is not None else {}
         if stage == "basenet":
             right["accuracy"] = said.site_logits
         return loss, {name: _share_right(scores, site) for name, scores in right.items()}
