@@ -153,8 +153,8 @@ class CompactPath(ViewPath):
 class BaseNet(nn.Module):
     """Two paths, their features concatenated, three fully connected layers.
 
-    Where the paths paint, a fourth layer beside the last corrects what is painted under the region to the part
-    of the region in each site: what is uncertain there is not what is divided.
+    Where the paths paint, a fourth layer beside the last turns what is painted under the region into the part
+    of it in each site: where the painting is unsure, the region need not be divided.
 
     Parameters
     ----------
