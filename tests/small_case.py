@@ -66,6 +66,10 @@ def finding(lesion: Roi, judged: bool = True) -> Finding:
         side="left" if lesion.value == 1 else "right",
         scores=scores if judged else {},
         shares={key: 0.0 for key in SITE_KEYS} | {"thalamus": 0.75, "brainstem": 0.25} if judged else {},
+        site_set=("thalamus", "brainstem") if judged else (),
+        not_sure=("More than one site fits: thalamus or brainstem.",)
+        if judged
+        else ("too small to be judged",),
         references=tuple(references) if judged else (),
         notes=("No skull in sight.",) if judged else ("No skull in sight.", "too small to be judged"),
     )

@@ -289,6 +289,25 @@ def test_evaluate_prints_the_table_and_writes_json(tmp_path, capsys, monkeypatch
     assert json.loads(capsys.readouterr().out)["macro"] == {"f1": 0.5}
 
 
+def test_calibrate_passes_its_options_on(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def calibrate(bundle, cohort, folds, out, level, jobs, progress):
+        asked.append((str(bundle), str(cohort), [str(f) for f in folds], out, level, jobs))
+        return SimpleNamespace(regions=30, patients=4, level=level)
+
+    monkeypatch.setattr("situs.calibrate.calibrate", calibrate)
+    args = ["calibrate", "bundle", "cohort", "--fold", "a", "--fold", "b", "--level", "0.95"]
+    assert main(args) == 0
+    assert asked == [("bundle", "cohort", ["a", "b"], None, 0.95, 1)]
+    assert capsys.readouterr().out == (
+        "bundle: calibrated on 30 ROIs of 4 patients; the set of sites shall hold the true one in 95 %.\n"
+    )
+    shipped = str(Path(situs.__file__).parent / "data" / "bundle")
+    assert main(["calibrate", shipped, "cohort", "--fold", "a"]) == 2
+    assert "name another folder with --out" in capsys.readouterr().err and len(asked) == 1
+
+
 def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     asked = {}

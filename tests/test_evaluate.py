@@ -10,6 +10,7 @@ import pytest
 
 import situs.evaluate
 from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.certainty import Certainty
 from situs.errors import ManifestError
 from situs.evaluate import evaluate
 from situs.neighbors import References
@@ -41,7 +42,7 @@ class HandMadeRuntime:
         large = local_views[:, -1].sum(axis=(1, 2), dtype=float) > 255 * 50
         probability[np.arange(n), np.where(large, THALAMUS, CEREBELLUM)] = 1
         embedding = np.stack([x, y], axis=1).astype(np.float32)
-        return Embedded(embedding, probability, probability, np.zeros((n, 2, 2, 2, 2), np.float32))
+        return Embedded(embedding, probability, probability, np.full(n, 0.75, np.float32))
 
     def relate(self, targets, references, present):
         distances = np.linalg.norm(references - targets[:, None, None], axis=-1)
@@ -84,6 +85,7 @@ def use_references(monkeypatch):
             version="1",
             spec=SPEC,
             n_neighbors=1,
+            certainty=None,
             references=References(
                 np.array(places, np.float32),
                 np.array(sites),
@@ -178,6 +180,36 @@ def test_shares_against_site_maps(cohort, use_references):
     assert found.share_error == pytest.approx((10 + 18 + 8) / 2 / 44, abs=0.03)
     assert "Shares of 2 ROIs" in found.text()
     assert found.to_dict()["shares"] == {"error": found.share_error, "rois": 2}
+
+
+def test_certainty_on_rois(cohort, use_references, monkeypatch):
+    """Thalamus and brainstem are told apart; a threshold that both reach makes every set hold two sites."""
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    bundle = situs.evaluate.read_bundle("any")
+    assert evaluate("any", cohort, n_boot=5).to_dict()["certainty"] is None
+    for thresholds, size, sure in ((np.full(15, 0.4), 1, 1.0), (np.full(15, 1e-12), 15, 0.0)):
+        bundle.certainty = Certainty(0.9, thresholds, farthest=30.0, least_inside=0.5, regions=9, patients=2)
+        found = evaluate("any", cohort, n_boot=5)
+        assert (found.coverage.overall, found.coverage.mean_size, found.coverage.sure) == (1, size, sure)
+        assert found.coverage.sites == {"brainstem": 1, "thalamus": 1}
+        assert found.to_dict()["certainty"]["right_if_sure"] == (1 if sure else None)
+        assert f"mean size {size:.2f}" in found.text()
+    bundle.certainty = Certainty(
+        0.9, np.full(15, 0.4), farthest=30.0, least_inside=0.8, regions=9, patients=2
+    )
+    assert evaluate("any", cohort, n_boot=5).coverage.sure == 0  # three quarters of each lie in a site
+
+
+def test_slices_are_joined_by_area(cohort, use_references):
+    """Of a thalamus the large slice is nearest to a brainstem, its two small ones to a thalamus."""
+    use_references((LEFT, BRAINSTEM, "C"), ((9, 0), THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    found = evaluate("any", cohort, n_boot=5)
+    large_wins = found.relation_rois.recall[THALAMUS]
+    assert set(found.other_joins) == {"the largest slice alone", "all slices alike"}
+    assert found.other_joins["the largest slice alone"] == pytest.approx(
+        found.relation_rois.f1[[THALAMUS, BRAINSTEM]].mean()
+    )
+    assert large_wins in (0, 1) and "the largest slice alone" in found.text()
 
 
 def test_progress_counts_scans_then_slices(cohort, use_references):

@@ -59,7 +59,7 @@ class Ruler:
         midline = np.zeros((len(region), 2, 2, SPEC.size_px, SPEC.size_px), np.float32)
         midline[:, 0, 0] = mm[None, :] * np.cos(self.turn) - mm[:, None] * np.sin(self.turn)
         midline[:, 0, 1] = 1  # all of the global view is head; the local one says nothing
-        return Embedded(np.stack([left, back], axis=1).astype(np.float32), nothing, nothing, midline)
+        return Embedded(np.stack([left, back], axis=1).astype(np.float32), nothing, nothing, midline=midline)
 
     def relate(self, targets, references, present):
         distance = np.linalg.norm(references - targets[:, None, None], axis=-1)
@@ -84,7 +84,7 @@ def ruler_labeler(points=POINTS, each=4, turn_deg=0):
         np.array([f"{row[0]}-{n % each}" for n, row in enumerate(rows)]),
         np.full(len(rows), "somebody"),
     )
-    return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, {}), Ruler(turn_deg))
+    return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, None, {}), Ruler(turn_deg))
 
 
 def test_a_bundle_that_paints_no_midline_measures_from_the_head_s_middle():

@@ -120,7 +120,7 @@ def test_text_has_a_row_a_lesion_under_its_heading(case):
     head = next(number for number, line in enumerate(lines) if line.startswith("#"))
     rows = lines[head + 1 : head + 4]
     at = lines[head].index("site")
-    assert [row[at:].split("  ")[0] for row in rows] == ["thalamus", "too small to judge", "thalamus"]
+    assert [row[at:].split("  ")[0] for row in rows] == ["thalamus ?", "too small to judge", "thalamus ?"]
     at = lines[head].index("slices")
     assert [row[at:].split("  ")[0] for row in rows] == ["1-3", "5", "2"]
     assert rows[0].endswith("1 thalamus, 1 brainstem")

@@ -29,6 +29,7 @@ import numpy as np
 from situs import __version__
 from situs.anatomy import SITE_KEYS
 from situs.card import model_card
+from situs.certainty import Certainty
 from situs.errors import BundleError, OutputError
 from situs.neighbors import References
 from situs.views import ViewSpec
@@ -41,6 +42,7 @@ __all__ = [
     "check_replaceable",
     "is_shipped",
     "read_bundle",
+    "replace_certainty",
     "replace_references",
     "write_bundle",
 ]
@@ -65,6 +67,7 @@ class Bundle:
     spec : how slices become the views its networks were trained on
     n_neighbors : references that each class offers to a target
     references : the labelled embeddings
+    certainty : what its calibration found; None if it was not calibrated
     description : all of ``bundle.json``
     """
 
@@ -74,6 +77,7 @@ class Bundle:
     spec: ViewSpec
     n_neighbors: int
     references: References
+    certainty: Certainty | None
     description: dict[str, Any]
 
     @property
@@ -107,6 +111,7 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
         spec = ViewSpec.from_dict(description["views"])
     except (TypeError, ValueError) as error:
         raise BundleError(f"{folder}: this situs cannot make the bundle's views ({error})") from error
+    certainty = description.get("certainty")
     return Bundle(
         folder,
         str(description["name"]),
@@ -114,6 +119,7 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
         spec,
         int(description["n_neighbors"]),
         _references_from_bytes(content[_REFERENCES_FILE]),
+        None if certainty is None else Certainty.from_dict(certainty),
         description,
     )
 
@@ -209,8 +215,8 @@ def replace_references(
         raise ValueError(f"references: expected embeddings (r, {bundle.embedding_width}), got {shape}")
     place = bundle.path if out is None else Path(out)
     check_replaceable(place)
-    content = {_REFERENCES_FILE: _references_to_bytes(references)}
-    entry = _entry(content[_REFERENCES_FILE])
+    data = _references_to_bytes(references)
+    entry = _entry(data)
     old = bundle.description
     before = old.get("references", {"added": 0, "removed": 0})
     description = {
@@ -220,17 +226,45 @@ def replace_references(
         "references": {"added": before["added"] + added, "removed": before["removed"] + removed},
         "files": {**old["files"], _REFERENCES_FILE: entry},
     }
+    return _write_changed(bundle, description, {_REFERENCES_FILE: data}, place)
+
+
+def replace_certainty(bundle: Bundle, certainty: Certainty, out: str | Path | None = None) -> Path:
+    """Write a bundle again with what a calibration found; all else stays.
+
+    Parameters
+    ----------
+    out : the folder; new, empty, or a bundle. None for the bundle's own
+
+    Returns
+    -------
+    the folder
+
+    Raises
+    ------
+    BundleError : if the bundle was changed by somebody else since it was read; nothing is written
+    OutputError : if the folder holds something that is not a bundle, or cannot be written
+    """
+    place = bundle.path if out is None else Path(out)
+    check_replaceable(place)
+    return _write_changed(bundle, {**bundle.description, "certainty": certainty.to_dict()}, {}, place)
+
+
+def _write_changed(
+    bundle: Bundle, description: dict[str, Any], content: dict[str, bytes], place: Path
+) -> Path:
+    """Write a bundle with another description and some other files; the rest is the old one's."""
     try:
-        content |= {n: (bundle.path / n).read_bytes() for n in (BASENET_FILE, RELATION_FILE)}
+        rest = {n: (bundle.path / n).read_bytes() for n in _HASHED_FILES if n not in content}
     except OSError as error:
         raise BundleError(f"{bundle.path}: cannot be read any more ({error.strerror})") from error
 
     def check(_: Bundle) -> None:
         # Two changes at a time: the second would silently undo the first.
-        if _read_description(bundle.path)["sha256"] != old["sha256"]:
+        if _read_description(bundle.path)["sha256"] != bundle.description["sha256"]:
             raise BundleError(f"{bundle.path}: was changed meanwhile; nothing was written, run it again")
 
-    _write_whole(place, description, content, check)
+    _write_whole(place, description, {**rest, **content}, check)
     return place
 
 

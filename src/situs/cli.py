@@ -253,6 +253,41 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The trained bundle.")],
+    cohort: Annotated[Path, typer.Argument(metavar="COHORT", help="Folder with a manifest.csv.")],
+    fold: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="A bundle trained without some patients; may be repeated."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write here instead of into the bundle.")
+    ] = None,
+    level: Annotated[
+        float,
+        typer.Option(metavar="SHARE", min=0.5, max=0.999, help="Of lesions whose set holds their site."),
+    ] = 0.9,
+    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Processes that read scans.")] = 1,
+) -> None:
+    """Find what a bundle can be sure of.
+
+    Every fold answers for the patients that it was not trained on (situs train --test-patient ...). From
+    then on, the bundle names all sites that a lesion may be in, and says when it is not sure.
+    """
+    from situs.bundle import is_shipped
+    from situs.calibrate import calibrate as run
+
+    if out is None and is_shipped(bundle):
+        raise OutputError("the shipped bundle is not changed: name another folder with --out")
+    with _progress_bar() as progress:
+        found = run(bundle, cohort, fold, out, level, jobs, progress)
+    _print(
+        f"{out or bundle}: calibrated on {found.regions} ROIs of {found.patients} patients; "
+        f"the set of sites shall hold the true one in {100 * found.level:.0f} %.\n"
+    )
+
+
+@app.command()
 def reproduce(
     heads: Annotated[Path, typer.Argument(metavar="HEADS", help="Folder of head label maps (.nii.gz).")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for tables and figures.")] = Path(

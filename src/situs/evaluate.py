@@ -7,7 +7,7 @@ the order of `situs.anatomy.SITES`. No torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import Bundle, read_bundle
+from situs.certainty import Certainty
 from situs.dataset import Slices, open_slices
 from situs.errors import ManifestError
 from situs.manifest import read_manifest
-from situs.neighbors import nearest, reference_sets
+from situs.neighbors import nearest, nearest_distances, reference_sets
 from situs.runtime import Runtime
-from situs.scores import Table, score_table, text_table
+from situs.scores import Table, score_table, site_scores, text_table
 from situs.views import ViewSpec
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Answers", "Coverage", "Evaluation", "answer_slices", "evaluate", "join_slices"]
 
 Numbers = NDArray[np.float32]
 SPANNING = 0.95  # a region with more than this in one site does not span several
 _BATCH = 256  # slices answered at a time; their reference sets take some tens of MB
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How a bundle's certainty does on ROIs.
+
+    level : what each site's coverage shall be
+    overall, sites : share of the ROIs, of all and by site, whose set of sites holds theirs
+    mean_size : sites in a set
+    sure : share of the ROIs that are answered without a reason for doubt
+    right_if_sure, right_if_not : share of right answers among these and the others; None without any
+    """
+
+    level: float
+    overall: float
+    sites: dict[str, float]
+    mean_size: float
+    sure: float
+    right_if_sure: float | None
+    right_if_not: float | None
+
+    def text(self) -> str:
+        """For people."""
+        worst = min(self.sites, key=lambda key: self.sites[key])
+        name = SITES[SITE_INDEX[worst]].name
+        right = [
+            f"{share:.3f} of {what} right"
+            for share, what in ((self.right_if_sure, "the sure are"), (self.right_if_not, "the others"))
+            if share is not None
+        ]
+        return (
+            f"Certainty (ROIs): the set of sites holds the true one in {self.overall:.3f}, at least in "
+            f"{self.sites[worst]:.3f} ({name});\nmean size {self.mean_size:.2f}; {self.sure:.3f} are sure; "
+            f"{', '.join(right)}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +78,8 @@ class Evaluation:
         None and 0 where the bundle does not paint or the cohort has no site maps
     relation_rois, basenet_rois : an example is one ROI (a row of the manifest); the scores of its slices are
         averaged by area, as `situs.labeler` does for a lesion
+    other_joins : macro F1 over ROIs if the relation scores of their slices were joined in other ways, by name
+    coverage : how its certainty does; None for a bundle that was not calibrated
     bundle, n_neighbors : what was evaluated
     n_patients : patients of the cohort
     known_patients : how many of them are among the bundle's references. Those were no neighbours of their
@@ -53,6 +91,8 @@ class Evaluation:
     basenet: Table
     relation_rois: Table
     basenet_rois: Table
+    other_joins: dict[str, float]
+    coverage: Coverage | None
     share_error: float | None
     share_rois: int
     bundle: str
@@ -69,6 +109,8 @@ class Evaluation:
             "patients": self.n_patients,
             "known_patients": self.known_patients,
             "shares": {"error": self.share_error, "rois": self.share_rois},
+            "certainty": None if self.coverage is None else asdict(self.coverage),
+            "other_joins": self.other_joins,
             **self.relation.to_dict(),
             "basenet": self.basenet.to_dict(),
             "rois": {**self.relation_rois.to_dict(), "basenet": self.basenet_rois.to_dict()},
@@ -98,6 +140,11 @@ class Evaluation:
             "",
             _comparison("a ROI is an example", self.basenet_rois, self.relation_rois, sites=False),
             "",
+            "Joined by area. RN's macro F1 with "
+            + ", with ".join(f"{name}: {f1:.3f}" for name, f1 in self.other_joins.items())
+            + ".",
+            "",
+            *([] if self.coverage is None else [self.coverage.text(), ""]),
             *self._shares_text(),
             "Means leave out sites without an example. Intervals: 95 %, bootstrap over scans.",
         ]
@@ -149,9 +196,9 @@ def evaluate(
     chosen = np.arange(len(slices)) if patients is None else np.flatnonzero(np.isin(slices.patient, patients))
     if chosen.size == 0:
         raise ManifestError(f"{cohort}: no slice to evaluate; name at least one patient")
-    basenet, relation, painted, areas = _answer(found, slices, chosen, progress)
-
+    said = answer_slices(found, slices, chosen, progress)
     row, truth = slices.row[chosen], slices.site[chosen]
+    joined = join_slices(said, row)
     # The manifest's path: two scans in folders of their own may have one file name.
     scans = np.array([str(rows[n].scan) for n in row])
     one_each = np.unique(row, return_index=True)[1]
@@ -159,24 +206,25 @@ def evaluate(
     def per_slice(scores: NDArray[np.float32]) -> Table:
         return score_table(truth, scores.argmax(axis=1), scans, n_boot, seed)
 
-    def per_roi(scores: NDArray[np.float32]) -> Table:
-        joined = _join_slices(scores, areas, row).argmax(axis=1)
-        return score_table(truth[one_each], joined, scans[one_each], n_boot, seed)
+    def per_roi(scores: NDArray[np.floating]) -> Table:
+        return score_table(truth[one_each], scores.argmax(axis=1), scans[one_each], n_boot, seed)
 
     share_error, share_rois = None, 0
-    if painted is not None and slices.local_sites is not None:
+    if joined.shares is not None and slices.local_sites is not None:
         exact, region = _exact_shares(slices, chosen)
-        truth_of_rois = _join_slices(exact, region, row)
+        truth_of_rois = _average(exact, region, row)
         spanning = (truth_of_rois.sum(axis=1) > 0) & (truth_of_rois.max(axis=1) <= SPANNING)
-        off = np.abs(_join_slices(painted, areas, row) - truth_of_rois)[spanning].sum(axis=1) / 2
+        off = np.abs(joined.shares - truth_of_rois)[spanning].sum(axis=1) / 2
         share_rois = int(spanning.sum())
         share_error = float(off.mean()) if share_rois else None
     people = set(slices.patient[chosen].tolist())
     return Evaluation(
-        relation=per_slice(relation),
-        basenet=per_slice(basenet),
-        relation_rois=per_roi(relation),
-        basenet_rois=per_roi(basenet),
+        relation=per_slice(said.relation),
+        basenet=per_slice(said.basenet),
+        relation_rois=per_roi(joined.relation),
+        basenet_rois=per_roi(joined.basenet),
+        other_joins=_other_joins(said, row, truth[one_each]),
+        coverage=_coverage(found.certainty, joined, truth[one_each]),
         share_error=share_error,
         share_rois=share_rois,
         bundle=f"{found.name} {found.version}",
@@ -186,16 +234,73 @@ def evaluate(
     )
 
 
-def _answer(
+def _other_joins(said: Answers, row: NDArray[np.int64], truth: NDArray[np.integer]) -> dict[str, float]:
+    """Macro F1 over ROIs, if their slices were joined in other ways."""
+    _, roi = np.unique(row, return_inverse=True)
+    ascending = np.argsort(said.areas, kind="stable")
+    largest = np.zeros(len(truth), dtype=np.int64)
+    largest[roi[ascending]] = ascending  # the last one stays
+    answers: dict[str, NDArray[np.floating]] = {
+        "the largest slice alone": said.relation[largest],
+        "all slices alike": _average(said.relation, np.ones(len(row)), row),
+    }
+    f1 = {}
+    for name, joined in answers.items():
+        confusion = np.zeros((len(SITE_KEYS), len(SITE_KEYS)), dtype=np.int64)
+        np.add.at(confusion, (truth, joined.argmax(axis=1)), 1)
+        f1[name] = float(site_scores(confusion)[2][confusion.sum(axis=1) > 0].mean())
+    return f1
+
+
+def _coverage(certainty: Certainty | None, said: Answers, truth: NDArray[np.integer]) -> Coverage | None:
+    """How a bundle's certainty does on ROIs."""
+    if certainty is None:
+        return None
+    judged = [
+        certainty.judge(scores, said.distances[n], None if said.inside is None else said.inside[n])
+        for n, scores in enumerate(said.relation)
+    ]
+    held = np.array([SITE_KEYS[t] in j.site_set for t, j in zip(truth, judged, strict=True)])
+    right = np.array([SITE_KEYS[t] == j.site_set[0] for t, j in zip(truth, judged, strict=True)])
+    sure = np.array([not j.reasons for j in judged])
+    return Coverage(
+        level=certainty.level,
+        overall=float(held.mean()),
+        sites={key: float(held[truth == s].mean()) for s, key in enumerate(SITE_KEYS) if (truth == s).any()},
+        mean_size=float(np.mean([len(j.site_set) for j in judged])),
+        sure=float(sure.mean()),
+        right_if_sure=float(right[sure].mean()) if sure.any() else None,
+        right_if_not=float(right[~sure].mean()) if not sure.all() else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a bundle says about n slices, or n ROIs.
+
+    basenet, relation : (n, 15) BaseNet's probabilities and the relation scores
+    shares, inside : (n, 15) and (n,), see `situs.runtime.Embedded`; None where the bundle does not paint
+    distances : (n,) to the nearest reference
+    areas : (n,) what the region covers of each local view
+    """
+
+    basenet: NDArray[np.floating]
+    relation: NDArray[np.floating]
+    shares: NDArray[np.floating] | None
+    inside: NDArray[np.floating] | None
+    distances: NDArray[np.floating]
+    areas: NDArray[np.float64]
+
+
+def answer_slices(
     bundle: Bundle,
     slices: Slices,
     chosen: NDArray[np.intp],
-    progress: Callable[[str, int, int], None] | None,
-) -> tuple[Numbers, Numbers, Numbers | None, NDArray[np.float64]]:
-    """BaseNet's probabilities (n, 15), relation scores (n, 15), painted shares (n, 15) or None, and areas
-    (n,) of the `chosen` slices (n,)."""
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Answers:
+    """What a bundle says about the `chosen` slices (n,); no reference is of a slice's own patient."""
     runtime, references = Runtime(bundle), bundle.references
-    parts, painted = [], []
+    parts: list[Answers] = []
     for a in range(0, len(chosen), _BATCH):
         which = chosen[a : a + _BATCH]
         views = slices.global_view[which], slices.local_view[which]
@@ -204,13 +309,24 @@ def _answer(
             found.embedding, references, bundle.n_neighbors, exclude_patient=slices.patient[which]
         )
         scores = runtime.relate(found.embedding, reference_sets(references, neighbors), neighbors.present)
-        parts.append((found.site_probability, scores, _areas(views[1], bundle.spec)))
-        if found.shares is not None:
-            painted.append(found.shares)
+        parts.append(
+            Answers(
+                found.site_probability,
+                scores,
+                found.shares,
+                found.inside,
+                nearest_distances(neighbors),
+                _areas(views[1], bundle.spec),
+            )
+        )
         if progress is not None:
             progress("slices", a + len(which), len(chosen))
-    basenet, relation, areas = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return basenet, relation, np.concatenate(painted) if painted else None, areas
+
+    def whole(name: str) -> Any:
+        arrays = [getattr(part, name) for part in parts]
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    return Answers(*(whole(field.name) for field in fields(Answers)))
 
 
 def _exact_shares(slices: Slices, chosen: NDArray[np.intp]) -> tuple[Numbers, NDArray[np.float64]]:
@@ -236,14 +352,26 @@ def _areas(local_views: NDArray[np.uint8], spec: ViewSpec) -> NDArray[np.float64
     return np.maximum(region.sum(axis=(1, 2), dtype=np.float64), 1)
 
 
-def _join_slices(
-    scores: NDArray[np.float32], areas: NDArray[np.float64], row: NDArray[np.int64]
+def join_slices(said: Answers, row: NDArray[np.int64]) -> Answers:
+    """What is said about ROIs, ascending by their numbers `row` (n,): the mean of their slices', by area."""
+
+    def whole(name: str) -> Any:
+        values = getattr(said, name)
+        return None if values is None else _average(values, said.areas, row)
+
+    return Answers(*(whole(field.name) for field in fields(Answers)))
+
+
+def _average(
+    values: NDArray[np.floating], weights: NDArray[np.float64], row: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Scores (n_rois, 15) of ROIs, in the order of their numbers: the mean of their slices', by area."""
+    """Weighted means (n_rois, ...) of the values (n, ...) of every ROI."""
     _, roi = np.unique(row, return_inverse=True)
-    sums = np.zeros((roi.max() + 1, scores.shape[1]))
-    np.add.at(sums, roi, scores * areas[:, None])
-    return np.asarray(sums / np.maximum(np.bincount(roi, weights=areas), 1e-9)[:, None])
+    flat = values.reshape(len(values), -1)
+    sums = np.zeros((roi.max() + 1, flat.shape[1]))
+    np.add.at(sums, roi, flat * weights[:, None])
+    means = sums / np.maximum(np.bincount(roi, weights=weights), 1e-9)[:, None]
+    return np.asarray(means.reshape(-1, *values.shape[1:]))
 
 
 def _comparison(title: str, basenet: Table, relation: Table, sites: bool = True) -> str:

@@ -40,6 +40,9 @@ class Finding:
         do not sum to 1. Empty if the lesion could not be judged
     shares : painted share of the lesion in every site, in the order of `SITES`; they sum to 1. Empty if the
         lesion could not be judged, or by a bundle that does not paint
+    site_set : keys of the sites that it may lie in, the likeliest first, see `situs.certainty`; empty if the
+        lesion could not be judged, or by a bundle that was not calibrated
+    not_sure : why `site` is not sure, one sentence each; empty if it is
     references : the nearest labelled cases, nearest first
     notes : what makes the answer doubtful, one sentence each
     """
@@ -54,5 +57,7 @@ class Finding:
     side: Side
     scores: dict[str, float]
     shares: dict[str, float]
+    site_set: tuple[str, ...]
+    not_sure: tuple[str, ...]
     references: tuple[Reference, ...]
     notes: tuple[str, ...]

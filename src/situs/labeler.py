@@ -19,8 +19,8 @@ from situs.doubts import lesion_doubts, scan_doubts
 from situs.errors import RoiError
 from situs.finding import Finding, Reference, Side
 from situs.midline import fit_midline, side_of_distances
-from situs.neighbors import Neighbors, nearest, reference_sets
-from situs.runtime import Runtime
+from situs.neighbors import Neighbors, nearest, nearest_distances, reference_sets
+from situs.runtime import Embedded, Runtime
 from situs.views import Views, extract_views
 from situs.volume import Roi, Volume, split_lesions, union_mask
 
@@ -131,13 +131,13 @@ class Labeler:
         for lesion in batch:
             rows = slice(end, end + len(lesion.weights))
             end = rows.stop
-            notes = (*lesion.roi.notes, *scan_notes, *lesion_doubts(volume, lesion.roi))
+            doubts = (*scan_notes, *lesion_doubts(volume, lesion.roi))
+            notes = (*lesion.roi.notes, *doubts)
             painted = None if embedded.midline is None else embedded.midline[rows]
             if painted is None:
                 notes = (*notes, _NO_MIDLINE)
             side = _side(lesion, views[rows], painted)
-            shares = None if embedded.shares is None else embedded.shares[rows]
-            yield self._finding(lesion, rows, side, neighbors, scores[rows], shares, notes)
+            yield self._finding(lesion, rows, side, neighbors, scores[rows], embedded, doubts, notes)
 
     def _finding(
         self,
@@ -146,19 +146,33 @@ class Labeler:
         side: Side,
         neighbors: Neighbors,
         scores: NDArray[np.float32],
-        shares: NDArray[np.float32] | None,
+        embedded: Embedded,
+        doubts: tuple[str, ...],
         notes: tuple[str, ...],
     ) -> Finding:
         roi, areas = lesion.roi, lesion.roi.areas_px
-        weights = np.array(list(lesion.weights.values()))
         largest = max(areas, key=lambda k: areas[k])
         site, site_scores, site_shares = None, {}, {}
+        site_set: tuple[str, ...] = ()
+        not_sure = doubts
         if areas[largest] >= MIN_PIXELS:
-            site_scores = _join(scores, weights)
+            weights = np.array(list(lesion.weights.values()))
+
+            def join(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+                return np.asarray(np.average(numbers, axis=0, weights=weights))
+
+            joined = join(scores)
+            site_scores = _by_site(joined)
             site = max(site_scores, key=lambda key: site_scores[key])
-            site_shares = {} if shares is None else _join(shares, weights)
+            site_shares = {} if embedded.shares is None else _by_site(join(embedded.shares[rows]))
+            if self.bundle.certainty is not None:
+                inside = None if embedded.inside is None else float(join(embedded.inside[rows]))
+                distance = float(join(nearest_distances(neighbors)[rows]))
+                judgement = self.bundle.certainty.judge(joined, distance, inside)
+                site_set, not_sure = judgement.site_set, (*judgement.reasons, *not_sure)
         else:
-            notes = (*notes, f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice.")
+            small = f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice."
+            notes, not_sure = (*notes, small), (small, *not_sure)
         return Finding(
             roi_value=roi.value,
             roi_name=roi.name,
@@ -170,6 +184,8 @@ class Labeler:
             side=side,
             scores=site_scores,
             shares=site_shares,
+            site_set=site_set,
+            not_sure=not_sure,
             references=self._evidence(neighbors, rows, site),
             notes=notes,
         )
@@ -217,10 +233,8 @@ def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
     return {slices[place]: float(n) for place, n in zip(places, parts, strict=True)}
 
 
-def _join(numbers: NDArray[np.float32], weights: NDArray[np.float64]) -> dict[str, float]:
-    """The slices' numbers (n, sites), averaged by their weights (n,), by site."""
-    joined = np.average(numbers, axis=0, weights=weights)
-    return {key: float(number) for key, number in zip(SITE_KEYS, joined, strict=True)}
+def _by_site(numbers: NDArray[np.floating]) -> dict[str, float]:
+    return {key: float(number) for key, number in zip(SITE_KEYS, numbers, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from situs.anatomy import SITES
 
-__all__ = ["Neighbors", "References", "nearest", "reference_sets"]
+__all__ = ["Neighbors", "References", "nearest", "nearest_distances", "reference_sets"]
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.int64]
@@ -138,6 +138,11 @@ def reference_sets(references: References, neighbors: Neighbors) -> NDArray[np.f
     sets = references.embeddings[neighbors.indices].astype(np.float32)
     sets[~neighbors.present] = 0
     return sets
+
+
+def nearest_distances(neighbors: Neighbors) -> NDArray[np.float32]:
+    """(n,) how far the nearest reference of any class is from each target; inf without any."""
+    return np.asarray(neighbors.distances.min(axis=(1, 2)))
 
 
 def _own_patient(

@@ -54,6 +54,9 @@ CSV_COLUMNS = (
     "assumptions",
     "bundle",
     *(f"share_{key}" for key in SITE_KEYS),
+    "not_sure",
+    "site_set",
+    "not_sure_because",
 )
 _MANY = " | "  # between several sentences in one cell
 
@@ -156,6 +159,11 @@ def format_csv(volume: Volume, findings: Sequence[Finding], bundle: tuple[str, s
             "assumptions": _MANY.join(volume.assumptions),
             "bundle": " ".join(bundle),
         }
+        row |= {
+            "not_sure": str(bool(finding.not_sure)).lower(),
+            "site_set": " ".join(finding.site_set),
+            "not_sure_because": _MANY.join(finding.not_sure),
+        }
         row |= {f"score_{key}": _number(score) for key, score in finding.scores.items()}
         row |= {f"share_{key}": _number(share) for key, share in finding.shares.items()}
         writer.writerow(row)
@@ -174,6 +182,9 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "side": finding.side,
         "scores": {key: _number(score) for key, score in finding.scores.items()},
         "shares": {key: _number(share) for key, share in finding.shares.items()},
+        "not_sure": bool(finding.not_sure),
+        "not_sure_because": list(finding.not_sure),
+        "site_set": list(finding.site_set),
         "references": [
             {"id": r.id, "site": r.site, "distance": _number(r.distance)} for r in finding.references
         ],
@@ -188,7 +199,7 @@ def _text_row(number: int, finding: Finding) -> list[str]:
         str(number),
         roi,
         str(finding.component),
-        site_name(finding),
+        site_name(finding) + (" ?" if finding.not_sure and finding.site else ""),
         finding.side,
         score,
         millilitres(finding),
@@ -210,7 +221,7 @@ def _grouped_notes(findings: Sequence[Finding]) -> list[str]:
     """Every note once, with the rows that it is about; a note about all rows goes without."""
     rows: dict[str, list[int]] = {}
     for number, finding in enumerate(findings, start=1):
-        for note in finding.notes:
+        for note in dict.fromkeys((*finding.not_sure, *finding.notes)):
             rows.setdefault(note, []).append(number)
     return [
         note if len(numbers) == len(findings) > 1 else f"#{slice_ranges(numbers)}: {note}"

@@ -1,0 +1,109 @@
+"""Sets of sites: calibrated on one half of a toy problem, they hold the truth in the other as promised."""
+
+import numpy as np
+import pytest
+
+from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.certainty import Certainty, calibrate_certainty, score_shares
+
+PARIETAL, SULCAL = SITE_INDEX["parietal_region"], SITE_INDEX["sulcal_spaces"]
+
+
+def draw(n, seed):
+    """Scores that mostly tell the site; parietal and sulcal lesions are told apart badly."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 15, n)
+    scores = rng.uniform(0, 0.05, (n, 15))
+    scores[np.arange(n), truth] = rng.uniform(0.5, 1, n)
+    mixed = np.isin(truth, (PARIETAL, SULCAL))
+    scores[np.ix_(mixed, [PARIETAL, SULCAL])] = rng.uniform(0.2, 1, (mixed.sum(), 2))
+    return (
+        scores,
+        truth,
+        rng.uniform(0.1, 0.5, n),
+        rng.uniform(0.7, 1, n),
+        np.array([f"p{i % 8}" for i in range(n)]),
+    )
+
+
+def calibrated(level=0.9, **others):
+    scores, truth, distances, inside, patients = draw(6000, 0)
+    arguments = {"inside": inside, "truth": truth} | others
+    return calibrate_certainty(scores, arguments["truth"], distances, arguments["inside"], patients, level)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
+def test_every_site_is_covered_as_promised(level):
+    certainty = calibrated(level)
+    scores, truth, distances, inside, _ = draw(6000, 1)
+    sets = [certainty.judge(*row).site_set for row in zip(scores, distances, inside, strict=True)]
+    held = np.array([SITE_KEYS[t] in s for t, s in zip(truth, sets, strict=True)])
+    for site in range(15):
+        # 400 lesions on either side: a standard deviation of 2 %
+        assert held[truth == site].mean() > level - 0.07
+    for site in (PARIETAL, SULCAL):
+        assert held[truth == site].mean() < min(0.99, level + 0.07)
+    sizes = np.array([len(s) for s in sets])
+    assert sizes.min() == 1
+    assert sizes[~np.isin(truth, (PARIETAL, SULCAL))].max() == 1
+    assert sizes[np.isin(truth, (PARIETAL, SULCAL))].mean() > 1.3
+
+
+def test_a_set_is_never_empty_and_its_first_is_the_best():
+    certainty = calibrated()
+    even = np.full(15, 0.5)
+    even[3] = 0.51
+    judged = certainty.judge(even, 0.1, 1.0)
+    assert judged.site_set[0] == SITE_KEYS[3]
+    nothing = certainty.judge(np.zeros(15), 0.1, 1.0)
+    assert len(nothing.site_set) >= 1
+
+
+def test_reasons():
+    certainty = calibrated()
+    sure = np.zeros(15)
+    sure[SULCAL] = 0.9
+    assert certainty.judge(sure, 0.3, 0.9).reasons == ()
+    assert certainty.judge(sure, 0.3, None).reasons == ()
+    (far,) = certainty.judge(sure, 0.9, 0.9).reasons
+    (outside,) = certainty.judge(sure, 0.3, 0.2).reasons
+    assert "unlike the references" in far and "none of the 15 sites" in outside
+    both = sure.copy()
+    both[PARIETAL] = 0.8
+    judged = certainty.judge(both, 0.3, 0.9)
+    assert judged.site_set == ("sulcal_spaces", "parietal_region")
+    assert judged.reasons == ("More than one site fits: sulcal spaces or parietal region.",)
+
+
+def test_almost_all_were_nearer_and_more_inside():
+    certainty = calibrated()
+    *_, distances, inside, _ = draw(6000, 2)
+    assert (distances > certainty.farthest).mean() == pytest.approx(0.01, abs=0.005)
+    assert (inside < certainty.least_inside).mean() == pytest.approx(0.01, abs=0.005)
+    assert calibrated(inside=None).least_inside == 0
+
+
+def test_a_rare_site_gets_the_threshold_of_all():
+    _, truth, *_ = draw(6000, 0)
+    first = np.flatnonzero(truth == 4)
+    truth[first[9:]] = 5
+    common = calibrated(truth=truth)
+    values = np.sort(score_shares(draw(6000, 0)[0])[np.arange(6000), truth])
+    assert common.thresholds[4] == values[int(6001 * 0.1 + 1e-9) - 1]
+
+
+def test_there_and_back():
+    certainty = calibrated()
+    same = Certainty.from_dict(certainty.to_dict())
+    np.testing.assert_allclose(same.thresholds, certainty.thresholds, atol=1e-6)
+    assert (same.level, same.farthest, same.regions, same.patients) == (0.9, certainty.farthest, 6000, 8)
+
+
+def test_what_cannot_be_calibrated():
+    scores, truth, distances, inside, patients = draw(20, 0)
+    with pytest.raises(ValueError, match="level"):
+        calibrate_certainty(scores, truth, distances, inside, patients, 1.0)
+    with pytest.raises(ValueError, match="expected lesions"):
+        calibrate_certainty(scores[:0], truth[:0], distances[:0], None, patients[:0])
+    with pytest.raises(ValueError, match="scores: expected 20"):
+        calibrate_certainty(scores[:, :3], truth, distances, inside, patients)
