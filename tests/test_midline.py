@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from situs.geometry import Geometry
-from situs.midline import BILATERAL_MM, fit_midline, side_of, side_of_distances
+from situs.midline import BILATERAL_MM, Midline, fit_midline, refine_midline, side_of, side_of_distances
 from situs.views import Place
 
 GEOMETRY = Geometry.from_affine((64, 64, 1), np.diag([-1.0, -1.0, 1.0, 1.0]))
@@ -70,11 +70,12 @@ def test_side_of_distances_by_hand():
         (-30, 0.0, 20, "right"),
         (3, 0.97, 4, "left"),  # beside the falx, not across it
         (0, 0.5, 10, "midline"),
-        (-3.9, 0.2, 15, "midline"),
-        (-4.1, 0.2, 15, "right"),
+        (2.5, 1.0, 4, "midline"),  # thin, along the falx
+        (-3.9, 0.22, 15, "midline"),
+        (-3.9, 0.18, 15, "right"),
         (0, 0.5, BILATERAL_MM, "bilateral"),
         (9, 0.7, 50, "bilateral"),
-        (20, 0.8, 60, "left"),  # it reaches across, but not with a quarter
+        (20, 0.78, 60, "left"),  # it reaches across, but not with a quarter
         (1, 0.5, BILATERAL_MM - 1, "midline"),
     ],
 )
@@ -87,3 +88,47 @@ def test_side(mean_mm, left_share, width_mm, side):
 def test_without_a_painting_the_global_view_s_middle_counts():
     midline = fit_midline(None, PLACES, GEOMETRY, SIZE)
     assert midline.distances_mm(np.array([[5.0, 40, 0], [-7, -3, 0]])).tolist() == [0, 12]
+
+
+def head_view(turn_deg, offset_mm, channels=("brain", "wide", "roi")):
+    """A global view (3, 96, 96) of an ellipse with two dark ventricles and a bright skull, turned, its
+    midline `offset_mm` from the centre. One side has a lesion that is marked, the other one that is not."""
+    size, mm = 96, 2.5
+    steps = (np.arange(size) - (size - 1) / 2) * mm
+    y, x = np.meshgrid(steps, steps, indexing="ij")
+    turn = np.radians(turn_deg)
+    across = np.cos(turn) * x + np.sin(turn) * y + offset_mm
+    along = -np.sin(turn) * x + np.cos(turn) * y
+    radius = np.hypot(across / 70, along / 85)
+    gray = np.where(radius < 1, 100, np.where(radius < 1.1, 255, 0))
+    gray[np.hypot(np.abs(across) - 14, along / 2) < 8] = 20
+    gray[np.hypot(across - 40, along - 30) < 9] = 180
+    region = np.hypot(across - 35, along + 25) < 14
+    gray[region] = 130
+    view = {"brain": gray, "wide": gray // 2, "roi": 255 * region}
+    return np.stack([view[name] for name in channels]).astype(np.uint8), Place(np.array([4.0, -9, 0]), mm)
+
+
+@pytest.mark.parametrize(("turn_deg", "offset_mm"), [(0, 0), (12, 3), (-40, -6)])
+@pytest.mark.parametrize("error", [(0, 0), (5, -7), (-6, 6)])
+def test_the_line_moves_to_where_the_head_is_its_own_mirror_image(turn_deg, offset_mm, error):
+    channels = ("brain", "wide", "roi")
+    view, place = head_view(turn_deg, offset_mm, channels)
+    right, down = GEOMETRY.display_axes()
+
+    def line(degrees, mm):
+        turn = np.radians(turn_deg + degrees)
+        return Midline(place.centre_mm, np.cos(turn) * right + np.sin(turn) * down, offset_mm + mm)
+
+    found = refine_midline(line(*error), view, place, GEOMETRY, channels)
+    points = place.centre_mm + np.array([[0, 0], [0, 50], [0, -50], [20, 10]]) @ np.stack([right, down])
+    off = np.abs(found.distances_mm(points) - line(0, 0).distances_mm(points))
+    assert off.max() < 2.0
+    assert np.linalg.norm(found.left) == pytest.approx(1)
+
+
+def test_a_view_without_the_region_or_the_wide_window_is_enough():
+    view, place = head_view(5, 2, ("brain", "brain"))
+    right, down = GEOMETRY.display_axes()
+    found = refine_midline(Midline(place.centre_mm, right, 0.0), view, place, GEOMETRY, ("brain", "brain"))
+    assert np.degrees(np.arctan2(found.left @ down, found.left @ right)) == pytest.approx(5, abs=2)

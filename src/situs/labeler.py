@@ -18,7 +18,7 @@ from situs.bundle import Bundle, read_bundle
 from situs.doubts import lesion_doubts, scan_doubts
 from situs.errors import RoiError
 from situs.finding import Finding, Reference, Side
-from situs.midline import fit_midline, side_of_distances
+from situs.midline import fit_midline, refine_midline, side_of_distances
 from situs.neighbors import Neighbors, nearest, nearest_distances, reference_sets
 from situs.runtime import Embedded, Runtime
 from situs.views import Views, extract_views
@@ -31,6 +31,8 @@ MAX_SLICES = 12
 # A lesion with fewer pixels on its largest slice has no shape, and a place only to the millimetre.
 MIN_PIXELS = 4
 N_REFERENCES = 5
+# Where no pixel of a lesion is nearer to the midline, its side is beyond doubt.
+NEAR_MM = 12.0
 
 _NO_MIDLINE = "The side is measured from the middle of the head: this bundle does not paint the midline."
 
@@ -136,7 +138,7 @@ class Labeler:
             painted = None if embedded.midline is None else embedded.midline[rows]
             if painted is None:
                 notes = (*notes, _NO_MIDLINE)
-            side = _side(lesion, views[rows], painted)
+            side = _side(lesion, views[rows], painted, self.bundle.spec.channels)
             yield self._finding(lesion, rows, side, neighbors, scores[rows], embedded, doubts, notes)
 
     def _finding(
@@ -257,7 +259,9 @@ def _batches(lesions: Sequence[Roi]) -> Iterator[list[_Lesion]]:
         yield batch
 
 
-def _side(lesion: _Lesion, views: Sequence[Views], painted: NDArray[np.float32] | None) -> Side:
+def _side(
+    lesion: _Lesion, views: Sequence[Views], painted: NDArray[np.float32] | None, channels: Sequence[str]
+) -> Side:
     """The side of a lesion, from all its pixels on the slices that were looked at."""
     geometry = lesion.roi.geometry
     distances, weights = [], []
@@ -265,7 +269,9 @@ def _side(lesion: _Lesion, views: Sequence[Views], painted: NDArray[np.float32] 
         i, j = np.nonzero(lesion.roi.slice_mask(k))
         maps = None if painted is None else painted[n]
         midline = fit_midline(maps, view.places, geometry, view.global_view.shape[-1])
-        pixels = np.stack([i, j, np.full_like(i, k)], axis=1)
-        distances.append(midline.distances_mm(geometry.to_world(pixels)))
+        world = geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1))
+        if np.abs(midline.distances_mm(world)).min() < NEAR_MM:
+            midline = refine_midline(midline, view.global_view, view.places[0], geometry, channels)
+        distances.append(midline.distances_mm(world))
         weights.append(np.full(i.size, weight / i.size))
     return side_of_distances(np.concatenate(distances), np.concatenate(weights))
