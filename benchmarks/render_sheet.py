@@ -21,7 +21,7 @@ from situs.errors import SitusError
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
 from situs.manifest import Row, read_manifest
-from situs.views import resample_slice, sample_slice
+from situs.views import Place, resample_slice, sample_slice
 
 TILE_PX, PIXEL_MM = 200, 1.2
 
@@ -39,7 +39,7 @@ def draw_scan(rows: list[Row], n_slices: int) -> NDArray[np.uint8]:
     tiles = []
     for k in np.linspace(0, volume.geometry.shape[2] - 1, n_slices + 2).astype(int)[1:-1].tolist():
         middle = volume.geometry.to_world([[(n - 1) / 2 for n in volume.geometry.shape[:2]] + [k]])[0]
-        place = (volume.geometry, k, middle, PIXEL_MM, (TILE_PX, TILE_PX))
+        place = (volume.geometry, k, Place(middle, PIXEL_MM), (TILE_PX, TILE_PX))
         hu = resample_slice(volume.hu[:, :, k].astype(np.float32), *place, outside=-1000.0)
         picture = np.repeat((np.clip(hu / 80, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
         lesion = sample_slice(marked[:, :, k], *place)

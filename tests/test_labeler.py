@@ -44,12 +44,16 @@ def box_roi(geometry, i, j, k, value=1):
 class Ruler:
     """An engine whose embedding is where the region's middle lies in the global view, in mm to the left and
     to the back, and for which a site is the more related the nearer its nearest reference is. It paints a
-    midline through the middle of the global view, turned by some degrees."""
+    midline through the middle of the global view, turned by some degrees when first asked: then the views are
+    upright."""
 
     def __init__(self, turn_deg=0):
         self.turn = np.radians(turn_deg)
+        self.asked = 0
 
     def embed(self, global_views, local_views):
+        turn = 0 if self.asked else self.turn
+        self.asked += 1
         region = global_views[:, SPEC.channels.index("roi")].astype(float)
         mm = (np.arange(SPEC.size_px) - (SPEC.size_px - 1) / 2) * SPEC.global_mm / SPEC.size_px
         total = region.sum(axis=(1, 2))
@@ -57,7 +61,7 @@ class Ruler:
         back = (region.sum(axis=2) * mm).sum(axis=1) / total
         nothing = np.zeros((len(region), len(SITES)), np.float32)
         midline = np.zeros((len(region), 2, 2, SPEC.size_px, SPEC.size_px), np.float32)
-        midline[:, 0, 0] = mm[None, :] * np.cos(self.turn) - mm[:, None] * np.sin(self.turn)
+        midline[:, 0, 0] = mm[None, :] * np.cos(turn) - mm[:, None] * np.sin(turn)
         midline[:, 0, 1] = 1  # all of the global view is head; the local one says nothing
         return Embedded(np.stack([left, back], axis=1).astype(np.float32), nothing, nothing, midline=midline)
 
@@ -386,6 +390,22 @@ def test_a_thin_lesion_along_a_turned_midline_is_not_bilateral():
     mask[:, :, 5] = (np.abs(across) <= 20) & (np.abs(along) <= 20)
     (block,) = ruler_labeler(turn_deg=35).label(volume, [Roi.from_mask(mask, volume.geometry)])
     assert (strip.side, block.side) == ("midline", "bilateral")
+
+
+@pytest.mark.parametrize("turn_deg", [-40, -9, 5, 25, 170])
+def test_a_turned_head_is_looked_at_upright(turn_deg):
+    """A region 45 mm to the left of the middle, turned with the head: found where it lies when upright."""
+    volume = make_volume()
+    turn = np.radians(turn_deg)
+    i, j = round(47.5 - 45 / 2 * np.cos(turn)), round(47.5 + 45 / 2 * np.sin(turn))
+    roi = box_roi(volume.geometry, (i - 2, i + 3), (j - 2, j + 3), (5, 6))
+    (finding,) = ruler_labeler(turn_deg=turn_deg).label(volume, [roi])
+    said = [note for note in finding.notes if "it was looked at upright" in note]
+    if abs(turn_deg) < 8:
+        assert not said
+    else:
+        assert said == [f"The head is turned by {-turn_deg} degrees; it was looked at upright."]
+        assert finding.site == "temporal_region" and finding.side == "left"
 
 
 def test_few_slices_are_all_looked_at():

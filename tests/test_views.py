@@ -1,10 +1,13 @@
 """Where voxels land in the views: by hand for single pixels, and what must not change them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from situs.geometry import Geometry
 from situs.views import (
+    Place,
     ViewSpec,
     extract_views,
     head_centre_mm,
@@ -58,7 +61,7 @@ def test_pixel_lands_where_computed():
     geometry = lying((101, 101, 1))
     image = np.zeros((101, 101), np.float32)
     image[50 - 20, 50 - 30] = 8.0  # i grows to the right, j to the front
-    picture = resample_slice(image, geometry, 0, np.zeros(3), 1.0, (101, 101))
+    picture = resample_slice(image, geometry, 0, Place(np.zeros(3), 1.0), (101, 101))
     assert np.argwhere(picture).tolist() == [[50 + 30, 50 + 20]]
     assert picture.max() == 8
 
@@ -107,7 +110,7 @@ def test_uniform_image_stays_uniform():
     for step in ((0.4, 0.4), (0.3, 1.1), (5.0, 3.0)):
         geometry = lying((700, 700, 1), step, turn_deg=20)
         picture = resample_slice(
-            np.full((700, 700), 33.0, np.float32), geometry, 0, np.zeros(3), 2.0, (50, 50)
+            np.full((700, 700), 33.0, np.float32), geometry, 0, Place(np.zeros(3), 2.0), (50, 50)
         )
         np.testing.assert_allclose(picture, 33.0, rtol=1e-6)
 
@@ -115,7 +118,7 @@ def test_uniform_image_stays_uniform():
 def test_outside_value():
     geometry = lying((20, 20, 1))
     picture = resample_slice(
-        np.ones((20, 20), np.float32), geometry, 0, np.zeros(3), 1.0, (40, 40), outside=-5
+        np.ones((20, 20), np.float32), geometry, 0, Place(np.zeros(3), 1.0), (40, 40), outside=-5
     )
     assert picture[0, 0] == -5 and picture[20, 20] == 1
 
@@ -212,7 +215,7 @@ def test_sample_slice_takes_codes_and_agrees_with_the_views():
     codes = np.where(roi, 7, np.where(hu > 100, 200, 3)).astype(np.uint8)
     place = place_views(hu.astype(np.float32), geometry, 0, roi, SPEC)[1]
     half = (SPEC.size_px // 2,) * 2
-    found = sample_slice(codes, geometry, 0, place.centre_mm, 2 * place.pixel_mm, half, 99)
+    found = sample_slice(codes, geometry, 0, replace(place, pixel_mm=2 * place.pixel_mm), half, 99)
     assert found.dtype == np.uint8 and set(np.unique(found)) <= {3, 7, 99, 200}
     view = views_of(geometry).local_view[2].reshape(half[0], 2, half[1], 2).mean(axis=(1, 3))
     np.testing.assert_array_equal(
@@ -223,7 +226,7 @@ def test_sample_slice_takes_codes_and_agrees_with_the_views():
 def test_sample_slice_outside():
     geometry = lying((4, 4, 1))
     image = np.arange(16, dtype=np.int8).reshape(4, 4)
-    found = sample_slice(image, geometry, 0, np.zeros(3), 1.0, (6, 6), 127)
+    found = sample_slice(image, geometry, 0, Place(np.zeros(3), 1.0), (6, 6), 127)
     np.testing.assert_array_equal(
         found[1:5, 1:5], image[::-1, ::-1].T
     )  # rows from the front, columns from the right

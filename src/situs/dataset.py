@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -287,8 +287,9 @@ def _targets(
     maps: tuple[NDArray[Any], NDArray[Any]], geometry: Geometry, k: int, place: Place, spec: ViewSpec
 ) -> tuple[Bytes, NDArray[np.int8]]:
     half = (spec.size_px // 2, spec.size_px // 2)
+    coarse = replace(place, pixel_mm=2 * place.pixel_mm)
     sites, lateral = (
-        sample_slice(whole[:, :, k], geometry, k, place.centre_mm, 2 * place.pixel_mm, half, outside)
+        sample_slice(whole[:, :, k], geometry, k, coarse, half, outside)
         for whole, outside in zip(maps, (0, LATERAL_UNKNOWN), strict=True)
     )
     limit = LATERAL_UNKNOWN - 1  # so that the mirrored distance is a byte too

@@ -62,7 +62,7 @@ def fit_midline(
     ----------
     painted : (views, 2, h, w) distance to the midline in mm, and how much of each pixel is head, in [0, 1];
         None if the network does not paint
-    places : where the views lie; every view counts the same
+    places : where the views lie, turned alike; every view counts the same
     size_px : rows and columns of a view
 
     Notes
@@ -70,7 +70,7 @@ def fit_midline(
     Where the painting has no slope, no head was recognised; the midline is then the global view's middle, as
     it is without a painting.
     """
-    right, down = geometry.display_axes()
+    right, down = places[0].axes(geometry)
     origin = places[0].centre_mm
     if painted is None:
         return Midline(origin, right, 0.0)
@@ -106,7 +106,7 @@ def refine_midline(
     """
     from scipy import ndimage
 
-    right, down = geometry.display_axes()
+    right, down = place.axes(geometry)
     size = view.shape[-1]
     mm = (np.arange(size) - (size - 1) / 2) * place.pixel_mm
     y, x = np.meshgrid(mm, mm, indexing="ij")

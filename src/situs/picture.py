@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from situs.anatomy import SITES
 from situs.finding import Finding
 from situs.geometry import Geometry
 from situs.report import DISCLAIMER, millilitres, site_name, slice_ranges
-from situs.views import head_centre_mm, resample_slice
+from situs.views import Place, head_centre_mm, resample_slice
 from situs.volume import Roi, Volume, split_lesions
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def _slice_pixels(
     centre = head_centre_mm(hu, geometry, k)
     field_mm = max(_FIELD_MM, _reach_mm(geometry, lesion.slice_mask(k), k, centre))
     low, high = _WINDOW_HU
-    shown = resample_slice(hu, geometry, k, centre, field_mm / size, (size, size), outside=low)
+    place = Place(centre, field_mm / size)
+    shown = resample_slice(hu, geometry, k, place, (size, size), outside=low)
     gray = np.clip((shown - low) / (high - low), 0, 1) * 255
     pixels = np.repeat(gray[:, :, None], 3, axis=2)
     rest = np.zeros(hu.shape, dtype=bool)
@@ -116,7 +118,7 @@ def _slice_pixels(
             rest |= other.slice_mask(k)
     for mask, colour, strength in ((rest, _OTHER, 0.75), (lesion.slice_mask(k), _ACCENT, 1.0)):
         if mask.any():
-            cover = strength * _contour(mask, geometry, k, centre, field_mm, size)[:, :, None]
+            cover = strength * _contour(mask, geometry, k, place, size)[:, :, None]
             pixels = pixels * (1 - cover) + np.array(colour) * cover
     return np.rint(pixels).astype(np.uint8), field_mm
 
@@ -125,8 +127,7 @@ def _contour(
     mask: NDArray[np.bool_],
     geometry: Geometry,
     k: int,
-    centre: NDArray[np.float64],
-    field_mm: float,
+    place: Place,
     size: int,
 ) -> NDArray[np.float32]:
     """How much of every pixel (size, size) a thin line just outside the mask covers, 0 to 1."""
@@ -134,8 +135,8 @@ def _contour(
 
     finer = 2  # the line is drawn at twice the size, so that it comes out smooth
     shape = (size * finer, size * finer)
-    pixel_mm = field_mm / shape[0]
-    inside = resample_slice(mask.astype(np.float32), geometry, k, centre, pixel_mm, shape) >= 0.5
+    fine = replace(place, pixel_mm=place.pixel_mm / finer)
+    inside = resample_slice(mask.astype(np.float32), geometry, k, fine, shape) >= 0.5
     ball = ndimage.generate_binary_structure(2, 1)
     line = ndimage.binary_dilation(inside, ball, iterations=round(_CONTOUR_PX * finer)) & ~inside
     return np.asarray(line.reshape(size, finer, size, finer).mean(axis=(1, 3), dtype=np.float32))

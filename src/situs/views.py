@@ -90,10 +90,18 @@ class Place:
 
     centre_mm : (3,) its middle in world coordinates
     pixel_mm : side of its pixels
+    turn_deg : see `extract_views`
     """
 
     centre_mm: NDArray[np.float64]
     pixel_mm: float
+    turn_deg: float = 0.0
+
+    def axes(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Unit vectors (3,) and (3,) in the slice's plane: the view's right and down."""
+        right, down = geometry.display_axes()
+        c, s = np.cos(np.radians(self.turn_deg)), np.sin(np.radians(self.turn_deg))
+        return c * right + s * down, c * down - s * right
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +113,14 @@ class Views:
     places: tuple[Place, Place]
 
 
-def extract_views(volume: Volume, k: int, target: Roi, fill_mask: NDArray[np.bool_], spec: ViewSpec) -> Views:
+def extract_views(
+    volume: Volume,
+    k: int,
+    target: Roi,
+    fill_mask: NDArray[np.bool_],
+    spec: ViewSpec,
+    turn_deg: float = 0.0,
+) -> Views:
     """The views of the region `target` on slice `k`.
 
     Parameters
@@ -113,6 +128,8 @@ def extract_views(volume: Volume, k: int, target: Roi, fill_mask: NDArray[np.boo
     target : the region asked about; not empty on this slice
     fill_mask : (ni, nj, nk) bool, all regions given; they are painted gray, so that texture inside says
         nothing. The target is filled whether it is in it or not
+    turn_deg : of the patient in the picture, clockwise; the views are turned likewise, so that the head
+        stands upright in them
 
     Raises
     ------
@@ -120,7 +137,7 @@ def extract_views(volume: Volume, k: int, target: Roi, fill_mask: NDArray[np.boo
     """
     geometry, size = volume.geometry, (spec.size_px, spec.size_px)
     raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)
-    places = place_views(raw, geometry, k, target.slice_mask(k), spec)
+    places = place_views(raw, geometry, k, target.slice_mask(k), spec, turn_deg)
     views = np.zeros((2, len(spec.channels), *size), dtype=np.uint8)
     for where, n in zip(_SLICES, (k, *_slices_around(geometry, k, spec.away_mm)), strict=True):
         named = (name.partition("_") for name in spec.channels)
@@ -133,13 +150,18 @@ def extract_views(volume: Volume, k: int, target: Roi, fill_mask: NDArray[np.boo
         for c, source in shown:
             image = region.astype(np.float32) if source == "roi" else _window(hu, source)
             for view, place in zip(views, places, strict=True):
-                picture = resample_slice(image, geometry, n, place.centre_mm, place.pixel_mm, size)
+                picture = resample_slice(image, geometry, n, place, size)
                 view[c] = np.rint(picture * 255)
     return Views(views[0], views[1], places)
 
 
 def place_views(
-    hu: NDArray[np.float32], geometry: Geometry, k: int, target_mask: NDArray[np.bool_], spec: ViewSpec
+    hu: NDArray[np.float32],
+    geometry: Geometry,
+    k: int,
+    target_mask: NDArray[np.bool_],
+    spec: ViewSpec,
+    turn_deg: float = 0.0,
 ) -> tuple[Place, Place]:
     """Where the global and the local view of the region `target_mask` (ni, nj) on slice `k` lie.
 
@@ -151,8 +173,8 @@ def place_views(
     rows, columns = np.nonzero(target_mask)
     middle = [(rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2, k]
     return (
-        Place(head_centre_mm(hu, geometry, k), spec.global_mm / spec.size_px),
-        Place(geometry.to_world([middle])[0], spec.local_mm / spec.size_px),
+        Place(head_centre_mm(hu, geometry, k), spec.global_mm / spec.size_px, turn_deg),
+        Place(geometry.to_world([middle])[0], spec.local_mm / spec.size_px, turn_deg),
     )
 
 
@@ -179,20 +201,19 @@ def resample_slice(
     image: NDArray[np.float32],
     geometry: Geometry,
     k: int,
-    centre_mm: NDArray[np.float64],
-    pixel_mm: float,
+    place: Place,
     size_px: tuple[int, int],
     outside: float = 0.0,
 ) -> NDArray[np.float32]:
-    """A slice (ni, nj) as a picture (rows, columns): anterior up, the patient's left on the right.
+    """A slice (ni, nj) as a picture (rows, columns) of `place`: anterior up, the patient's left on the right.
 
-    Finer input is averaged in blocks before linear interpolation, so that nothing aliases; `centre_mm`
-    (3,) in world coordinates comes to lie in the middle; `outside` is the value beyond the slice.
+    Finer input is averaged in blocks before linear interpolation, so that nothing aliases; `outside` is the
+    value beyond the slice.
     """
     from scipy import ndimage
 
-    coarse, first, factors = _block_mean(image, geometry, pixel_mm)
-    matrix, corner = _pixel_grid(geometry, k, centre_mm, pixel_mm, size_px)
+    coarse, first, factors = _block_mean(image, geometry, place.pixel_mm)
+    matrix, corner = _pixel_grid(geometry, k, place, size_px)
     picture = ndimage.affine_transform(
         coarse,
         matrix / factors[:, None],
@@ -209,13 +230,12 @@ def sample_slice(
     image: NDArray[np.generic],
     geometry: Geometry,
     k: int,
-    centre_mm: NDArray[np.float64],
-    pixel_mm: float,
+    place: Place,
     size_px: tuple[int, int],
     outside: float = 0.0,
 ) -> NDArray[np.generic]:
     """As `resample_slice`, but every pixel takes the value of the nearest pixel of the slice: for codes."""
-    matrix, corner = _pixel_grid(geometry, k, centre_mm, pixel_mm, size_px)
+    matrix, corner = _pixel_grid(geometry, k, place, size_px)
     rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])
     i, j = (
         np.floor(corner[axis] + matrix[axis, 0] * rows + matrix[axis, 1] * columns + 0.5).astype(np.intp)
@@ -226,13 +246,13 @@ def sample_slice(
 
 
 def _pixel_grid(
-    geometry: Geometry, k: int, centre_mm: NDArray[np.float64], pixel_mm: float, size_px: tuple[int, int]
+    geometry: Geometry, k: int, place: Place, size_px: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The slice's (i, j) at a picture's (row, column): matrix (2, 2) and the value (2,) at (0, 0)."""
-    right, down = geometry.display_axes()
+    right, down = (place.pixel_mm * axis for axis in place.axes(geometry))
     rows, columns = size_px
-    corner = centre_mm - pixel_mm * ((rows - 1) / 2 * down + (columns - 1) / 2 * right)
-    world = np.stack([corner, corner + pixel_mm * down, corner + pixel_mm * right])
+    corner = place.centre_mm - ((rows - 1) / 2 * down + (columns - 1) / 2 * right)
+    world = np.stack([corner, corner + down, corner + right])
     p = geometry.to_pixels(world, k)
     return np.stack([p[1] - p[0], p[2] - p[0]], axis=1), p[0]
 
