@@ -381,7 +381,7 @@ def main(args: list[str] | None = None) -> int:
     n, few = len(labelled["targets"]), len(choose_references(labelled["train"], recipe.n_references))
     print(
         f"{n:,} targets, {few:,} references, k = {recipe.n_neighbors}, {options.epochs} epochs, "
-        f"mean and spread of {options.seeds} seeds; balanced cohort: {len(labelled['balanced']):,} slices, "
+        f"seeds: {options.seeds} (mean ± spread); balanced cohort: {len(labelled['balanced']):,} slices, "
         f"paper's mix: {len(labelled['test']):,}\n"
     )
     plain = {
