@@ -12,9 +12,19 @@ from test_train import SHORT
 
 from situs import reproduce as module
 from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.claims import count, macro_f1, weighted_f1
 from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
-from situs.reproduce import PAPER_SCALE, SMALL_SCALE, Scale, check_apart, choose_scans, reproduce
+from situs.reproduce import (
+    PAPER_SCALE,
+    SMALL_SCALE,
+    Scale,
+    check_apart,
+    choose_references,
+    choose_scans,
+    read_embedded,
+    reproduce,
+)
 from situs.synth.cohort import paper_slices
 
 HEADS = [Path(f"maps/head_{c}.nii.gz") for c in "cabd"]
@@ -153,6 +163,45 @@ def test_other_settings_or_damage_are_refused(whole, tmp_path):
     with pytest.raises(OutputError, match="is damaged: delete it"):
         run(folder)
     path.write_bytes(content)
+
+
+def test_embeddings_are_read_with_their_labels(whole):
+    """BaseNet's answers have the F1 of the run's own table."""
+    folder, _ = whole
+    read = [read_embedded(folder / "work", SHORT, seed) for seed in (0, 1)]
+    labelled, _ = read[0]
+    assert set(labelled) == {"train", "targets", "test", "balanced"}
+    train, targets = labelled["train"], labelled["targets"]
+    assert train.ids.tolist() == targets.ids.tolist() and (train.embeddings != targets.embeddings).any()
+    assert np.bincount(train.sites).max() == 16 and np.bincount(labelled["test"].sites).max() == 4
+    written = {
+        (r["cohort"], r["f1"]): r["mean"] for r in table(folder, "methods.csv") if r["method"] == "BaseNet"
+    }
+    for name, measure in (("weighted", weighted_f1), ("macro", macro_f1)):
+        for part in ("test", "balanced"):
+            asked = labelled[part]
+            counts = count(asked.sites, [said[part] for _, said in read], asked.patients)
+            assert f"{measure(counts.sum(axis=1)).mean():.4f}" == written[part, name]
+
+
+def test_other_embeddings_are_refused(whole, tmp_path):
+    folder, _ = whole
+    with pytest.raises(InputError, match=r"seed2.*is not there"):
+        read_embedded(folder / "work", SHORT, 2)
+    with pytest.raises(InputError, match="of other views"):
+        read_embedded(folder / "work", replace(SHORT, spec=replace(SHORT.spec, local_mm=50.0)))
+    path = tmp_path / SHORT.name / "seed0" / "embeddings.npz"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(InputError, match=r"settings\.json is gone or damaged"):
+        read_embedded(tmp_path, SHORT)
+
+
+def test_few_references_are_among_more(whole):
+    everything = read_embedded(whole[0] / "work", SHORT)[0]["train"]
+    few, more = (choose_references(everything, n) for n in (3, 7))
+    assert np.bincount(few.sites).max() == 3 and np.bincount(more.sites).max() == 7
+    assert set(few.ids) < set(more.ids) and len(choose_references(everything, 10**6)) == len(everything)
 
 
 def test_patients_on_both_sides_are_named(tmp_path):

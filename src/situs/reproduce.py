@@ -46,7 +46,16 @@ from situs.relations import Kind, Relations, train_relations
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
 from situs.train import Recipe, choose_evenly, embed, given_files, relation_settings, train_basenet
 
-__all__ = ["PAPER_SCALE", "SMALL_SCALE", "Scale", "check_apart", "choose_scans", "reproduce"]
+__all__ = [
+    "PAPER_SCALE",
+    "SMALL_SCALE",
+    "Scale",
+    "check_apart",
+    "choose_references",
+    "choose_scans",
+    "read_embedded",
+    "reproduce",
+]
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -217,6 +226,61 @@ def reproduce(
     return out
 
 
+def read_embedded(
+    work: str | Path, recipe: Recipe, seed: int = 0, jobs: int = 1
+) -> tuple[dict[str, References], dict[str, NDArray[np.int64]]]:
+    """What BaseNet made of the slices of a run, whose stage ``embed`` is done with this seed.
+
+    Parameters
+    ----------
+    work, recipe : as given to `reproduce`
+    jobs : processes that read scans, if their views are gone
+
+    Returns
+    -------
+    labelled embeddings: ``train``; ``targets``, the same slices changed; ``test``; ``balanced``
+    BaseNet's own answers (n,) of all but ``targets``
+
+    Raises
+    ------
+    InputError : if the folder holds no such embeddings, or a run of other settings
+    """
+    work = Path(work)
+    path = work / recipe.name / f"seed{seed}" / "embeddings.npz"
+    if not path.exists():
+        raise InputError(f"{path}: is not there: 'situs reproduce' writes it in its stage 'embed'")
+    try:
+        cohorts, training = (
+            json.loads((home / "settings.json").read_text(encoding="utf-8"))
+            for home in (work, work / recipe.name)
+        )
+        slices, spec = cohorts["slices"], training["recipe"]["spec"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{work}: its settings.json is gone or damaged: run 'situs reproduce' again"
+        ) from error
+    if spec != json.loads(json.dumps(recipe.spec.to_dict())):
+        raise InputError(
+            f"{work}: holds a run of other views than recipe {recipe.name!r} makes now: run again"
+        )
+    embedded = _read(path)
+    needs = {name: _wanted(slices, name) for name in ("train", "test")}
+    parts = {
+        name: _open_part(work / name, recipe, jobs, needs.get(name), _silent) for name in ("train", *_SETS)
+    }
+    labelled = {
+        name: _label(embedded[name], parts["train" if name == "targets" else name])
+        for name in ("train", "targets", *_SETS)
+    }
+    return labelled, {name: embedded[f"{name}_said"] for name in parts}
+
+
+def choose_references(everything: References, n: int) -> References:
+    """Of every site at most `n`, spread evenly over the heads; those of a smaller `n` are among them."""
+    rng = np.random.default_rng(_SEED)
+    return everything.take(choose_evenly(everything.sites, everything.patients, n, rng))
+
+
 # --- the cohorts ----------------------------------------------------------------------------------------
 
 
@@ -266,9 +330,7 @@ def _paper_cohort(
     work: Path, name: str, heads: list[Path], scale: Scale, jobs: int, say: Progress
 ) -> tuple[Path, NDArray[np.int64]]:
     """The cohort of one side, with its number of scans, and the slices of every site that it must have."""
-    total = np.array([scale.slices.get(key, 0) for key in SITE_KEYS])
-    of_test = np.rint(total * _TEST_SHARE).astype(np.int64)
-    need, n = (of_test, scale.test_scans) if name == "test" else (total - of_test, scale.train_scans)
+    need, n = _wanted(scale.slices, name), scale.test_scans if name == "test" else scale.train_scans
     cohort, pool = work / name, work / f"{name}_pool"
     if (cohort / "manifest.csv").exists():
         return cohort, need
@@ -287,6 +349,13 @@ def _paper_cohort(
             break
     _write_part(cohort, pool, {scans[i].name for i in chosen})
     return cohort, need
+
+
+def _wanted(slices: dict[str, int], name: str) -> NDArray[np.int64]:
+    """How many slices of every site one side has, of those of both."""
+    total = np.array([slices.get(key, 0) for key in SITE_KEYS])
+    of_test = np.rint(total * _TEST_SHARE).astype(np.int64)
+    return of_test if name == "test" else total - of_test
 
 
 def _count_slices(cohort: Path, say: Progress) -> tuple[list[Path], NDArray[np.int64]]:
@@ -361,10 +430,12 @@ def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, _Part], seed: int,
 def _references(embedded: Arrays, train: _Part, recipe: Recipe) -> tuple[References, References, References]:
     """All references; of every site at most as many as the recipe's, among which the nearest are looked for
     (of a frequent site the nearest would else always be nearer); and the targets to learn from."""
-    sites, patients, ids = train.site, train.patient, train.slices.id[train.chosen]
-    everything, targets = (References(embedded[key], sites, ids, patients) for key in ("train", "targets"))
-    few = choose_evenly(sites, patients, recipe.n_references, np.random.default_rng(_SEED))
-    return everything, everything.take(few), targets
+    everything, targets = (_label(embedded[key], train) for key in ("train", "targets"))
+    return everything, choose_references(everything, recipe.n_references), targets
+
+
+def _label(embeddings: NDArray[np.floating], part: _Part) -> References:
+    return References(embeddings, part.site, part.slices.id[part.chosen], part.patient)
 
 
 def _relate(
