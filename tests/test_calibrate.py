@@ -5,6 +5,7 @@ import pytest
 from small_bundle import small_model
 from small_cohort import draw_cohort
 
+from situs.anatomy import SITE_KEYS
 from situs.bundle import read_bundle
 from situs.calibrate import calibrate
 from situs.certainty import calibrate_certainty
@@ -44,7 +45,7 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     whole, one, two = bundles
     before = read_bundle(whole)
     calls = []
-    found = calibrate(whole, cohort, [one, two], progress=lambda *call: calls.append(call))
+    found, done = calibrate(whole, cohort, [one, two], progress=lambda *call: calls.append(call))
     after = read_bundle(whole)
     assert before.certainty is None and after.certainty.to_dict() == found.to_dict()
     rest = {key: value for key, value in after.description.items() if key not in ("certainty", "sha256")}
@@ -63,10 +64,19 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     assert found.patients == 4 and found.regions == len(np.unique(slices.row))
     assert calls[-1][0] == "slices"
 
+    # The same by hand, one patient after the other.
+    scores, truth, distances, inside, patients = (np.concatenate(c) for c in zip(*parts, strict=True))
+    held = []
+    for name in people:
+        rest, own = patients != name, np.flatnonzero(patients == name)
+        some = calibrate_certainty(scores[rest], truth[rest], distances[rest], inside[rest], patients[rest])
+        held += [SITE_KEYS[truth[n]] in some.judge(scores[n], distances[n], inside[n]).site_set for n in own]
+    assert done.overall == pytest.approx(np.mean(held))
+
 
 def test_another_place_leaves_the_bundle_alone(bundles, cohort, tmp_path):
     whole, one, _ = bundles
-    found = calibrate(whole, cohort, [one], tmp_path / "out", level=0.8)
+    found, _ = calibrate(whole, cohort, [one], tmp_path / "out", level=0.8)
     assert read_bundle(whole).certainty is None
     assert read_bundle(tmp_path / "out").certainty.level == 0.8
     assert found.patients == 2

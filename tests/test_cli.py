@@ -294,7 +294,7 @@ def test_calibrate_passes_its_options_on(tmp_path, capsys, monkeypatch):
 
     def calibrate(bundle, cohort, folds, out, level, jobs, progress):
         asked.append((str(bundle), str(cohort), [str(f) for f in folds], out, level, jobs))
-        return SimpleNamespace(regions=30, patients=4, level=level)
+        return SimpleNamespace(regions=30, patients=4, level=level), None
 
     monkeypatch.setattr("situs.calibrate.calibrate", calibrate)
     args = ["calibrate", "bundle", "cohort", "--fold", "a", "--fold", "b", "--level", "0.95"]

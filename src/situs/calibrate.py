@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from situs.bundle import Bundle, read_bundle, replace_certainty
-from situs.certainty import LEVEL, Certainty, calibrate_certainty
+from situs.certainty import LEVEL, Certainty, Judgement, calibrate_certainty
 from situs.dataset import open_slices
 from situs.errors import BundleError, ManifestError
-from situs.evaluate import answer_slices, join_slices
+from situs.evaluate import Answers, Coverage, answer_slices, coverage, join_answers, join_slices, judge
 
 __all__ = ["calibrate"]
 
@@ -30,7 +30,7 @@ def calibrate(
     level: float = LEVEL,
     jobs: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Certainty:
+) -> tuple[Certainty, Coverage | None]:
     """Write a bundle again with what it can be sure of.
 
     Every fold answers for the ROIs of those patients of the cohort whom it has no reference of, see
@@ -46,6 +46,10 @@ def calibrate(
     level : share of every site's lesions whose set of sites shall hold theirs
     progress : is called with what is counted (``scans`` or ``slices``), how many are done, and in all
 
+    Returns
+    -------
+    what was found, and how such sets do on each patient if all others are calibrated on; None for one patient
+
     Raises
     ------
     BundleError : if a bundle cannot be used, or a fold is of another recipe
@@ -59,7 +63,8 @@ def calibrate(
     slices = open_slices(
         cohort, whole.spec, jobs=jobs, progress=None if progress is None else partial(progress, "scans")
     )
-    parts: list[tuple[Any, ...]] = []
+    parts: list[Answers] = []
+    chosen_rois = []
     for fold in asked:
         chosen = np.flatnonzero(~np.isin(slices.patient, fold.references.patients))
         if not chosen.size:
@@ -67,15 +72,28 @@ def calibrate(
                 f"{fold.path}: has references of every patient of {cohort}, so it left none out"
             )
         row = slices.row[chosen]
-        said = join_slices(answer_slices(fold, slices, chosen, progress), row)
-        first = chosen[np.unique(row, return_index=True)[1]]
-        parts.append((said.relation, slices.site[first], said.distances, said.inside, slices.patient[first]))
-    scores, truth, distances, inside, patients = (
-        None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-    )
-    certainty = calibrate_certainty(scores, truth, distances, inside, patients, level)  # type: ignore[arg-type]
+        parts.append(join_slices(answer_slices(fold, slices, chosen, progress), row))
+        chosen_rois.append(chosen[np.unique(row, return_index=True)[1]])
+    first = np.concatenate(chosen_rois)
+    said, truth, patients = join_answers(parts), slices.site[first], slices.patient[first]
+    certainty = _calibrate(said, truth, patients, level)
     replace_certainty(whole, certainty, out)
-    return certainty
+
+    judged: list[Judgement | None] = [None] * len(truth)
+    people = np.unique(patients)
+    for one in people if len(people) > 1 else []:
+        others, own = np.flatnonzero(patients != one), np.flatnonzero(patients == one)
+        found = judge(_calibrate(said.take(others), truth[others], patients[others], level), said.take(own))
+        for n, judgement in zip(own.tolist(), found, strict=True):
+            judged[n] = judgement
+    whole_list = [j for j in judged if j is not None]
+    return certainty, coverage(whole_list, truth, level) if whole_list else None
+
+
+def _calibrate(
+    said: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
+) -> Certainty:
+    return calibrate_certainty(said.relation, truth, said.distances, said.inside, patients, level)
 
 
 def _check_alike(bundle: Bundle, fold: Bundle) -> None:

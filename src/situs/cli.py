@@ -280,11 +280,13 @@ def calibrate(
     if out is None and is_shipped(bundle):
         raise OutputError("the shipped bundle is not changed: name another folder with --out")
     with _progress_bar() as progress:
-        found = run(bundle, cohort, fold, out, level, jobs, progress)
+        found, done = run(bundle, cohort, fold, out, level, jobs, progress)
     _print(
         f"{out or bundle}: calibrated on {found.regions} ROIs of {found.patients} patients; "
         f"the set of sites shall hold the true one in {100 * found.level:.0f} %.\n"
     )
+    if done is not None:
+        _print(f"Every patient by a calibration on the others:\n{done.text()}\n")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import Bundle, read_bundle
-from situs.certainty import Certainty
+from situs.certainty import Certainty, Judgement
 from situs.dataset import Slices, open_slices
 from situs.errors import ManifestError
 from situs.manifest import read_manifest
@@ -26,7 +26,17 @@ from situs.runtime import Runtime
 from situs.scores import Table, score_table, site_scores, text_table
 from situs.views import ViewSpec
 
-__all__ = ["Answers", "Coverage", "Evaluation", "answer_slices", "evaluate", "join_slices"]
+__all__ = [
+    "Answers",
+    "Coverage",
+    "Evaluation",
+    "answer_slices",
+    "coverage",
+    "evaluate",
+    "join_answers",
+    "join_slices",
+    "judge",
+]
 
 Numbers = NDArray[np.float32]
 SPANNING = 0.95  # a region with more than this in one site does not span several
@@ -62,9 +72,9 @@ class Coverage:
             if share is not None
         ]
         return (
-            f"Certainty (ROIs): the set of sites holds the true one in {self.overall:.3f}, at least in "
-            f"{self.sites[worst]:.3f} ({name});\nmean size {self.mean_size:.2f}; {self.sure:.3f} are sure; "
-            f"{', '.join(right)}."
+            f"Certainty (ROIs): the set of sites holds the true one in {self.overall:.3f}, of {name} in "
+            f"{self.sites[worst]:.3f} (the least);\nmean size {self.mean_size:.2f}; "
+            f"{self.sure:.3f} are sure; {', '.join(right)}."
         )
 
 
@@ -218,13 +228,14 @@ def evaluate(
         share_rois = int(spanning.sum())
         share_error = float(off.mean()) if share_rois else None
     people = set(slices.patient[chosen].tolist())
+    sure = found.certainty
     return Evaluation(
         relation=per_slice(said.relation),
         basenet=per_slice(said.basenet),
         relation_rois=per_roi(joined.relation),
         basenet_rois=per_roi(joined.basenet),
         other_joins=_other_joins(said, row, truth[one_each]),
-        coverage=_coverage(found.certainty, joined, truth[one_each]),
+        coverage=None if sure is None else coverage(judge(sure, joined), truth[one_each], sure.level),
         share_error=share_error,
         share_rois=share_rois,
         bundle=f"{found.name} {found.version}",
@@ -252,19 +263,23 @@ def _other_joins(said: Answers, row: NDArray[np.int64], truth: NDArray[np.intege
     return f1
 
 
-def _coverage(certainty: Certainty | None, said: Answers, truth: NDArray[np.integer]) -> Coverage | None:
-    """How a bundle's certainty does on ROIs."""
-    if certainty is None:
-        return None
-    judged = [
-        certainty.judge(scores, said.distances[n], None if said.inside is None else said.inside[n])
+def judge(certainty: Certainty, said: Answers) -> list[Judgement]:
+    """What can be said about every ROI of `said`."""
+    return [
+        certainty.judge(
+            scores, float(said.distances[n]), None if said.inside is None else float(said.inside[n])
+        )
         for n, scores in enumerate(said.relation)
     ]
+
+
+def coverage(judged: Sequence[Judgement], truth: NDArray[np.integer], level: float) -> Coverage:
+    """How judgements of ROIs do against their sites (n,), n at least 1."""
     held = np.array([SITE_KEYS[t] in j.site_set for t, j in zip(truth, judged, strict=True)])
     right = np.array([SITE_KEYS[t] == j.site_set[0] for t, j in zip(truth, judged, strict=True)])
     sure = np.array([not j.reasons for j in judged])
     return Coverage(
-        level=certainty.level,
+        level=level,
         overall=float(held.mean()),
         sites={key: float(held[truth == s].mean()) for s, key in enumerate(SITE_KEYS) if (truth == s).any()},
         mean_size=float(np.mean([len(j.site_set) for j in judged])),
@@ -290,6 +305,11 @@ class Answers:
     inside: NDArray[np.floating] | None
     distances: NDArray[np.floating]
     areas: NDArray[np.float64]
+
+    def take(self, which: NDArray[np.integer]) -> Answers:
+        """The examples `which` (m,) alone."""
+        arrays: list[Any] = [getattr(self, field.name) for field in fields(Answers)]
+        return Answers(*(None if a is None else a[which] for a in arrays))
 
 
 def answer_slices(
@@ -321,6 +341,11 @@ def answer_slices(
         )
         if progress is not None:
             progress("slices", a + len(which), len(chosen))
+    return join_answers(parts)
+
+
+def join_answers(parts: Sequence[Answers]) -> Answers:
+    """The examples of all parts, at least one, in their order."""
 
     def whole(name: str) -> Any:
         arrays = [getattr(part, name) for part in parts]
