@@ -308,8 +308,12 @@ class Answers:
 
     def take(self, which: NDArray[np.integer]) -> Answers:
         """The examples `which` (m,) alone."""
-        arrays: list[Any] = [getattr(self, field.name) for field in fields(Answers)]
-        return Answers(*(None if a is None else a[which] for a in arrays))
+
+        def some(name: str) -> Any:
+            values = getattr(self, name)
+            return None if values is None else values[which]
+
+        return Answers(*(some(field.name) for field in fields(Answers)))
 
 
 def answer_slices(
