@@ -42,6 +42,8 @@ class Finding:
         lesion could not be judged, or by a bundle that does not paint
     references : the nearest labelled cases, nearest first
     notes : what makes the answer doubtful, one sentence each
+    evidence : for comparison the nearest references of `site`, nearest first, then those of the site with the
+        next highest score; at most 3 and 2. Empty if the lesion could not be judged
     """
 
     roi_value: int
@@ -56,3 +58,4 @@ class Finding:
     shares: dict[str, float]
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
+    evidence: tuple[Reference, ...] = ()

@@ -31,6 +31,7 @@ MAX_SLICES = 12
 # A lesion with fewer pixels on its largest slice has no shape, and a place only to the millimetre.
 MIN_PIXELS = 4
 N_REFERENCES = 5
+N_EVIDENCE = (3, 2)  # references of the named site, and of the one with the next highest score
 
 _NO_MIDLINE = "The side is measured from the middle of the head: this bundle does not paint the midline."
 
@@ -152,10 +153,15 @@ class Labeler:
         roi, areas = lesion.roi, lesion.roi.areas_px
         weights = np.array(list(lesion.weights.values()))
         largest = max(areas, key=lambda k: areas[k])
+        found = self._nearest_first(neighbors, rows)
         site, site_scores, site_shares = None, {}, {}
+        evidence: list[Reference] = []
         if areas[largest] >= MIN_PIXELS:
             site_scores = _join(scores, weights)
-            site = max(site_scores, key=lambda key: site_scores[key])
+            ranked = sorted(site_scores, key=lambda key: -site_scores[key])
+            site = ranked[0]
+            for key, most in zip(ranked, N_EVIDENCE, strict=False):
+                evidence += [reference for reference in found if reference.site == key][:most]
             site_shares = {} if shares is None else _join(shares, weights)
         else:
             notes = (*notes, f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice.")
@@ -170,12 +176,13 @@ class Labeler:
             side=side,
             scores=site_scores,
             shares=site_shares,
-            references=self._evidence(neighbors, rows, site),
+            references=_nearest_few(found, site),
             notes=notes,
+            evidence=tuple(evidence),
         )
 
-    def _evidence(self, neighbors: Neighbors, rows: slice, site: str | None) -> tuple[Reference, ...]:
-        """The nearest references to any slice of the lesion, each named once; one of `site` is always in."""
+    def _nearest_first(self, neighbors: Neighbors, rows: slice) -> list[Reference]:
+        """The nearest references to any slice of the lesion, each named once."""
         present = neighbors.present[rows]
         indices, distances = neighbors.indices[rows][present], neighbors.distances[rows][present]
         known = self.bundle.references
@@ -185,12 +192,7 @@ class Labeler:
             if name not in nearest_first:
                 key = SITE_KEYS[known.sites[indices[place]]]
                 nearest_first[name] = Reference(name, key, float(distances[place]))
-        references = list(nearest_first.values())
-        evidence = references[:N_REFERENCES]
-        own = [reference for reference in references if reference.site == site]
-        if own and own[0] not in evidence:
-            evidence[-1] = own[0]
-        return tuple(evidence)
+        return list(nearest_first.values())
 
 
 def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
@@ -215,6 +217,15 @@ def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
     places, parts = np.unique(np.searchsorted(below, middles), return_counts=True)
     slices = list(areas_px)
     return {slices[place]: float(n) for place, n in zip(places, parts, strict=True)}
+
+
+def _nearest_few(found: Sequence[Reference], site: str | None) -> tuple[Reference, ...]:
+    """The first `N_REFERENCES`; one of `site` is always in."""
+    few = list(found[:N_REFERENCES])
+    own = [reference for reference in found if reference.site == site]
+    if own and own[0] not in few:
+        few[-1] = own[0]
+    return tuple(few)
 
 
 def _join(numbers: NDArray[np.float32], weights: NDArray[np.float64]) -> dict[str, float]:
