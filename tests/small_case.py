@@ -68,4 +68,5 @@ def finding(lesion: Roi, judged: bool = True) -> Finding:
         shares={key: 0.0 for key in SITE_KEYS} | {"thalamus": 0.75, "brainstem": 0.25} if judged else {},
         references=tuple(references) if judged else (),
         notes=("No skull in sight.",) if judged else ("No skull in sight.", "too small to be judged"),
+        evidence=tuple(references) if judged else (),
     )

@@ -92,7 +92,7 @@ class Bundle:
 
         Read when first asked for; BundleError if the file is missing or changed.
         """
-        if _PICTURES_FILE not in self.description["files"]:
+        if _PICTURES_FILE not in self.description.get("files", {}):
             return {}
         return unpack_pictures(_read_file(self.path, _PICTURES_FILE, self.description), self.references.ids)
 

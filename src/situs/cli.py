@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _STDOUT = Path("-")
-_PICTURES_HELP = "Small pictures of patients' scans go into the bundle and travel with it; else only rendered ones."
+_PICTURES_HELP = (
+    "Small pictures of patients' scans go into the bundle and travel with it; else only rendered ones."
+)
 
 # Plain help and errors: rich would add 50 ms to every start, typer alone costs 45 ms.
 app = typer.Typer(

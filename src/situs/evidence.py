@@ -33,6 +33,7 @@ __all__ = [
 
 SIZE_PX = 72
 FIELD_MM = 200.0  # a head's length; less than a global view shows
+_MARGIN_MM = 15.0  # shown around the region, as far as the global view goes
 OUTLINE = 255
 
 _QUALITY = 25  # of the gray; 6,000 pictures take 3.6 MB
@@ -60,7 +61,7 @@ def can_draw(spec: ViewSpec) -> bool:
 def draw_picture(global_view: Bytes, spec: ViewSpec) -> Bytes:
     """The picture (SIZE_PX, SIZE_PX) uint8 of a global view (channels, spec.size_px, spec.size_px).
 
-    It shows `FIELD_MM` around the middle of the view, moved just so far that the region is not cut off.
+    It shows `FIELD_MM` around the middle of the view, moved so far that what surrounds the region is seen.
 
     Raises
     ------
@@ -72,8 +73,12 @@ def draw_picture(global_view: Bytes, spec: ViewSpec) -> Bytes:
     if not can_draw(spec):
         raise ValueError(f"channels: expected {' and '.join(_CHANNELS)} among them, got {spec.channels}")
     brain, roi = (global_view[spec.channels.index(name)] for name in _CHANNELS)
-    field = min(spec.size_px, round(FIELD_MM / spec.global_mm * spec.size_px))
-    part = tuple(_part(np.flatnonzero(roi.any(axis=1 - axis)), spec.size_px, field) for axis in (0, 1))
+    # As much is left out on both sides, so that a mirrored slice gives the mirrored picture.
+    field = spec.size_px - 2 * max(0, round((1 - FIELD_MM / spec.global_mm) / 2 * spec.size_px))
+    margin = round(_MARGIN_MM / spec.global_mm * spec.size_px)
+    part = tuple(
+        _part(np.flatnonzero(roi.any(axis=1 - axis)), spec.size_px, field, margin) for axis in (0, 1)
+    )
     gray, region = (
         np.asarray(Image.fromarray(image[part]).resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))
         for image in (brain, roi)
@@ -137,10 +142,10 @@ def unpack_pictures(data: bytes, ids: Sequence[str] | NDArray[np.str_]) -> dict[
     }
 
 
-def _part(shown: NDArray[np.int64], size: int, field: int) -> slice:
-    """`field` of `size` pixels, in the middle or as near to it as holds all that is `shown`, and one more."""
+def _part(shown: NDArray[np.intp], size: int, field: int, margin: int) -> slice:
+    """`field` of `size` pixels, in the middle or as near to it as holds all that is `shown` and a margin."""
     start = (size - field) // 2
     if shown.size:
-        start = min(max(start, int(shown[-1]) + 2 - field), int(shown[0]) - 1)
+        start = min(max(start, int(shown[-1]) + 1 + margin - field), int(shown[0]) - margin)
     start = min(max(start, 0), size - field)
     return slice(start, start + field)

@@ -35,7 +35,7 @@ _EVIDENCE_PX = 262  # higher where there are pictures of references
 SLICE_BOX = (16, 16, 520, 520)  # left, upper, right, lower of the slice within the picture
 _PANEL = (548, 944)  # left and right of the text beside it
 # left, upper, right, lower of the references within the picture
-EVIDENCE_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 960, 188))
+EVIDENCE_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 784, 188))
 _FIELD_MM = 240.0  # as much as the networks' global view shows; more where a lesion would be cut off
 _WINDOW_HU = (0.0, 80.0)
 _SCALE_BAR_MM = 20.0
@@ -238,7 +238,7 @@ def _draw_evidence(
     from PIL import Image
 
     left, upper, _, _ = EVIDENCE_BOXES[0]
-    title = "nearest references of this site and of the next (distance of embeddings, no unit)"
+    title = "nearest references of this site, and of the next in score (distances of embeddings, no unit)"
     draw.text((left, upper - 16), title, _FAINT, _font(13), anchor="lm")
     for (reference, small), box in zip(shown, EVIDENCE_BOXES, strict=False):
         named = reference.site == finding.site
