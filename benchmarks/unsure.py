@@ -6,11 +6,11 @@ Goal: no confident wrong answer. Run:
 
 COHORT is a rendered cohort (``situs synth``) of heads that the bundle was not trained on. On its scans balls
 of 5 to 9 mm are put where its site maps name no site: into soft tissue (orbit, face, neck, scalp), into bone,
-into air (mastoid, frontal sinus, pharynx) and outside the head. Then its own lesions are asked about on spoilt
-scans: upside down and mirrored in their own header, with MRI-like contrast; and balls in noise, in a water
-phantom with and without a ring of bone, and in an abdomen-like volume. *Sure* is an answer without a reason
-for doubt. Scans that are mirrored or upside down in their header show the same slices: the sites count, the
-sides are as wrong as the header.
+into air (mastoid, frontal sinus, pharynx) and outside the head. Then its own lesions are asked about, on the
+scans as they are and spoilt: upside down and mirrored in their own header, with MRI-like contrast; and balls in
+noise, in a water phantom with and without a ring of bone, and in an abdomen-like volume. *Sure* is an answer
+without a reason for doubt. Scans that are mirrored or upside down in their header show the same slices: the
+sites count, the sides are as wrong as the header.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _outside(volume: Volume, sites: NDArray[np.generic], rng: np.random.Generato
 def _spoilt(volume: Volume, rows: list[Row]) -> Iterator[Question]:
     """Lesions of a scan on versions of it that are stored or taken in another way."""
     geometry, hu = volume.geometry, np.asarray(volume.hu)
-    # As a T1-weighted picture: fluid dark, white matter brighter than gray, bone and air black, fat bright; arbitrary units.
+    # As a T1-weighted picture: fluid dark, white matter brighter than gray, bone and air black, fat bright.
     levels = [-1024, -200, -80, 0, 10, 22, 30, 38, 60, 100, 400, 3000]
     mri = np.interp(hu, levels, [0, 0, 900, 900, 150, 500, 480, 400, 450, 200, 20, 0]).astype(np.int16)
     for row in rows:

@@ -72,4 +72,5 @@ def finding(lesion: Roi, judged: bool = True) -> Finding:
         else ("too small to be judged",),
         references=tuple(references) if judged else (),
         notes=("No skull in sight.",) if judged else ("No skull in sight.", "too small to be judged"),
+        evidence=tuple(references) if judged else (),
     )

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from situs.anatomy import SITE_KEYS, SITES
-from situs.bundle import BASENET_FILE, FORMAT, RELATION_FILE, Bundle, read_bundle, write_bundle
+from situs.bundle import BASENET_FILE, FORMAT, RELATION_FILE, Bundle, _digest, read_bundle, write_bundle
 from situs.card import model_card
 from situs.errors import BundleError, OutputError
+from situs.evidence import OUTLINE, SIZE_PX, ReferencePicture, encode_picture
 from situs.neighbors import References
 from situs.views import ViewSpec
 
@@ -48,6 +49,21 @@ def write(out, **changes):
     return write_bundle(out, **arguments)
 
 
+def flat_picture(gray):
+    """A uniform picture with an outline along its first row."""
+    picture = np.full((SIZE_PX, SIZE_PX), gray, np.uint8)
+    picture[0] = OUTLINE
+    return picture
+
+
+def some_pictures():
+    """Of two of the references, the second a patient's."""
+    return {
+        "Fälle/3": ReferencePicture(encode_picture(flat_picture(50)), True),
+        "Fälle/11": ReferencePicture(encode_picture(flat_picture(200)), False),
+    }
+
+
 def content(folder):
     return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
 
@@ -79,6 +95,62 @@ def test_files_are_listed_with_size_and_hash(tmp_path):
 
 def test_same_content_gives_the_same_bytes(tmp_path):
     assert content(write(tmp_path / "a")) == content(write(tmp_path / "b"))
+
+
+def test_a_bundle_gives_the_pictures_it_was_given(tmp_path):
+    absent = {"no reference of this name": some_pictures()["Fälle/3"]}
+    bundle = read_bundle(write(tmp_path / "mine", pictures=some_pictures() | absent))
+    assert sorted(content(bundle.path)) == sorted([*FILES, "pictures.npz"])
+    for name, gray in (("Fälle/3", 50), ("Fälle/11", 200)):
+        picture = bundle.picture(name)
+        np.testing.assert_array_equal(picture == OUTLINE, flat_picture(gray) == OUTLINE)
+        np.testing.assert_allclose(picture[5:], gray, atol=2)
+    assert bundle.picture("Fälle/4") is None
+    assert bundle.pictures == some_pictures()
+    data = (bundle.path / "pictures.npz").read_bytes()
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    assert bundle.description["files"]["pictures.npz"] == entry
+    assert bundle.description["pictures"] == {"rendered": 1, "patients": 1}
+    again = read_bundle(write(bundle.path))  # and it is replaced by one without
+    assert sorted(content(again.path)) == FILES and again.pictures == {}
+
+
+def test_the_card_says_whose_pictures_there_are(tmp_path):
+    both = some_pictures()
+    said = {
+        "None: this bundle holds no picture of any scan.": {},
+        "1 of the 20 references, a slice each: all of rendered scans, which show no patient.": {
+            "Fälle/3": both["Fälle/3"]
+        },
+        "1 of rendered scans, which show no patient, and 1 of patients' scans. **Whoever": both,
+    }
+    for text, pictures in said.items():
+        folder = write(tmp_path / "mine", pictures=pictures)
+        assert text in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_bundle_of_before_there_were_pictures_is_read(tmp_path):
+    description = read_bundle(write(tmp_path / "mine")).description
+    del description["pictures"]
+    description["sha256"] = _digest(description)
+    (tmp_path / "mine" / "bundle.json").write_text(json.dumps(description))
+    bundle = read_bundle(tmp_path / "mine")
+    assert bundle.pictures == {} and bundle.picture("Fälle/3") is None
+    assert "Pictures" not in model_card(bundle.description)
+
+
+def test_pictures_are_read_when_asked_for_and_refused_if_damaged(tmp_path):
+    file = write(tmp_path / "mine", pictures=some_pictures()) / "pictures.npz"
+    data = file.read_bytes()
+    for damaged in (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), b""):
+        file.write_bytes(damaged)
+        bundle = read_bundle(file.parent)  # labelling alone needs no pictures
+        with pytest.raises(BundleError, match=r"pictures\.npz was changed after its export") as error:
+            bundle.picture("Fälle/3")
+        assert "\n" not in str(error.value)
+    file.unlink()
+    with pytest.raises(BundleError, match=r"pictures\.npz is missing"):
+        _ = read_bundle(file.parent).pictures
 
 
 @pytest.mark.parametrize("name", ["basenet.onnx", "relation.onnx", "references.npz"])

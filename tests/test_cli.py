@@ -16,14 +16,14 @@ import small_case
 
 import situs
 from situs.cli import main
-from situs.errors import RoiError, ScanError
+from situs.errors import BundleError, RoiError, ScanError
 from situs.report import DISCLAIMER
 
 
 class FakeLabeler:
     """Stands for the networks: answers with `small_case.findings`."""
 
-    bundle = SimpleNamespace(name="fake", version="1")
+    bundle = SimpleNamespace(name="fake", version="1", pictures={}, picture=lambda reference_id: None)
 
     @classmethod
     def load(cls, bundle=None):
@@ -84,6 +84,21 @@ def test_label_writes_json_csv_and_pictures(files, capsys):
     assert report["bundle"] == {"name": "fake", "version": "1"}
     assert [f["roi_value"] for f in report["findings"]] == [1, 1, 7]
     assert len(list(csv.reader((files / "out" / "f.csv").read_text().splitlines()))) == 4
+
+
+def test_damaged_pictures_of_references_are_refused_only_where_they_are_wanted(files, capsys, monkeypatch):
+    class Damaged:
+        name, version = "fake", "1"
+
+        @property
+        def pictures(self):
+            raise BundleError("pictures.npz was changed after its export")
+
+    monkeypatch.setattr(FakeLabeler, "bundle", Damaged())
+    assert main([*LABEL, "--json", "f.json"]) == 0
+    capsys.readouterr()
+    refused(capsys, [*LABEL, "--json", "g.json", "--png", "out"], "pictures.npz was changed")
+    assert names(files) == ["f.json", "mask.nii.gz", "scan.nii.gz"]
 
 
 def test_standard_output_holds_json_alone(files, capsys):
@@ -322,7 +337,7 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     args = ["train", "cohort", "--out", "b", "--seed", "3", "--test-patient", "head_01"]
     assert main(args) == 0
     given = {"cohort": "cohort", "recipe": "compact", "seed": 3, "test": ["head_01"], "init": None}
-    given |= {"device": "auto", "weights": None}
+    given |= {"device": "auto", "weights": None, "pictures": False}
     assert asked == {**given, "threads": 1, "jobs": 1}
     out, err = capsys.readouterr()
     assert out == "b\n" and "paint: loss 0.5" in err
@@ -331,6 +346,7 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     assert main([*args, "--recipe", "paper", "--weights", "imagenet", "--device", "cpu"]) == 0
     given |= {"recipe": "paper", "weights": "imagenet", "device": "cpu"}
     assert asked == {**given, "threads": 1, "jobs": 1}
+    assert main([*args, "--pictures"]) == 0 and asked["pictures"] is True
 
 
 def test_frozen_needs_something_to_freeze(tmp_path, capsys):

@@ -310,6 +310,29 @@ def test_evidence_is_near_named_once_and_has_the_predicted_site():
     assert [r.id for r in finding.references] == [f"brainstem-{n}" for n in range(4)] + ["temporal_region-0"]
 
 
+def test_evidence_sets_the_site_against_the_runner_up():
+    """Of the named site the nearest three, then two of the site with the next highest score."""
+    volume = make_volume()
+    roi = box_roi(volume.geometry, (30, 36), (44, 52), (5, 8))  # 29 mm to the left, 0 to the back
+    points = {"temporal_region": (45, 0), "parietal_region": (-45, 10), "brainstem": (0, 10)}
+    labeler = ruler_labeler(points)
+    finding = labeler.label(volume, [roi])[0]
+    assert sorted(finding.scores, key=finding.scores.get)[-2:] == ["brainstem", "temporal_region"]
+    # References lie 0, 1, 2 and 3 mm behind the points, and all points behind the lesion.
+    expected = [f"temporal_region-{n}" for n in range(3)] + [f"brainstem-{n}" for n in range(2)]
+    assert [r.id for r in finding.evidence] == expected
+    for reference in finding.evidence:
+        left, back = points[reference.site]
+        # The head is centred to a coarse pixel of 4 mm.
+        expected = np.hypot(left - 29, back + int(reference.id[-1]))
+        assert reference.distance == pytest.approx(expected, abs=4)
+
+    lonely = ruler_labeler({"temporal_region": (45, 5)}, each=2).label(volume, [roi])[0]
+    assert [r.id for r in lonely.evidence] == ["temporal_region-0", "temporal_region-1"]
+    tiny = box_roi(volume.geometry, (30, 31), (44, 46), (5, 6))
+    assert labeler.label(volume, [tiny])[0].evidence == ()
+
+
 def test_a_patient_is_not_compared_with_itself():
     volume = make_volume()
     roi = box_roi(volume.geometry, (22, 28), (44, 52), (5, 8))

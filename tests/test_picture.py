@@ -7,7 +7,8 @@ import pytest
 import small_case
 from PIL import Image
 
-from situs.picture import SLICE_BOX, draw_finding, iter_pictures
+from situs.evidence import OUTLINE, SIZE_PX
+from situs.picture import EVIDENCE_BOXES, SLICE_BOX, draw_finding, iter_pictures
 from situs.volume import split_lesions
 
 SIZE = SLICE_BOX[2] - SLICE_BOX[0]
@@ -130,6 +131,57 @@ def test_the_chosen_site_has_the_longest_bar(volume, regions):
     assert orange(judged[panel]).any() and not colourful(too_small[panel]).any()
     lengths = orange(judged[panel]).sum(axis=1).max(), (judged[panel][:, :, 2] == 128).sum(axis=1).max()
     assert lengths[0] / lengths[1] == pytest.approx(0.9371 / 0.7, rel=0.05)  # the next score is 14 * 0.05
+
+
+def reference(gray):
+    """A picture of a reference, with a square outline."""
+    picture = np.full((SIZE_PX, SIZE_PX), gray, np.uint8)
+    picture[20:31, 40:51] = OUTLINE
+    picture[21:30, 41:50] = gray
+    return picture
+
+
+def test_the_evidence_stands_beneath(volume, regions):
+    lesion = split_lesions(regions[0])[0]
+    finding = small_case.finding(lesion)  # a thalamus at 0.25 and a brainstem at 0.5
+    pictures = {"head_01/3": reference(60), "head_02/9": reference(180)}
+    plain = np.asarray(draw_finding(volume, finding, lesion))
+    picture = draw_finding(volume, finding, lesion, reference_picture=pictures.get)
+    assert picture.size == (960, 822)
+    np.testing.assert_array_equal(np.asarray(picture)[:560], plain)
+    for box, gray in zip(EVIDENCE_BOXES, (60, 180), strict=False):
+        pixels = np.asarray(picture.crop(box)).astype(int)
+        assert (pixels[:30] == gray).all()
+        rows, columns = np.nonzero(orange(pixels))
+        scale = (box[2] - box[0]) / SIZE_PX
+        for found, first, last in ((rows, 20, 31), (columns, 40, 51)):
+            assert found.min() == pytest.approx(first * scale, abs=2)
+            assert found.max() + 1 == pytest.approx(last * scale, abs=2)
+        assert (pixels[rows.min() + 8 : rows.max() - 8, columns.min() + 8 : columns.max() - 8] == gray).all()
+    assert len(EVIDENCE_BOXES) == 5 and EVIDENCE_BOXES[-1][2] <= 960 - 16
+    frames = [np.asarray(picture)[box[1] - 1, box[0] + 50].astype(int) for box in EVIDENCE_BOXES]
+    assert frames[0][0] - frames[0][2] > 100 > 0 > frames[1][0] - frames[1][2]  # the named site's is orange
+    assert np.ptp(np.asarray(picture.crop(EVIDENCE_BOXES[2]))) < 10  # nothing: there are two
+
+    def text_of(number):  # site and distance, under the picture
+        left, _, right, lower = EVIDENCE_BOXES[number]
+        return np.asarray(picture.crop((left, lower + 4, right, 822)))
+
+    assert text_of(0).max() > 200 and text_of(1).max() > 100
+    assert (text_of(0) != text_of(1)).any()
+
+
+def test_a_reference_without_a_picture_leaves_its_place(volume, regions):
+    lesion = split_lesions(regions[0])[0]
+    finding = small_case.finding(lesion)
+    picture = draw_finding(volume, finding, lesion, reference_picture={"head_02/9": reference(180)}.get)
+    first, second = (np.asarray(picture.crop(box)).astype(int) for box in EVIDENCE_BOXES[:2])
+    assert not orange(first).any() and orange(second).any()
+    for lookup in ({}.get, None):
+        assert draw_finding(volume, finding, lesion, reference_picture=lookup).size == (960, 560)
+    too_small = small_case.finding(lesion, judged=False)
+    shown = {"head_01/3": reference(60)}.get
+    assert draw_finding(volume, too_small, lesion, reference_picture=shown).size == (960, 560)
 
 
 def test_files_are_named_by_region_and_lesion(volume, regions):

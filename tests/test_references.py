@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,6 +22,7 @@ from situs.bundle import read_bundle, replace_references
 from situs.card import model_card
 from situs.cli import main
 from situs.errors import BundleError, InputError, ManifestError, OutputError
+from situs.evidence import FIELD_MM, OUTLINE, SIZE_PX
 from situs.io import read_rois, read_volume
 from situs.labeler import Labeler
 from situs.manifest import read_manifest
@@ -315,6 +318,93 @@ def test_the_shipped_bundle_is_never_changed(cohort, tmp_path):
     assert content(shipped.path) == before
 
 
+# --- pictures ---
+
+
+@pytest.fixture
+def rendered(cohort, tmp_path):
+    """The same cohort, as if its scans had been rendered of the heads p0 and p1."""
+    folder = shutil.copytree(cohort, tmp_path / "rendered", ignore=shutil.ignore_patterns(".cache"))
+    settings = {"heads": ["p0.nii.gz", "p1.nii.gz"], "seed": 0, "sites": "balanced"}
+    (folder / "cohort.json").write_text(json.dumps(settings))
+    return folder
+
+
+def pictured(folder):
+    return sorted(read_bundle(folder).pictures)
+
+
+def check_pictures(bundle, cohort):
+    """The outline of every added reference lies where the files say its region is."""
+    rows = read_manifest(cohort)
+    for n, slices in areas(cohort).items():
+        mask = np.asarray(nib.load(rows[n].roi).dataobj) == rows[n].value
+        for k in slices:
+            outline = bundle.picture(f"scan{n // 4}/roi{n // 4}/{n % 4 + 1}/{k}") == OUTLINE
+            found = np.array(np.nonzero(outline)).mean(axis=1)
+            i, j = np.argwhere(mask[:, :, k]).mean(axis=0)
+            # 3.5 mm voxels in a grid of 64, i to the right and j to the front; the head is its middle.
+            expected = [-(j - 31.5) * 3.5, -(i - 31.5) * 3.5]
+            np.testing.assert_allclose((found - (SIZE_PX - 1) / 2) * FIELD_MM / SIZE_PX, expected, atol=8)
+
+
+def test_rendered_scans_are_shown_and_patients_only_if_asked_for(bundle, cohort, rendered, tmp_path):
+    add_references(bundle, cohort, tmp_path / "plain")
+    assert not (tmp_path / "plain" / "pictures.npz").exists()
+    for folder, asked, whose in ((rendered, False, "rendered"), (cohort, True, "patients")):
+        out = add_references(bundle, folder, tmp_path / f"of_{whose}", pictures=asked).path
+        assert pictured(out) == sorted(expected_ids(cohort))
+        counts = {"rendered": 0, "patients": 0} | {whose: len(expected_ids(cohort))}
+        assert read_bundle(out).description["pictures"] == counts
+        assert ("patients' scans" in (out / "README.md").read_text(encoding="utf-8")) == asked
+        check_pictures(read_bundle(out), cohort)
+
+
+def test_pictures_stay_with_the_references_that_stay(bundle, cohort, rendered, tmp_path):
+    add_references(bundle, rendered)
+    before = read_bundle(bundle).pictures
+    more = tmp_path / "more"  # a patient's scan joins; its references have none
+    more.mkdir()
+    row = next(csv.DictReader((cohort / "manifest.csv").read_text().splitlines()))
+    for column in ("scan", "roi"):
+        shutil.copy(cohort / row[column], more / f"new_{row[column]}")
+        row[column] = f"new_{row[column]}"
+    write_manifest(more, [row])
+    add_references(bundle, more)
+    assert any(name.startswith("new_scan0/") for name in read_bundle(bundle).references.ids)
+    assert read_bundle(bundle).pictures == before
+    remove_references(bundle, ids=["scan0/roi0/2"])
+    left = {name: picture for name, picture in before.items() if not name.startswith("scan0/roi0/2/")}
+    assert 0 < len(left) < len(before) and read_bundle(bundle).pictures == left
+    text = format_references_text(read_bundle(bundle))
+    assert f"{len(left)} have pictures, 0 of them of patients' scans." in text
+    remove_references(bundle, ["p0", "p1"])
+    found = read_bundle(bundle)
+    assert not (bundle / "pictures.npz").exists() and "pictures.npz" not in found.description["files"]
+    assert "no picture of any scan" in (bundle / "README.md").read_text(encoding="utf-8")
+
+
+def test_damaged_pictures_are_told_and_nothing_is_written(bundle, rendered):
+    add_references(bundle, rendered)
+    (bundle / "pictures.npz").write_bytes(b"")
+    before = content(bundle)
+    with pytest.raises(BundleError, match=r"pictures\.npz was changed"):
+        remove_references(bundle, site="thalamus")
+    assert content(bundle) == before
+
+
+def test_views_without_an_outline_give_no_pictures(bundle, rendered, monkeypatch):
+    found = read_bundle(bundle)
+    plain = replace(found, spec=replace(found.spec, channels=("brain",)))
+    monkeypatch.setattr(module, "read_bundle", lambda _: plain)
+    monkeypatch.setattr(module, "embed_slices", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(InputError, match="do not show the outline"):
+        add_references(bundle, rendered, pictures=True)
+    monkeypatch.setattr(module, "embed_slices", lambda *_: found.references.take(np.array([], dtype=int)))
+    add_references(bundle, rendered)
+    assert not (bundle / "pictures.npz").exists()
+
+
 # --- the command line ---
 
 
@@ -347,7 +437,7 @@ def test_list_counts_and_names(bundle, cohort, capsys):
 
 def test_the_commands_need_no_training_packages(bundle, cohort):
     commands = [
-        ["add", str(bundle), str(cohort)],
+        ["add", str(bundle), str(cohort), "--pictures"],
         ["remove", str(bundle), "--patient", "p0", "--id", "scan0/roi0/1", "--site", "frontal_region"],
         ["list", str(bundle)],
     ]
@@ -362,6 +452,7 @@ sys.exit(max(main(["references", *args]) for args in {commands!r}))
     n, gone = len(expected_ids(cohort)), len(areas(cohort)[0])
     assert f"{n} added, {60 + n} references in all" in run.stdout
     assert f"{gone} removed, {60 + n - gone} references in all" in run.stdout
+    assert f"{n - gone} have pictures, {n - gone} of them of patients' scans." in run.stdout
 
 
 @pytest.mark.parametrize(

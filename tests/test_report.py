@@ -60,6 +60,8 @@ def test_json_says_what_the_findings_say(case):
     assert list(first["scores"]) == list(first["shares"]) == list(SITE_KEYS)
     assert (first["shares"]["thalamus"], second["shares"]) == (0.75, {})
     assert first["references"][0] == {"id": "head_01/3", "site": "thalamus", "distance": 0.25}
+    assert first["evidence"][1] == {"id": "head_02/9", "site": "brainstem", "distance": 0.5}
+    assert second["references"] == second["evidence"] == []
     assert second["site"] is None and second["scores"] == {} and "too small to be judged" in second["notes"]
     assert third["side"] == "right"
 

@@ -384,6 +384,11 @@ def test_marked_groups_hold_every_lesion_once_and_mostly_one():
 def test_a_rendered_cohort_describes_itself_and_no_other_does(tmp_path):
     settings = {"format": "x", "heads": ["a.nii.gz", "b.nii.gz"], "seed": 7, "sites": "paper"}
     (tmp_path / "cohort.json").write_text(json.dumps(settings))
+    assert describe_cohort(tmp_path) == {}  # nothing was rendered yet
+    (tmp_path / "manifest.csv").write_text("scan,patient\n1.nii.gz,a\n2.nii.gz,b\n")
     data = describe_cohort(tmp_path)["data"]
     assert "2 head label maps (a, b), seed 7, sites paper" in data
+    with (tmp_path / "manifest.csv").open("a") as file:
+        file.write("mine.nii.gz,somebody\n")
+    assert describe_cohort(tmp_path) == {}  # "no patient's" would not be true
     assert describe_cohort(tmp_path / "elsewhere") == {}

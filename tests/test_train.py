@@ -16,6 +16,7 @@ from situs import train as module
 from situs.anatomy import SITE_INDEX, SITES
 from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
+from situs.evidence import OUTLINE, decode_picture, draw_picture
 from situs.manifest import read_manifest
 from situs.neighbors import nearest, reference_sets
 from situs.train import PAPER, RECIPES, Recipe, choose_evenly, train
@@ -86,6 +87,54 @@ def test_learns(cohort, tmp_path, exported):
     assert facts["patients"] == 3 and facts["scans"] == 9
     assert sum(facts["slices of each site"].values()) == facts["slices"] == (slices.patient != "p3").sum()
     assert "p0" not in json.dumps(facts)  # nobody is named
+
+
+def test_rendered_references_get_pictures_and_patients_only_if_asked_for(cohort, tmp_path, exported):
+    """In a new run and in one that goes on; each picture shows the reference it is named for."""
+    train(cohort, tmp_path / "b", SHORT)
+    assert exported["pictures"] is None
+    train(cohort, tmp_path / "b", SHORT, pictures=True)
+    asked = exported["pictures"]
+    assert set(asked) == set(exported["references"].ids.tolist())
+    assert not any(picture.rendered for picture in asked.values())
+    slices = open_slices(cohort, SHORT.spec, SHORT.max_slices)
+    place = {name: n for n, name in enumerate(slices.id.tolist())}
+    for name, picture in asked.items():
+        expected = draw_picture(slices.global_view[place[name]], SHORT.spec)
+        np.testing.assert_array_equal(decode_picture(picture.webp) == OUTLINE, expected == OUTLINE)
+
+    settings = {"heads": [f"p{n}.nii.gz" for n in range(4)], "seed": 0, "sites": "balanced"}
+    (cohort / "cohort.json").write_text(json.dumps(settings))
+    try:
+        train(cohort, tmp_path / "b", SHORT)
+        assert {name: picture.webp for name, picture in exported["pictures"].items()} == {
+            name: picture.webp for name, picture in asked.items()
+        }
+        assert all(picture.rendered for picture in exported["pictures"].values())
+    finally:
+        (cohort / "cohort.json").unlink()
+
+
+def test_pictures_that_cannot_be_told_apart_or_drawn_are_refused_before_the_work(tmp_path, exported):
+    folder = draw_cohort(tmp_path / "c", patients=2, scans=1, painted=False)
+    rows = []
+    for n, patient in enumerate(("p0", "p1")):  # files of one name in a folder for each patient
+        (folder / patient).mkdir()
+        for kind in ("scan", "roi"):
+            (folder / f"{kind}{n}.nii.gz").rename(folder / patient / f"{kind}.nii.gz")
+        files = {kind: f"{patient}/{kind}.nii.gz" for kind in ("scan", "roi")}
+        rows.append({**files, "value": 1, "site": "thalamus", "patient": patient})
+    write_manifest(folder, rows)
+    with pytest.raises(ManifestError, match="would come from two rows"):
+        train(folder, tmp_path / "b", SHORT, pictures=True)
+    with pytest.raises(InputError, match="leave --pictures out"):
+        train(
+            folder,
+            tmp_path / "b",
+            replace(SHORT, spec=replace(SHORT.spec, channels=("brain",))),
+            pictures=True,
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
 
 
 def weights(work):

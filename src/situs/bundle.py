@@ -5,6 +5,7 @@
 ``basenet.onnx``        views of a region on a slice → embedding and BaseNet's own answers
 ``relation.onnx``       embedding and reference embeddings → relation score of every site
 ``references.npz``      the labelled embeddings (no pickles)
+``pictures.npz``        small pictures of references, where there are any (see `situs.evidence`)
 ``README.md``           the model card, made from ``bundle.json``
 ======================  =============================================================================
 
@@ -18,19 +19,22 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from situs import __version__
 from situs.anatomy import SITE_KEYS
 from situs.card import model_card
 from situs.certainty import Certainty
 from situs.errors import BundleError, OutputError
+from situs.evidence import ReferencePicture, decode_picture, pack_pictures, unpack_pictures
 from situs.neighbors import References
 from situs.views import ViewSpec
 
@@ -51,6 +55,7 @@ FORMAT = 1
 BASENET_FILE = "basenet.onnx"
 RELATION_FILE = "relation.onnx"
 _REFERENCES_FILE = "references.npz"
+_PICTURES_FILE = "pictures.npz"
 _JSON_FILE = "bundle.json"
 _CARD_FILE = "README.md"
 _HASHED_FILES = (BASENET_FILE, RELATION_FILE, _REFERENCES_FILE)
@@ -85,9 +90,31 @@ class Bundle:
         """Length of an embedding."""
         return int(self.references.embeddings.shape[1])
 
+    @cached_property
+    def pictures(self) -> dict[str, ReferencePicture]:
+        """The stored pictures by the ids of their references, of which some or all may have none.
+
+        Read when first asked for; BundleError if the file is missing or changed.
+        """
+        if _PICTURES_FILE not in self.description.get("files", {}):
+            return {}
+        return unpack_pictures(_read_file(self.path, _PICTURES_FILE, self.description), self.references.ids)
+
+    def picture(self, reference_id: str) -> NDArray[np.uint8] | None:
+        """A reference as a picture (h, w) uint8, or None if the bundle has none of it.
+
+        0 to 254 is gray, 255 the outline of the region; anterior is up, the patient's left on the right.
+
+        Raises
+        ------
+        BundleError : if the bundle's file of pictures is missing or changed
+        """
+        found = self.pictures.get(reference_id)
+        return None if found is None else decode_picture(found.webp)
+
 
 def read_bundle(path: str | Path | None = None) -> Bundle:
-    """Read a bundle and check that nothing in it changed since its export.
+    """Read a bundle and check that nothing in it changed since its export; its pictures only when asked for.
 
     Parameters
     ----------
@@ -99,14 +126,7 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
     """
     folder = _shipped() if path is None or str(path) == "shipped" else Path(path)
     description = _read_description(folder)
-    content = {}
-    for name in _HASHED_FILES:
-        try:
-            content[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise BundleError(f"{folder}: {name} is missing from the bundle; get the bundle again") from error
-        if hashlib.sha256(content[name]).hexdigest() != description["files"][name]["sha256"]:
-            raise BundleError(f"{folder}: {name} was changed after its export; get the bundle again")
+    content = {name: _read_file(folder, name, description) for name in _HASHED_FILES}
     try:
         spec = ViewSpec.from_dict(description["views"])
     except (TypeError, ValueError) as error:
@@ -134,6 +154,7 @@ def write_bundle(
     n_neighbors: int,
     recipe: dict[str, Any],
     training: dict[str, Any],
+    pictures: Mapping[str, ReferencePicture] | None = None,
     evaluation: list[dict[str, Any]] | None = None,
     name: str = "situs",
     version: str = "1",
@@ -149,6 +170,7 @@ def write_bundle(
     references : the labelled embeddings; stored as float16
     spec, n_neighbors : as the networks were trained
     recipe, training : JSON-able facts for the card, see `situs.card.model_card`
+    pictures : of references, by id; those of no reference are left out
     evaluation : tables for the card, see there
     check : is given the written bundle before it takes its place, and raises to stop that
 
@@ -164,6 +186,7 @@ def write_bundle(
     check_replaceable(out)
     content = {n: networks[n] for n in (BASENET_FILE, RELATION_FILE)}
     content[_REFERENCES_FILE] = _references_to_bytes(references)
+    counts = _add_pictures(content, pictures or {}, references)
     description: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
@@ -175,6 +198,7 @@ def write_bundle(
         "n_neighbors": n_neighbors,
         "embedding_width": references.embeddings.shape[1],
         "n_references": len(references),
+        "pictures": counts,
         "networks": contract,
         "training": training,
         "evaluation": evaluation or [],
@@ -185,7 +209,13 @@ def write_bundle(
 
 
 def replace_references(
-    bundle: Bundle, references: References, *, added: int, removed: int, out: str | Path | None = None
+    bundle: Bundle,
+    references: References,
+    *,
+    added: int,
+    removed: int,
+    pictures: Mapping[str, ReferencePicture] | None = None,
+    out: str | Path | None = None,
 ) -> Path:
     """Write a bundle again with other references; its networks and all it says about its training stay.
 
@@ -198,6 +228,7 @@ def replace_references(
     references : all that the new one has, embeddings (r, bundle.embedding_width), r at least 1; stored as
         float16
     added, removed : how many of them are new, and how many of the bundle's are gone
+    pictures : of new ones, by id; the bundle's own stay with the references that stay
     out : the folder; new, empty, or a bundle. None for the bundle's own
 
     Returns
@@ -215,8 +246,9 @@ def replace_references(
         raise ValueError(f"references: expected embeddings (r, {bundle.embedding_width}), got {shape}")
     place = bundle.path if out is None else Path(out)
     check_replaceable(place)
-    data = _references_to_bytes(references)
-    entry = _entry(data)
+    content = {_REFERENCES_FILE: _references_to_bytes(references)}
+    counts = _add_pictures(content, {**bundle.pictures, **(pictures or {})}, references)
+    entry = _entry(content[_REFERENCES_FILE])
     old = bundle.description
     before = old.get("references", {"added": 0, "removed": 0})
     description = {
@@ -224,9 +256,13 @@ def replace_references(
         "version": f"{bundle.version.partition(_CHANGED)[0]}{_CHANGED}{entry['sha256'][:8]}",
         "n_references": len(references),
         "references": {"added": before["added"] + added, "removed": before["removed"] + removed},
-        "files": {**old["files"], _REFERENCES_FILE: entry},
+        "pictures": counts,
+        "files": {
+            **{n: old["files"][n] for n in (BASENET_FILE, RELATION_FILE)},
+            **{n: _entry(data) for n, data in content.items()},
+        },
     }
-    return _write_changed(bundle, description, {_REFERENCES_FILE: data}, place)
+    return _write_changed(bundle, description, content, place)
 
 
 def replace_certainty(bundle: Bundle, certainty: Certainty, out: str | Path | None = None) -> Path:
@@ -255,7 +291,7 @@ def _write_changed(
 ) -> Path:
     """Write a bundle with another description and some other files; the rest is the old one's."""
     try:
-        rest = {n: (bundle.path / n).read_bytes() for n in _HASHED_FILES if n not in content}
+        rest = {n: (bundle.path / n).read_bytes() for n in description["files"] if n not in content}
     except OSError as error:
         raise BundleError(f"{bundle.path}: cannot be read any more ({error.strerror})") from error
 
@@ -277,7 +313,7 @@ def check_replaceable(out: Path) -> None:
     """
     if out.is_dir():
         present = {entry.name for entry in out.iterdir()}
-        foreign = sorted(present - {*_HASHED_FILES, _JSON_FILE, _CARD_FILE})
+        foreign = sorted(present - {*_HASHED_FILES, _PICTURES_FILE, _JSON_FILE, _CARD_FILE})
         if present and (foreign or _JSON_FILE not in present):
             what = f"it holds {foreign[0]}" if foreign else f"it has no {_JSON_FILE}"
             raise OutputError(
@@ -327,6 +363,17 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return dict(description)
 
 
+def _read_file(folder: Path, name: str, description: dict[str, Any]) -> bytes:
+    """The content of a file of the bundle, as it was exported."""
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder}: {name} is missing from the bundle; get the bundle again") from error
+    if hashlib.sha256(data).hexdigest() != description["files"][name]["sha256"]:
+        raise BundleError(f"{folder}: {name} was changed after its export; get the bundle again")
+    return data
+
+
 def _entry(data: bytes) -> dict[str, Any]:
     """What ``bundle.json`` says about a file."""
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -348,6 +395,17 @@ def _references_to_bytes(references: References) -> bytes:
         patients=np.char.encode(references.patients.astype(np.str_), "utf-8"),
     )
     return stream.getvalue()
+
+
+def _add_pictures(
+    content: dict[str, bytes], pictures: Mapping[str, ReferencePicture], references: References
+) -> dict[str, int]:
+    """Add the references' pictures to the files `content`, if they have any; how many are whose."""
+    there = {str(name): pictures[str(name)] for name in references.ids if str(name) in pictures}
+    if there:
+        content[_PICTURES_FILE] = pack_pictures(there, references.ids)
+    rendered = sum(picture.rendered for picture in there.values())
+    return {"rendered": rendered, "patients": len(there) - rendered}
 
 
 def _references_from_bytes(data: bytes) -> References:

@@ -31,7 +31,8 @@ def model_card(description: dict[str, Any]) -> str:
         texts ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a
         table. ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
         ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
-        ``references``, if there, counts those ``added`` and ``removed`` since the training.
+        ``references``, if there, counts those ``added`` and ``removed`` since the training, and
+        ``pictures``, if there, those with a picture, of ``rendered`` scans and of ``patients``.
     """
     training = dict(description["training"])
     data = _lines(training.pop("data", _DEFAULT_DATA))
@@ -46,6 +47,7 @@ def model_card(description: dict[str, Any]) -> str:
         "## Training\n\n" + _facts({"recipe": description["recipe"], **training}),
         "## Inputs and outputs\n\n" + _contract(description),
         _changes(description),
+        _pictures(description),
         "## Evaluation\n\n" + _evaluation(description["evaluation"]),
         "## Files\n\n" + _files(description),
     ]
@@ -80,6 +82,27 @@ def _changes(description: dict[str, Any]) -> str:
         f" {counts['removed']} removed. The networks were not trained again, and what stands here about"
         " training and evaluation is from before.\n"
     )
+
+
+def _pictures(description: dict[str, Any]) -> str:
+    if "pictures" not in description:
+        return ""
+    rendered, patients = (description["pictures"][whose] for whose in ("rendered", "patients"))
+    if not rendered + patients:
+        said = "None: this bundle holds no picture of any scan."
+    else:
+        said = (
+            f"`pictures.npz` has small pictures of {rendered + patients} of the"
+            f" {description['n_references']} references, a slice each: "
+        )
+        if not patients:
+            said += "all of rendered scans, which show no patient."
+        else:
+            said += (
+                f"{rendered} of rendered scans, which show no patient, and {patients} of patients' scans."
+                " **Whoever gets this bundle sees them.**"
+            )
+    return f"## Pictures of references\n\n{said}\n"
 
 
 def _evaluation(tables: list[dict[str, Any]]) -> str:

@@ -22,12 +22,16 @@ from situs import __version__
 from situs.errors import MissingExtraError, OutputError, SitusError
 
 if TYPE_CHECKING:
+    from situs.bundle import Bundle
     from situs.finding import Finding
     from situs.volume import Roi, Volume
 
 __all__ = ["app", "main"]
 
 _STDOUT = Path("-")
+_PICTURES_HELP = (
+    "Small pictures of patients' scans go into the bundle and travel with it; else only rendered ones."
+)
 
 # Plain help and errors: rich would add 50 ms to every start, typer alone costs 45 ms.
 app = typer.Typer(
@@ -128,13 +132,14 @@ def label(
         volume = read_volume(scan, series=series)
         rois = read_rois(roi, volume)
         labeler = Labeler.load(bundle)
+        if png is not None:
+            _ = labeler.bundle.pictures  # refused before the work, if they are damaged
         findings = labeler.label(volume, rois)
-    made_by = (labeler.bundle.name, str(labeler.bundle.version))
-    _write_outputs(volume, rois, findings, made_by, json_file, csv_file, png)
+    _write_outputs(volume, rois, findings, labeler.bundle, json_file, csv_file, png)
     if not quiet and _STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
-        _print(format_text(volume, findings, made_by))
+        _print(format_text(volume, findings, (labeler.bundle.name, labeler.bundle.version)))
 
 
 @app.command()
@@ -186,6 +191,7 @@ def train(
     frozen: Annotated[
         bool, typer.Option("--frozen", help="Keep these weights; only the fully connected layers learn.")
     ] = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help=_PICTURES_HELP)] = False,
     device: Annotated[DeviceName, typer.Option(help="auto takes a GPU if there is one.")] = DeviceName.auto,
     threads: Annotated[
         int, typer.Option(min=1, metavar="N", help="Other numbers give slightly different weights.")
@@ -219,6 +225,7 @@ def train(
             jobs=jobs,
             device=device.value,
             weights=weights,
+            pictures=pictures,
         )
     _print(f"{path}\n")
 
@@ -396,6 +403,7 @@ def add_references(
         int | None,
         typer.Option(min=1, metavar="N", help="Of each region; without it as many as in the training."),
     ] = None,
+    pictures: Annotated[bool, typer.Option("--pictures", help=_PICTURES_HELP)] = False,
 ) -> None:
     """Add the regions of a cohort, each slice a reference.
 
@@ -405,7 +413,7 @@ def add_references(
     with _no_warnings(), _progress_bar() as progress:
         from situs.references import add_references as run
 
-        done = run(bundle, cohort, out, max_slices, progress)
+        done = run(bundle, cohort, out, max_slices, progress, pictures)
     _print(f"{done.text()}\n")
 
 
@@ -456,7 +464,7 @@ def _write_outputs(
     volume: Volume,
     rois: Sequence[Roi],
     findings: Sequence[Finding],
-    made_by: tuple[str, str],
+    bundle: Bundle,
     json_file: Path | None,
     csv_file: Path | None,
     png: Path | None,
@@ -468,11 +476,11 @@ def _write_outputs(
         from situs.picture import iter_pictures
 
         png.mkdir(exist_ok=True)
-        for name, content in iter_pictures(volume, rois, findings):
+        for name, content in iter_pictures(volume, rois, findings, bundle.picture):
             write_file(png / name, content)
     for path, form in ((csv_file, format_csv), (json_file, format_json)):
         if path is not None:
-            _write_text(path, form(volume, findings, made_by))
+            _write_text(path, form(volume, findings, (bundle.name, bundle.version)))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from situs.anatomy import SITES
 from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle, write_bundle
 from situs.errors import BundleError
+from situs.evidence import ReferencePicture
 from situs.neighbors import References, nearest, reference_sets
 from situs.nets import BaseNet, RelationNetwork
 from situs.runtime import Runtime
@@ -45,6 +46,7 @@ def export_bundle(
     *,
     n_neighbors: int,
     sample_views: tuple[Bytes, Bytes] | None = None,
+    pictures: Mapping[str, ReferencePicture] | None = None,
     evaluation: list[dict[str, Any]] | None = None,
     name: str = "situs",
     version: str = "1",
@@ -60,6 +62,7 @@ def export_bundle(
     out : the folder; new, empty, or an older bundle
     sample_views : global and local views (n, channels, size, size) uint8 to compare the networks on,
         beside random ones
+    pictures : of references, by id
     evaluation : tables for the card
 
     Returns
@@ -96,6 +99,7 @@ def export_bundle(
             n_neighbors=n_neighbors,
             recipe=recipe,
             training={**facts, "onnx opset": OPSET},
+            pictures=pictures,
             evaluation=evaluation,
             name=name,
             version=version,

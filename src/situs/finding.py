@@ -45,6 +45,8 @@ class Finding:
     not_sure : why `site` is not sure, one sentence each; empty if it is
     references : the nearest labelled cases, nearest first
     notes : what makes the answer doubtful, one sentence each
+    evidence : for comparison the nearest references of `site`, nearest first, then those of the site with the
+        next highest score; at most 3 and 2. Empty if the lesion could not be judged
     """
 
     roi_value: int
@@ -61,3 +63,4 @@ class Finding:
     not_sure: tuple[str, ...]
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
+    evidence: tuple[Reference, ...] = ()

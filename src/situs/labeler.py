@@ -31,6 +31,7 @@ MAX_SLICES = 12
 # A lesion with fewer pixels on its largest slice has no shape, and a place only to the millimetre.
 MIN_PIXELS = 4
 N_REFERENCES = 5
+N_EVIDENCE = (3, 2)  # references of the named site, and of the one with the next highest score
 # How a head is turned is read from so many slices, and corrected if it is more than a little.
 _TURN_SLICES = 3
 _LEAST_TURN_DEG = 8.0
@@ -175,9 +176,11 @@ class Labeler:
     ) -> Finding:
         roi, areas = lesion.roi, lesion.roi.areas_px
         largest = _largest_slice(roi)
+        found = self._nearest_first(neighbors, rows)
         site, site_scores, site_shares = None, {}, {}
         site_set: tuple[str, ...] = ()
         not_sure = doubts
+        evidence: list[Reference] = []
         if areas[largest] >= MIN_PIXELS:
             weights = np.array(list(lesion.weights.values()))
 
@@ -186,7 +189,10 @@ class Labeler:
 
             joined = join(scores)
             site_scores = _by_site(joined)
-            site = max(site_scores, key=lambda key: site_scores[key])
+            ranked = sorted(site_scores, key=lambda key: -site_scores[key])
+            site = ranked[0]
+            for key, most in zip(ranked, N_EVIDENCE, strict=False):
+                evidence += [reference for reference in found if reference.site == key][:most]
             site_shares = {} if embedded.shares is None else _by_site(join(embedded.shares[rows]))
             if self.bundle.certainty is not None:
                 inside = None if embedded.inside is None else float(join(embedded.inside[rows]))
@@ -209,12 +215,13 @@ class Labeler:
             shares=site_shares,
             site_set=site_set,
             not_sure=not_sure,
-            references=self._evidence(neighbors, rows, site),
+            references=_nearest_few(found, site),
             notes=notes,
+            evidence=tuple(evidence),
         )
 
-    def _evidence(self, neighbors: Neighbors, rows: slice, site: str | None) -> tuple[Reference, ...]:
-        """The nearest references to any slice of the lesion, each named once; one of `site` is always in."""
+    def _nearest_first(self, neighbors: Neighbors, rows: slice) -> list[Reference]:
+        """The nearest references to any slice of the lesion, each named once."""
         present = neighbors.present[rows]
         indices, distances = neighbors.indices[rows][present], neighbors.distances[rows][present]
         known = self.bundle.references
@@ -224,12 +231,7 @@ class Labeler:
             if name not in nearest_first:
                 key = SITE_KEYS[known.sites[indices[place]]]
                 nearest_first[name] = Reference(name, key, float(distances[place]))
-        references = list(nearest_first.values())
-        evidence = references[:N_REFERENCES]
-        own = [reference for reference in references if reference.site == site]
-        if own and own[0] not in evidence:
-            evidence[-1] = own[0]
-        return tuple(evidence)
+        return list(nearest_first.values())
 
 
 def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
@@ -254,6 +256,15 @@ def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
     places, parts = np.unique(np.searchsorted(below, middles), return_counts=True)
     slices = list(areas_px)
     return {slices[place]: float(n) for place, n in zip(places, parts, strict=True)}
+
+
+def _nearest_few(found: Sequence[Reference], site: str | None) -> tuple[Reference, ...]:
+    """The first `N_REFERENCES`; one of `site` is always in."""
+    few = list(found[:N_REFERENCES])
+    own = [reference for reference in found if reference.site == site]
+    if own and own[0] not in few:
+        few[-1] = own[0]
+    return tuple(few)
 
 
 def _largest_slice(roi: Roi) -> int:

@@ -1,5 +1,7 @@
 """One picture a lesion: its largest slice, its contour, its site and the relation scores as bars.
 
+Beneath are the references to compare it with, if the bundle has pictures of them.
+
 The slice is shown as radiologists hang it (anterior up, the patient's left on the picture's right), in the
 brain window, with square pixels, whatever the order of the file's voxels; ``_px`` are pixels of the picture.
 """
@@ -7,15 +9,16 @@ brain window, with square pixels, whatever the order of the file's voxels; ``_px
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITES
-from situs.finding import Finding
+from situs.anatomy import SITE_INDEX, SITES
+from situs.evidence import OUTLINE
+from situs.finding import Finding, Reference
 from situs.geometry import Geometry
 from situs.report import DISCLAIMER, millilitres, site_name, slice_ranges
 from situs.views import Place, head_centre_mm, resample_slice
@@ -26,11 +29,14 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-__all__ = ["SLICE_BOX", "draw_finding", "iter_pictures", "picture_name"]
+__all__ = ["EVIDENCE_BOXES", "SLICE_BOX", "draw_finding", "iter_pictures", "picture_name"]
 
 _SIZE = (960, 560)
+_EVIDENCE_PX = 262  # higher where there are pictures of references
 SLICE_BOX = (16, 16, 520, 520)  # left, upper, right, lower of the slice within the picture
 _PANEL = (548, 944)  # left and right of the text beside it
+# left, upper, right, lower of the references within the picture
+EVIDENCE_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 784, 188))
 _FIELD_MM = 240.0  # as much as the networks' global view shows; more where a lesion would be cut off
 _WINDOW_HU = (0.0, 80.0)
 _SCALE_BAR_MM = 20.0
@@ -56,32 +62,52 @@ def picture_name(finding: Finding) -> str:
 
 
 def iter_pictures(
-    volume: Volume, rois: Sequence[Roi], findings: Sequence[Finding]
+    volume: Volume,
+    rois: Sequence[Roi],
+    findings: Sequence[Finding],
+    reference_picture: Callable[[str], NDArray[np.uint8] | None] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """The name and the content of every finding's PNG file.
 
     Parameters
     ----------
     rois : the regions that `findings` are about
+    reference_picture : see `draw_finding`
 
     Raises
     ------
     KeyError : for a finding whose lesion is not in `rois`
+    BundleError : if the pictures of the references cannot be used
     """
     lesions = {(lesion.value, lesion.component): lesion for roi in rois for lesion in split_lesions(roi)}
     for finding in findings:
         lesion = lesions[finding.roi_value, finding.component]
         others = [other for other in lesions.values() if other is not lesion]
         content = io.BytesIO()
-        draw_finding(volume, finding, lesion, others).save(content, format="PNG")
+        draw_finding(volume, finding, lesion, others, reference_picture).save(content, format="PNG")
         yield picture_name(finding), content.getvalue()
 
 
-def draw_finding(volume: Volume, finding: Finding, lesion: Roi, others: Sequence[Roi] = ()) -> Image:
-    """The picture (RGB, 960 x 560) of one finding; `others` are outlined too, dimmer."""
+def draw_finding(
+    volume: Volume,
+    finding: Finding,
+    lesion: Roi,
+    others: Sequence[Roi] = (),
+    reference_picture: Callable[[str], NDArray[np.uint8] | None] | None = None,
+) -> Image:
+    """The picture (RGB, 960 x 560) of one finding.
+
+    Parameters
+    ----------
+    others : lesions that are outlined too, dimmer
+    reference_picture : gives the picture of the reference of an id, or None, as `Bundle.picture` does; if it
+        has one of the finding's evidence, the evidence is shown beneath, and the picture is 960 x 822
+    """
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", _SIZE, _BACKGROUND)
+    shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.evidence]
+    height = _SIZE[1] + (_EVIDENCE_PX if any(small is not None for _, small in shown) else 0)
+    picture = Image.new("RGB", (_SIZE[0], height), _BACKGROUND)
     pixels, field_mm = _slice_pixels(volume, finding.largest_slice, lesion, others)
     picture.paste(Image.fromarray(pixels), SLICE_BOX[:2])
     draw = ImageDraw.Draw(picture)
@@ -95,6 +121,8 @@ def draw_finding(volume: Volume, finding: Finding, lesion: Roi, others: Sequence
     name = _shortened(volume.name, 13, 380)
     draw.text((left, lower + 20), f"{name}   {where}", _FAINT, _font(13), anchor="lm")
     draw.text((_PANEL[1], lower + 20), DISCLAIMER, _FAINT, _font(13), anchor="rm")
+    if height > _SIZE[1]:
+        _draw_evidence(picture, draw, finding, shown)
     return picture
 
 
@@ -199,6 +227,53 @@ def _draw_notes(draw: ImageDraw, notes: Sequence[str]) -> None:
         lines[1] = f"{lines[1]} ..."
     for row, line in enumerate(lines[:2]):
         draw.text((left, 488 + row * 18), line, _ACCENT, _font(13), anchor="lm")
+
+
+def _draw_evidence(
+    picture: Image,
+    draw: ImageDraw,
+    finding: Finding,
+    shown: Sequence[tuple[Reference, NDArray[np.uint8] | None]],
+) -> None:
+    """The references in a row, each with its site and distance; those of the named site are framed."""
+    from PIL import Image
+
+    left, upper, _, _ = EVIDENCE_BOXES[0]
+    title = "nearest references of this site, and of the next in score (distances of embeddings, no unit)"
+    draw.text((left, upper - 16), title, _FAINT, _font(13), anchor="lm")
+    for (reference, small), box in zip(shown, EVIDENCE_BOXES, strict=False):
+        named = reference.site == finding.site
+        if small is None:
+            draw.rectangle(box, _TRACK)
+            middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+            draw.text(middle, "no picture", _FAINT, _font(13), anchor="mm")
+        else:
+            size = (box[2] - box[0], box[3] - box[1])
+            picture.paste(Image.fromarray(_enlarged(small, size)), box[:2])
+        draw.rectangle(
+            (box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=_ACCENT if named else _BAR, width=2
+        )
+        site = SITES[SITE_INDEX[reference.site]].name
+        draw.text((box[0], box[3] + 16), site, _TEXT if named else _FAINT, _font(14), anchor="lm")
+        draw.text((box[0], box[3] + 35), f"distance {reference.distance:.2f}", _FAINT, _font(13), anchor="lm")
+
+
+def _enlarged(small: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture of a reference, its outline in colour, as (*size, 3) bytes."""
+    from PIL import Image
+    from scipy import ndimage
+
+    line = small == OUTLINE
+    if line.any() and not line.all():  # what lies under the line is not known, but what is beside it
+        beside = ndimage.distance_transform_edt(line, return_distances=False, return_indices=True)
+        small = small[tuple(beside)]
+    gray, cover = (
+        np.asarray(Image.fromarray(image.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+        for image in (small, line)
+    )
+    cover = np.clip(cover, 0, 1)[:, :, None]
+    pixels = np.clip(gray, 0, 255)[:, :, None] * (1 - cover) + np.array(_ACCENT) * cover
+    return np.rint(pixels).astype(np.uint8)
 
 
 def _wrapped(text: str, size_px: int, width_px: float) -> list[str]:

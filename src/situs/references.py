@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.bundle import Bundle, check_replaceable, is_shipped, read_bundle, replace_references
-from situs.dataset import Slices, open_slices
+from situs.dataset import Slices, check_ids, draw_pictures, open_slices, wants_pictures
 from situs.errors import BundleError, InputError, ManifestError
 from situs.manifest import did_you_mean
 from situs.neighbors import References
@@ -71,6 +71,7 @@ def add_references(
     out: str | Path | None = None,
     max_slices: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    pictures: bool = False,
 ) -> Change:
     """Add the slices of a cohort's regions to the references of a bundle.
 
@@ -82,10 +83,12 @@ def add_references(
     max_slices : at most this many of each region, spread evenly over its area; None for as many as the
         bundle's recipe took
     progress : is called with what is counted (``scans`` or ``slices``), how many are done, and in all
+    pictures : whether small pictures of patients' scans go into the bundle too; those of rendered ones do
 
     Raises
     ------
     BundleError : if the bundle cannot be used, or may not be changed
+    InputError : if pictures are asked for, and the bundle's views do not show what they are made of
     ManifestError : if the cohort cannot be used, or a reference of the same id is there already
     ScanError, RoiError : if a file of the cohort cannot be read
     OutputError : if the bundle or the cache cannot be written
@@ -101,9 +104,10 @@ def add_references(
         progress=None if progress is None else partial(progress, "scans"),
     )
     _check_ids(found.references.ids, slices.id)  # before the work
+    drawn = draw_pictures(Path(cohort), slices) if wants_pictures(Path(cohort), slices, pictures) else {}
     new = embed_slices(found, slices, progress)
     joined = join_references(found.references, new)
-    replace_references(found, joined, added=len(new), removed=0, out=place)
+    replace_references(found, joined, added=len(new), removed=0, pictures=drawn, out=place)
     return Change(place, len(new), 0, len(joined))
 
 
@@ -253,6 +257,9 @@ def format_references_text(bundle: Bundle, site: str | None = None) -> str:
     lines = [title, text_table([["site", "references", "patients"], *rows])]
     if changes := bundle.description.get("references"):
         lines.append(f"Since the training {changes['added']} were added and {changes['removed']} removed.")
+    pictures = bundle.description.get("pictures", {"rendered": 0, "patients": 0})
+    if n := sum(pictures.values()):
+        lines.append(f"{n} have pictures, {pictures['patients']} of them of patients' scans.")
     return "\n".join(lines)
 
 
@@ -291,13 +298,7 @@ def _check_ids(old: NDArray[np.str_], new: NDArray[np.str_]) -> None:
             f"{len(known)} of the {len(new)} references are there already, such as {known[0]!r}: remove them "
             "first, or rename the scan or mask file if it is another case"
         )
-    names, counts = np.unique(new, return_counts=True)
-    twice = names[counts > 1].tolist()
-    if twice:
-        raise ManifestError(
-            f"the reference {twice[0]!r} would come from two rows of the manifest: give each scan and mask "
-            "file a name of its own"
-        )
+    check_ids(new)
 
 
 def _n_patients(references: References) -> int:

@@ -185,11 +185,14 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "not_sure": bool(finding.not_sure),
         "not_sure_because": list(finding.not_sure),
         "site_set": list(finding.site_set),
-        "references": [
-            {"id": r.id, "site": r.site, "distance": _number(r.distance)} for r in finding.references
-        ],
+        "references": [_reference_object(reference) for reference in finding.references],
         "notes": list(finding.notes),
+        "evidence": [_reference_object(reference) for reference in finding.evidence],
     }
+
+
+def _reference_object(reference: Reference) -> dict[str, Any]:
+    return {"id": reference.id, "site": reference.site, "distance": _number(reference.distance)}
 
 
 def _text_row(number: int, finding: Finding) -> list[str]:

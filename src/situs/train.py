@@ -35,7 +35,15 @@ from situs.anatomy import SITES
 from situs.augment import augment
 from situs.bundle import check_replaceable
 from situs.checkpoints import load_weights, read_checkpoint, write_checkpoint, write_whole
-from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
+from situs.dataset import (
+    Batch,
+    Slices,
+    balanced_indices,
+    draw_pictures,
+    open_slices,
+    split_patients,
+    wants_pictures,
+)
 from situs.devices import CPU, DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
@@ -157,6 +165,7 @@ def train(
     facts: dict[str, Any] | None = None,
     device: DeviceName = "auto",
     weights: str | Path | None = None,
+    pictures: bool = False,
 ) -> Path:
     """Train the two networks on a cohort and write the bundle. A run that was stopped goes on.
 
@@ -175,6 +184,8 @@ def train(
     device : see `situs.devices.open_machine`
     weights : a VGG16 in torchvision's names, to start the paths of such a recipe from; ``imagenet``
         downloads the published one
+    pictures : whether small pictures of patients' scans go into the bundle with its references; those of
+        rendered scans do, where the recipe's views allow
 
     Returns
     -------
@@ -183,7 +194,8 @@ def train(
     Raises
     ------
     ManifestError : if the cohort, or a patient's name, cannot be used
-    InputError : if `init` is no checkpoint of such a BaseNet, `weights` do not fit or there is no such device
+    InputError : if `init` is no checkpoint of such a BaseNet, `weights` do not fit, there is no such device,
+        or pictures are asked for that the recipe's views do not show
     OutputError : if `out` holds something else than a bundle, `work` holds another run, or something cannot
         be written
     """
@@ -202,12 +214,13 @@ def train(
         jobs,
         lambda done, n: say("slices", done, n, "scans read"),
     )
+    drawn = wants_pictures(Path(cohort), slices, pictures)
     kept, _ = split_patients(slices.patient.tolist(), test_patients)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
     run = _open_run(work, recipe, seed, slices, chosen, given, say, machine)
 
     basenet, results = _basenet_stages(run, given)
-    references, targets = _embed_stage(basenet, run)
+    references, targets, known = _embed_stage(basenet, run)
     _lay_out(basenet, torch.contiguous_format)
     relation, right = _relation_stage(references, targets, run)
     results["relation"] = {"accuracy": right}
@@ -232,6 +245,7 @@ def train(
         out,
         n_neighbors=recipe.n_neighbors,
         sample_views=(slices.global_view[few], slices.local_view[few]),
+        pictures=draw_pictures(Path(cohort), slices, known) if drawn else None,
     )
     machine.wait()
     say("export", 1, 1, "done")
@@ -558,8 +572,8 @@ def _share_right(scores: Tensor, site: Tensor) -> float:
     return float((scores.detach().argmax(dim=1) == site).float().mean())
 
 
-def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References]:
-    """The references of the bundle, and the targets of the next stage.
+def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References, NDArray[np.int64]]:
+    """The references of the bundle, the targets of the next stage, and which examples the references are.
 
     Targets are changed as in BaseNet's training: it has fitted the examples as they are, whose embeddings lie
     nearer to each other than those of another patient.
@@ -584,7 +598,7 @@ def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References]:
         References(tensors[name].numpy(), slices.site[part], slices.id[part], slices.patient[part])
         for name, part in zip(names, parts, strict=True)
     )
-    return references, targets
+    return references, targets, parts[0]
 
 
 def _say_embedded(run: _Run, before: int, total: int, done: int) -> None:

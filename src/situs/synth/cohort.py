@@ -99,15 +99,19 @@ def paper_slices() -> dict[str, int]:
 
 
 def describe_cohort(cohort: Path) -> dict[str, str]:
-    """What a model card says about a rendered cohort: ``data`` and ``attribution``; empty for any other."""
+    """What a model card says about a rendered cohort: ``data`` and ``attribution``; empty for any other, and
+    for one whose manifest has been given rows of somebody else."""
     try:
         settings = json.loads((cohort / "cohort.json").read_text(encoding="utf-8"))
         heads = [name.partition(".")[0] for name in settings["heads"]]
+        with (cohort / "manifest.csv").open(encoding="utf-8-sig", newline="") as stream:
+            if not {row["patient"] for row in csv.DictReader(stream)} <= set(heads):
+                return {}
         data = (
             f"Rendered scans only, no patient's: `situs synth` from {len(heads)} head label maps "
             f"({', '.join(heads)}), seed {settings['seed']}, sites {settings['sites']}."
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, csv.Error):
         return {}
     return {"data": data, "attribution": "The label maps' origins and licences: `NOTICE` of situs."}
 
