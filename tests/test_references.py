@@ -345,7 +345,8 @@ def check_pictures(bundle, cohort):
             i, j = np.argwhere(mask[:, :, k]).mean(axis=0)
             # 3.5 mm voxels in a grid of 64, i to the right and j to the front; the head is its middle.
             expected = [-(j - 31.5) * 3.5, -(i - 31.5) * 3.5]
-            np.testing.assert_allclose((found - (SIZE_PX - 1) / 2) * FIELD_MM / SIZE_PX, expected, atol=8)
+            # Regions are 50 mm apart; a picture moves, here up to 22 mm, to show what surrounds one far out.
+            np.testing.assert_allclose((found - (SIZE_PX - 1) / 2) * FIELD_MM / SIZE_PX, expected, atol=24)
 
 
 def test_rendered_scans_are_shown_and_patients_only_if_asked_for(bundle, cohort, rendered, tmp_path):

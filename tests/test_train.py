@@ -127,13 +127,9 @@ def test_pictures_that_cannot_be_told_apart_or_drawn_are_refused_before_the_work
     write_manifest(folder, rows)
     with pytest.raises(ManifestError, match="would come from two rows"):
         train(folder, tmp_path / "b", SHORT, pictures=True)
+    blind = replace(SHORT, spec=replace(SHORT.spec, channels=("brain",)))
     with pytest.raises(InputError, match="leave --pictures out"):
-        train(
-            folder,
-            tmp_path / "b",
-            replace(SHORT, spec=replace(SHORT.spec, channels=("brain",))),
-            pictures=True,
-        )
+        train(folder, tmp_path / "b", blind, pictures=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
 
 
