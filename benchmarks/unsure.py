@@ -9,8 +9,8 @@ of 5 to 9 mm are put where its site maps name no site: into soft tissue (orbit, 
 into air (mastoid, frontal sinus, pharynx) and outside the head. Then its own lesions are asked about, on the
 scans as they are and spoilt: upside down and mirrored in their own header, with MRI-like contrast; and balls
 in noise, in a water phantom with and without a ring of bone, and in an abdomen-like volume. *Sure* is an
-answer without a reason for doubt. Scans that are mirrored or upside down in their header show the same slices:
-the sites count, the sides are as wrong as the header.
+answer without a reason for doubt. Scans that are mirrored or upside down in their header show the same
+slices: the sites count, the sides are as wrong as the header.
 """
 
 from __future__ import annotations
