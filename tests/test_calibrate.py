@@ -64,6 +64,8 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     assert found.patients == 4 and found.regions == len(np.unique(slices.row))
     assert calls[-1][0] == "slices"
 
+    assert f"{found.regions} regions of 4 patients" in (whole / "README.md").read_text()
+
     # The same by hand, one patient after the other.
     scores, truth, distances, inside, patients = (np.concatenate(c) for c in zip(*parts, strict=True))
     held = []

@@ -31,7 +31,8 @@ def model_card(description: dict[str, Any]) -> str:
         texts ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a
         table. ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
         ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
-        ``references``, if there, counts those ``added`` and ``removed`` since the training, and
+        ``certainty``, if there, is that of `situs.certainty.Certainty.to_dict`. ``references``, if there,
+        counts those ``added`` and ``removed`` since the training, and
         ``pictures``, if there, those with a picture, of ``rendered`` scans and of ``patients``.
     """
     training = dict(description["training"])
@@ -46,6 +47,7 @@ def model_card(description: dict[str, Any]) -> str:
         f"### Attribution\n\n{attribution}\n" if attribution else "",
         "## Training\n\n" + _facts({"recipe": description["recipe"], **training}),
         "## Inputs and outputs\n\n" + _contract(description),
+        _certainty(description),
         _changes(description),
         _pictures(description),
         "## Evaluation\n\n" + _evaluation(description["evaluation"]),
@@ -70,6 +72,22 @@ def _contract(description: dict[str, Any]) -> str:
         + f"\nViews: {views}. Each slice of the lesion is one example; each class offers the"
         f" {description['n_neighbors']} of the {description['n_references']} references in"
         f" `references.npz` that are nearest to it.\n\nSites, in this order: {sites}.\n"
+    )
+
+
+def _certainty(description: dict[str, Any]) -> str:
+    if "certainty" not in description:
+        return ""
+    found = description["certainty"]
+    names = {site.key: site.name for site in SITES}
+    rows = [[names[key], f"{threshold:.3f}"] for key, threshold in found["thresholds"].items()]
+    return (
+        f"## Certainty\n\nOf {100 * found['level']:.0f} % of the lesions of each site the set of sites"
+        f" shall hold the true one: calibrated on {found['regions']} regions of {found['patients']} patients,"
+        " answered by bundles of the same recipe that had not seen them. A lesion is not sure if its set has several"
+        f" sites, if the nearest reference is farther than {found['farthest']:.2f}, or if less than"
+        f" {found['least_inside']:.2f} of it lies in any site.\n\n"
+        + _table(["site", "in the set from this part of the relation scores on"], rows)
     )
 
 

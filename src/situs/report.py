@@ -62,8 +62,11 @@ _MANY = " | "  # between several sentences in one cell
 
 
 def site_name(finding: Finding) -> str:
-    """The site's name for people; ``too small to judge`` where there is none."""
-    return "too small to judge" if finding.site is None else SITES[SITE_INDEX[finding.site]].name
+    """The site's name for people, with a question mark if it is not sure; ``too small to judge`` where there
+    is none."""
+    if finding.site is None:
+        return "too small to judge"
+    return SITES[SITE_INDEX[finding.site]].name + (" ?" if finding.not_sure else "")
 
 
 def millilitres(finding: Finding) -> str:
@@ -202,7 +205,7 @@ def _text_row(number: int, finding: Finding) -> list[str]:
         str(number),
         roi,
         str(finding.component),
-        site_name(finding) + (" ?" if finding.not_sure and finding.site else ""),
+        site_name(finding),
         finding.side,
         score,
         millilitres(finding),
