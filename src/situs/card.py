@@ -84,8 +84,8 @@ def _certainty(description: dict[str, Any]) -> str:
     return (
         f"## Certainty\n\nOf {100 * found['level']:.0f} % of the lesions of each site the set of sites"
         f" shall hold the true one: calibrated on {found['regions']} regions of {found['patients']} patients,"
-        " answered by bundles of the same recipe that had not seen them. A lesion is not sure if its set has several"
-        f" sites, if the nearest reference is farther than {found['farthest']:.2f}, or if less than"
+        " answered by bundles of the same recipe that had not seen them. A lesion is not sure if its set has"
+        f" several sites, if the nearest reference is farther than {found['farthest']:.2f}, or if less than"
         f" {found['least_inside']:.2f} of it lies in any site.\n\n"
         + _table(["site", "in the set from this part of the relation scores on"], rows)
     )
