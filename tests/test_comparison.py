@@ -125,7 +125,12 @@ def test_readme_names_what_was_run_and_every_file(results, tmp_path):
     vgg = {**SETTINGS["recipe"], "network": "vgg16"}
     write_results(tmp_path, made_up(), {**SETTINGS, "recipe": vgg, "samples": 0.1})
     text = (tmp_path / "README.md").read_text()
-    assert "VGG16 without ImageNet weights" in text and "small run" in text
+    assert "VGG16 without ImageNet weights" in text
+    assert "trained on 10 % of the recipe's examples" in text and "small run" not in text
+    few = made_up()
+    few.scans["train"] = 16
+    write_results(tmp_path, few, SETTINGS)
+    assert "small run" in (tmp_path / "README.md").read_text()
 
 
 def test_what_cannot_be_written_is_told(tmp_path):

@@ -254,7 +254,12 @@ def _confusions(answers: Answers) -> dict[str, str]:
 
 def _readme(answers: Answers, settings: dict[str, Any]) -> str:
     cohorts, recipe = settings["cohorts"], settings["recipe"]
-    whole = answers.scans["train"] + answers.scans["test"] == 216 and settings["samples"] == 1
+    if answers.scans["train"] + answers.scans["test"] < 216:
+        warning = "**A small run: fewer scans than the paper's. Its figures say nothing.**\n"
+    elif settings["samples"] < 1:
+        warning = f"**BaseNet was trained on {100 * settings['samples']:.2g} % of the recipe's examples.**\n"
+    else:
+        warning = ""
     weights = "without ImageNet weights" if settings["weights"] is None else f"from {settings['weights']}"
     network = f", VGG16 {weights}" if recipe["network"] == "vgg16" else ""
     early = {m: weighted_f1(answers.after("test", m, _EARLY).sum(axis=1)).mean() for m in _PAPER_EARLY}
@@ -266,9 +271,7 @@ def _readme(answers: Answers, settings: dict[str, Any]) -> str:
         "",
         f"Recipe `{recipe['name']}`{network}; seeds: {settings['seeds']}; on {settings['device']}. "
         "Rendered scans only: no patient's.",
-        ""
-        if whole
-        else "**A small run: fewer scans or training than the paper's. Its figures say nothing.**\n",
+        warning,
         f"- Heads to train on: {', '.join(cohorts['train_heads'])}.",
         f"- Heads to test on: {', '.join(cohorts['test_heads'])}. No head is on both sides.",
         f"- BaseNet saw {recipe['paint_samples'] + recipe['basenet_samples']:,} examples; the Relation "
