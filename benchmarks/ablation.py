@@ -41,9 +41,9 @@ from situs.devices import CPU, Machine, open_machine
 from situs.errors import InputError, OutputError, SitusError
 from situs.neighbors import Neighbors, References, nearest
 from situs.nets import RelationNetwork
+from situs.recipe import RECIPES, Recipe, relation_settings
 from situs.relations import Relations, train_relations
 from situs.reproduce import choose_references, read_embedded
-from situs.train import RECIPES, Recipe, relation_settings
 
 Labelled = dict[str, References]  # see `read_embedded`
 Answers = dict[str, NDArray[np.integer]]  # sites (n,) of the slices of each of `COHORTS`

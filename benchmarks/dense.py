@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from situs.anatomy import SITE_KEYS, SITES
+from situs.answers import average_slices, region_areas
 from situs.augment import augment
 from situs.bundle import Bundle, read_bundle
 from situs.dataset import SITE_UNKNOWN, Batch, Slices, balanced_indices, open_slices, split_patients
@@ -48,9 +49,9 @@ from situs.labeler import Labeler
 from situs.losses import site_map_weights
 from situs.manifest import read_manifest
 from situs.output import write_file
+from situs.recipe import COMPACT
 from situs.runtime import Embedded, Runtime
 from situs.scores import Table, score_table
-from situs.train import COMPACT
 
 SAMPLES = 100_000
 WIDTH = 24  # so a step takes as long as one of BaseNet's
@@ -247,15 +248,14 @@ def score_rendered(
         which = np.arange(start, min(start + 256, len(slices)))
         batch = slices.batch(which)
         parts.append(read_views(networks, (batch.global_view, batch.local_view)))
-        areas[which] = np.maximum(batch.local_view[:, -1].sum(axis=(1, 2), dtype=np.float64), 1)
+        areas[which] = region_areas(batch.local_view, slices.spec)
         say("dense", int(which[-1]) + 1, len(slices), "slices")
     read = {name: np.concatenate([part[name] for part in parts]) for name in VIEWS}
     scans = np.array([paths[n] for n in slices.row])
-    _, first, region = np.unique(slices.row, return_index=True, return_inverse=True)
+    _, first = np.unique(slices.row, return_index=True)
     for title, which_views in READINGS.items():
         scores = sum(read[name] for name in which_views)
-        joined = np.zeros((len(first), len(SITES)))
-        np.add.at(joined, region, scores * areas[:, None])  # by area, as in `situs evaluate`
+        joined = average_slices(scores, areas, slices.row)
         tables[title] = (
             score_table(slices.site, scores.argmax(axis=1), scans),
             score_table(slices.site[first], joined.argmax(axis=1), scans[first]),

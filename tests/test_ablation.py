@@ -17,7 +17,7 @@ from situs.errors import InputError, OutputError
 from situs.losses import relation_loss
 from situs.neighbors import Neighbors, References, nearest
 from situs.nets import RelationNetwork
-from situs.train import COMPACT
+from situs.recipe import COMPACT
 
 
 def load():

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from small_bundle import small_model
+from small_bundle import SPEC, small_model
 from small_cohort import draw_cohort
 
 from situs.anatomy import SITE_KEYS
+from situs.answers import answer_slices, join_slices
 from situs.bundle import read_bundle
 from situs.calibrate import calibrate
 from situs.certainty import calibrate_certainty
 from situs.dataset import open_slices
 from situs.errors import BundleError, ManifestError
-from situs.evaluate import answer_slices, join_slices
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def cohort(tmp_path_factory):
 @pytest.fixture
 def bundles(tmp_path, cohort):
     """A bundle with references of all patients, and two that lack one half each."""
-    names = np.unique(open_slices(cohort, small_spec()).patient)
+    names = np.unique(open_slices(cohort, SPEC).patient)
     model = small_model()
     known = model.references
 
@@ -33,12 +33,6 @@ def bundles(tmp_path, cohort):
         return model.export(tmp_path / name)
 
     return export("whole", names), export("one", names[:2]), export("two", names[2:])
-
-
-def small_spec():
-    from small_bundle import SPEC
-
-    return SPEC
 
 
 def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, cohort):

@@ -8,10 +8,13 @@ import nibabel
 import numpy as np
 import pytest
 
+import situs.answers
 import situs.evaluate
 from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.answers import Answers, join_slices
 from situs.certainty import Certainty
 from situs.errors import ManifestError
+from situs.evaluate import _other_joins as other_joins
 from situs.evaluate import evaluate
 from situs.neighbors import References
 from situs.runtime import Embedded
@@ -94,7 +97,7 @@ def use_references(monkeypatch):
             ),
         )
         monkeypatch.setattr(situs.evaluate, "read_bundle", lambda path: bundle)
-        monkeypatch.setattr(situs.evaluate, "Runtime", HandMadeRuntime)
+        monkeypatch.setattr(situs.answers, "Runtime", HandMadeRuntime)
 
     return use
 
@@ -200,16 +203,22 @@ def test_certainty_on_rois(cohort, use_references, monkeypatch):
     assert evaluate("any", cohort, n_boot=5).coverage.sure == 0  # three quarters of each lie in a site
 
 
-def test_slices_are_joined_by_area(cohort, use_references):
-    """Of a thalamus the large slice is nearest to a brainstem, its two small ones to a thalamus."""
-    use_references((LEFT, BRAINSTEM, "C"), ((9, 0), THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
-    found = evaluate("any", cohort, n_boot=5)
-    large_wins = found.relation_rois.recall[THALAMUS]
-    assert set(found.other_joins) == {"the largest slice alone", "all slices alike"}
-    assert found.other_joins["the largest slice alone"] == pytest.approx(
-        found.relation_rois.f1[[THALAMUS, BRAINSTEM]].mean()
-    )
-    assert large_wins in (0, 1) and "the largest slice alone" in found.text()
+def test_slices_are_joined_by_area():
+    """One region of a large slice (brainstem) and two small ones (thalamus), and one of a single slice."""
+    scores = np.zeros((4, 15), np.float32)
+    scores[[0, 3], BRAINSTEM] = 0.9
+    scores[[1, 2], THALAMUS] = 0.6
+    areas, row = np.array([36.0, 4, 4, 9]), np.array([7, 7, 7, 3])
+    said = Answers(scores, scores, None, areas.astype(np.float32), areas.astype(np.float32), areas)
+    joined = join_slices(said, row)  # in the order of the rows: 3, 7
+    assert joined.relation[:, BRAINSTEM] == pytest.approx([0.9, 0.9 * 36 / 44])
+    assert joined.relation[:, THALAMUS] == pytest.approx([0, 0.6 * 8 / 44])
+    assert joined.shares is None
+    assert joined.inside == pytest.approx([9, (36**2 + 2 * 4**2) / 44])
+    truth = np.array([BRAINSTEM, THALAMUS])
+    others = other_joins(said, row, truth)
+    assert others["the largest slice alone"] == pytest.approx((2 / 3 + 0) / 2)  # brainstem twice
+    assert others["all slices alike"] == 1  # .3 and .4 of the second region
 
 
 def test_progress_counts_scans_then_slices(cohort, use_references):

@@ -19,7 +19,8 @@ from situs.errors import InputError, ManifestError, OutputError
 from situs.evidence import OUTLINE, decode_picture, draw_picture
 from situs.manifest import read_manifest
 from situs.neighbors import nearest, reference_sets
-from situs.train import PAPER, RECIPES, Recipe, choose_evenly, train
+from situs.recipe import PAPER, RECIPES, Recipe
+from situs.train import choose_evenly, train
 from situs.vgg import vgg16_basenet
 from situs.views import ViewSpec
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.answers import Answers, answer_slices, join_answers, join_slices, judge
 from situs.bundle import Bundle, read_bundle, replace_certainty
-from situs.certainty import LEVEL, Certainty, Judgement, calibrate_certainty
+from situs.certainty import LEVEL, Certainty, Coverage, Judgement, calibrate_certainty, coverage
 from situs.dataset import open_slices
 from situs.errors import BundleError, ManifestError
-from situs.evaluate import Answers, Coverage, answer_slices, coverage, join_answers, join_slices, judge
 
 __all__ = ["calibrate"]
 
@@ -64,7 +64,7 @@ def calibrate(
         cohort, whole.spec, jobs=jobs, progress=None if progress is None else partial(progress, "scans")
     )
     parts: list[Answers] = []
-    chosen_rois = []
+    rois = []  # an example of each
     for fold in asked:
         chosen = np.flatnonzero(~np.isin(slices.patient, fold.references.patients))
         if not chosen.size:
@@ -73,21 +73,28 @@ def calibrate(
             )
         row = slices.row[chosen]
         parts.append(join_slices(answer_slices(fold, slices, chosen, progress), row))
-        chosen_rois.append(chosen[np.unique(row, return_index=True)[1]])
-    first = np.concatenate(chosen_rois)
+        rois.append(chosen[np.unique(row, return_index=True)[1]])
+    first = np.concatenate(rois)
     said, truth, patients = join_answers(parts), slices.site[first], slices.patient[first]
     certainty = _calibrate(said, truth, patients, level)
     replace_certainty(whole, certainty, out)
 
-    judged: list[Judgement | None] = [None] * len(truth)
+    return certainty, _leave_out(said, truth, patients, level)
+
+
+def _leave_out(
+    said: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
+) -> Coverage | None:
+    """How sets do on each patient if all others are calibrated on; None for one patient."""
     people = np.unique(patients)
-    for one in people if len(people) > 1 else []:
-        others, own = np.flatnonzero(patients != one), np.flatnonzero(patients == one)
-        found = judge(_calibrate(said.take(others), truth[others], patients[others], level), said.take(own))
-        for n, judgement in zip(own.tolist(), found, strict=True):
-            judged[n] = judgement
-    whole_list = [j for j in judged if j is not None]
-    return certainty, coverage(whole_list, truth, level) if whole_list else None
+    if len(people) < 2:
+        return None
+    judged: list[Judgement] = []
+    for one in people:
+        own, others = (np.flatnonzero(which) for which in (patients == one, patients != one))
+        found = _calibrate(said.take(others), truth[others], patients[others], level)
+        judged += judge(found, said.take(own))
+    return coverage(judged, truth[np.argsort(patients, kind="stable")], level)
 
 
 def _calibrate(

@@ -11,15 +11,16 @@ Sites are in the order of `situs.anatomy.SITES`. No torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS, SITES
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 
-__all__ = ["Certainty", "Judgement", "calibrate_certainty"]
+__all__ = ["LEVEL", "Certainty", "Coverage", "Judgement", "calibrate_certainty", "coverage"]
 
 LEVEL = 0.9
 # Of the calibration's lesions, so many lie nearer to a reference, and so many lie more inside the sites.
@@ -108,6 +109,57 @@ class Certainty:
             int(values["regions"]),
             int(values["patients"]),
         )
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How a bundle's certainty does on ROIs.
+
+    level : what each site's coverage shall be
+    overall, sites : share of the ROIs, of all and by site, whose set of sites holds theirs
+    mean_size : sites in a set
+    sure : share of the ROIs that are answered without a reason for doubt
+    right_if_sure, right_if_not : share of right answers among these and the others; None without any
+    """
+
+    level: float
+    overall: float
+    sites: dict[str, float]
+    mean_size: float
+    sure: float
+    right_if_sure: float | None
+    right_if_not: float | None
+
+    def text(self) -> str:
+        """For people."""
+        worst = min(self.sites, key=lambda key: self.sites[key])
+        name = SITES[SITE_INDEX[worst]].name
+        right = [
+            f"{share:.3f} of {what} right"
+            for share, what in ((self.right_if_sure, "the sure are"), (self.right_if_not, "the others"))
+            if share is not None
+        ]
+        return (
+            f"Certainty (ROIs): the set of sites holds the true one in {self.overall:.3f}, of {name} in "
+            f"{self.sites[worst]:.3f} (the least);\nmean size {self.mean_size:.2f}; "
+            f"{self.sure:.3f} are sure; {', '.join(right)}."
+        )
+
+
+def coverage(judged: Sequence[Judgement], truth: NDArray[np.integer], level: float) -> Coverage:
+    """How judgements of ROIs do against their sites (n,), n at least 1."""
+    held = np.array([SITE_KEYS[t] in j.site_set for t, j in zip(truth, judged, strict=True)])
+    right = np.array([SITE_KEYS[t] == j.site_set[0] for t, j in zip(truth, judged, strict=True)])
+    sure = np.array([not j.reasons for j in judged])
+    return Coverage(
+        level=level,
+        overall=float(held.mean()),
+        sites={key: float(held[truth == s].mean()) for s, key in enumerate(SITE_KEYS) if (truth == s).any()},
+        mean_size=float(np.mean([len(j.site_set) for j in judged])),
+        sure=float(sure.mean()),
+        right_if_sure=float(right[sure].mean()) if sure.any() else None,
+        right_if_not=float(right[~sure].mean()) if not sure.all() else None,
+    )
 
 
 def score_shares(scores: Floats) -> NDArray[np.float64]:

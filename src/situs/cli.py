@@ -208,7 +208,7 @@ def train(
     check_folder(out)
     from dataclasses import replace
 
-    from situs.train import RECIPES
+    from situs.recipe import RECIPES
     from situs.train import train as run
 
     chosen = RECIPES[recipe.value]
@@ -335,10 +335,10 @@ def reproduce(
         check_folder(folder)
     from dataclasses import replace
 
+    from situs.recipe import RECIPES
     from situs.reproduce import PAPER_SCALE, SMALL_SCALE
     from situs.reproduce import reproduce as run
     from situs.synth.heads import find_heads
-    from situs.train import RECIPES
 
     scale = SMALL_SCALE if small else PAPER_SCALE
     with _progress_bar() as progress:

@@ -21,11 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.errors import InputError, ManifestError, OutputError
-from situs.evidence import ReferencePicture, can_draw, draw_picture, encode_picture
+from situs.errors import ManifestError, OutputError
 from situs.geometry import Geometry
 from situs.manifest import MANIFEST, Row, did_you_mean, read_manifest
-from situs.synth.cohort import describe_cohort
 from situs.views import Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, union_mask
 
@@ -42,10 +40,8 @@ __all__ = [
     "Slices",
     "balanced_indices",
     "check_ids",
-    "draw_pictures",
     "open_slices",
     "split_patients",
-    "wants_pictures",
 ]
 
 SITE_UNKNOWN = 255
@@ -231,45 +227,6 @@ def check_ids(ids: NDArray[np.str_]) -> None:
             f"the reference {twice[0]!r} would come from two rows of the manifest: give each scan and mask "
             "file a name of its own"
         )
-
-
-def wants_pictures(cohort: Path, slices: Slices, of_patients: bool) -> bool:
-    """Whether the examples of a cohort get pictures as references (see `situs.evidence`).
-
-    Those of rendered scans, which show no patient, always do if their views allow; others only if asked for.
-
-    Parameters
-    ----------
-    cohort : the folder
-    slices : its examples
-    of_patients : whether pictures of patients' scans were asked for
-
-    Raises
-    ------
-    InputError : if they were, and the views do not show what a picture is made of
-    ManifestError : if an id comes twice, which would show the wrong picture
-    """
-    drawable = can_draw(slices.spec)
-    if of_patients and not drawable:
-        raise InputError("pictures: the views of this recipe do not show the outline; leave --pictures out")
-    if not drawable or not (of_patients or describe_cohort(cohort)):
-        return False
-    check_ids(slices.id)
-    return True
-
-
-def draw_pictures(
-    cohort: Path, slices: Slices, which: NDArray[np.integer] | None = None
-) -> dict[str, ReferencePicture]:
-    """The pictures of the examples `which` (n,) of a cohort, or of all, by id; ask `wants_pictures` first."""
-    rendered = bool(describe_cohort(cohort))
-    indices = np.arange(len(slices)) if which is None else which
-    return {
-        str(slices.id[n]): ReferencePicture(
-            encode_picture(draw_picture(slices.global_view[n], slices.spec)), rendered
-        )
-        for n in indices
-    }
 
 
 # --- slices of one scan ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ the order of `situs.anatomy.SITES`. No torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,67 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
-from situs.bundle import Bundle, read_bundle
-from situs.certainty import Certainty, Judgement
+from situs.anatomy import SITE_KEYS
+from situs.answers import Answers, answer_slices, average_slices, join_slices, judge
+from situs.bundle import read_bundle
+from situs.certainty import Coverage, coverage
 from situs.dataset import Slices, open_slices
 from situs.errors import ManifestError
 from situs.manifest import read_manifest
-from situs.neighbors import nearest, nearest_distances, reference_sets
-from situs.runtime import Runtime
 from situs.scores import Table, score_table, site_scores, text_table
-from situs.views import ViewSpec
 
-__all__ = [
-    "Answers",
-    "Coverage",
-    "Evaluation",
-    "answer_slices",
-    "coverage",
-    "evaluate",
-    "join_answers",
-    "join_slices",
-    "judge",
-]
+__all__ = ["Evaluation", "evaluate"]
 
 Numbers = NDArray[np.float32]
 SPANNING = 0.95  # a region with more than this in one site does not span several
-_BATCH = 256  # slices answered at a time; their reference sets take some tens of MB
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How a bundle's certainty does on ROIs.
-
-    level : what each site's coverage shall be
-    overall, sites : share of the ROIs, of all and by site, whose set of sites holds theirs
-    mean_size : sites in a set
-    sure : share of the ROIs that are answered without a reason for doubt
-    right_if_sure, right_if_not : share of right answers among these and the others; None without any
-    """
-
-    level: float
-    overall: float
-    sites: dict[str, float]
-    mean_size: float
-    sure: float
-    right_if_sure: float | None
-    right_if_not: float | None
-
-    def text(self) -> str:
-        """For people."""
-        worst = min(self.sites, key=lambda key: self.sites[key])
-        name = SITES[SITE_INDEX[worst]].name
-        right = [
-            f"{share:.3f} of {what} right"
-            for share, what in ((self.right_if_sure, "the sure are"), (self.right_if_not, "the others"))
-            if share is not None
-        ]
-        return (
-            f"Certainty (ROIs): the set of sites holds the true one in {self.overall:.3f}, of {name} in "
-            f"{self.sites[worst]:.3f} (the least);\nmean size {self.mean_size:.2f}; "
-            f"{self.sure:.3f} are sure; {', '.join(right)}."
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +174,7 @@ def evaluate(
     share_error, share_rois = None, 0
     if joined.shares is not None and slices.local_sites is not None:
         exact, region = _exact_shares(slices, chosen)
-        truth_of_rois = _average(exact, region, row)
+        truth_of_rois = average_slices(exact, region, row)
         spanning = (truth_of_rois.sum(axis=1) > 0) & (truth_of_rois.max(axis=1) <= SPANNING)
         off = np.abs(joined.shares - truth_of_rois)[spanning].sum(axis=1) / 2
         share_rois = int(spanning.sum())
@@ -253,7 +205,7 @@ def _other_joins(said: Answers, row: NDArray[np.int64], truth: NDArray[np.intege
     largest[roi[ascending]] = ascending  # the last one stays
     answers: dict[str, NDArray[np.floating]] = {
         "the largest slice alone": said.relation[largest],
-        "all slices alike": _average(said.relation, np.ones(len(row)), row),
+        "all slices alike": average_slices(said.relation, np.ones(len(row)), row),
     }
     f1 = {}
     for name, joined in answers.items():
@@ -261,101 +213,6 @@ def _other_joins(said: Answers, row: NDArray[np.int64], truth: NDArray[np.intege
         np.add.at(confusion, (truth, joined.argmax(axis=1)), 1)
         f1[name] = float(site_scores(confusion)[2][confusion.sum(axis=1) > 0].mean())
     return f1
-
-
-def judge(certainty: Certainty, said: Answers) -> list[Judgement]:
-    """What can be said about every ROI of `said`."""
-    return [
-        certainty.judge(
-            scores, float(said.distances[n]), None if said.inside is None else float(said.inside[n])
-        )
-        for n, scores in enumerate(said.relation)
-    ]
-
-
-def coverage(judged: Sequence[Judgement], truth: NDArray[np.integer], level: float) -> Coverage:
-    """How judgements of ROIs do against their sites (n,), n at least 1."""
-    held = np.array([SITE_KEYS[t] in j.site_set for t, j in zip(truth, judged, strict=True)])
-    right = np.array([SITE_KEYS[t] == j.site_set[0] for t, j in zip(truth, judged, strict=True)])
-    sure = np.array([not j.reasons for j in judged])
-    return Coverage(
-        level=level,
-        overall=float(held.mean()),
-        sites={key: float(held[truth == s].mean()) for s, key in enumerate(SITE_KEYS) if (truth == s).any()},
-        mean_size=float(np.mean([len(j.site_set) for j in judged])),
-        sure=float(sure.mean()),
-        right_if_sure=float(right[sure].mean()) if sure.any() else None,
-        right_if_not=float(right[~sure].mean()) if not sure.all() else None,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What a bundle says about n slices, or n ROIs.
-
-    basenet, relation : (n, 15) BaseNet's probabilities and the relation scores
-    shares, inside : (n, 15) and (n,), see `situs.runtime.Embedded`; None where the bundle does not paint
-    distances : (n,) to the nearest reference
-    areas : (n,) what the region covers of each local view
-    """
-
-    basenet: NDArray[np.floating]
-    relation: NDArray[np.floating]
-    shares: NDArray[np.floating] | None
-    inside: NDArray[np.floating] | None
-    distances: NDArray[np.floating]
-    areas: NDArray[np.float64]
-
-    def take(self, which: NDArray[np.integer]) -> Answers:
-        """The examples `which` (m,) alone."""
-
-        def some(name: str) -> Any:
-            values = getattr(self, name)
-            return None if values is None else values[which]
-
-        return Answers(*(some(field.name) for field in fields(Answers)))
-
-
-def answer_slices(
-    bundle: Bundle,
-    slices: Slices,
-    chosen: NDArray[np.intp],
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Answers:
-    """What a bundle says about the `chosen` slices (n,); no reference is of a slice's own patient."""
-    runtime, references = Runtime(bundle), bundle.references
-    parts: list[Answers] = []
-    for a in range(0, len(chosen), _BATCH):
-        which = chosen[a : a + _BATCH]
-        views = slices.global_view[which], slices.local_view[which]
-        found = runtime.embed(*views)
-        neighbors = nearest(
-            found.embedding, references, bundle.n_neighbors, exclude_patient=slices.patient[which]
-        )
-        scores = runtime.relate(found.embedding, reference_sets(references, neighbors), neighbors.present)
-        parts.append(
-            Answers(
-                found.site_probability,
-                scores,
-                found.shares,
-                found.inside,
-                nearest_distances(neighbors),
-                _areas(views[1], bundle.spec),
-            )
-        )
-        if progress is not None:
-            progress("slices", a + len(which), len(chosen))
-    return join_answers(parts)
-
-
-def join_answers(parts: Sequence[Answers]) -> Answers:
-    """The examples of all parts, at least one, in their order."""
-
-    def whole(name: str) -> Any:
-        arrays = [getattr(part, name) for part in parts]
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    return Answers(*(whole(field.name) for field in fields(Answers)))
 
 
 def _exact_shares(slices: Slices, chosen: NDArray[np.intp]) -> tuple[Numbers, NDArray[np.float64]]:
@@ -371,36 +228,6 @@ def _exact_shares(slices: Slices, chosen: NDArray[np.intp]) -> tuple[Numbers, ND
         known[row] = counts.sum()
         shares[row] = counts / max(known[row], 1e-9)
     return shares, known
-
-
-def _areas(local_views: NDArray[np.uint8], spec: ViewSpec) -> NDArray[np.float64]:
-    """(n,) what the region covers of each local view; all alike where the views do not show the region."""
-    if "roi" not in spec.channels:
-        return np.ones(len(local_views))
-    region = local_views[:, spec.channels.index("roi")]
-    return np.maximum(region.sum(axis=(1, 2), dtype=np.float64), 1)
-
-
-def join_slices(said: Answers, row: NDArray[np.int64]) -> Answers:
-    """What is said about ROIs, ascending by their numbers `row` (n,): the mean of their slices', by area."""
-
-    def whole(name: str) -> Any:
-        values = getattr(said, name)
-        return None if values is None else _average(values, said.areas, row)
-
-    return Answers(*(whole(field.name) for field in fields(Answers)))
-
-
-def _average(
-    values: NDArray[np.floating], weights: NDArray[np.float64], row: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Weighted means (n_rois, ...) of the values (n, ...) of every ROI."""
-    _, roi = np.unique(row, return_inverse=True)
-    flat = values.reshape(len(values), -1)
-    sums = np.zeros((roi.max() + 1, flat.shape[1]))
-    np.add.at(sums, roi, flat * weights[:, None])
-    means = sums / np.maximum(np.bincount(roi, weights=weights), 1e-9)[:, None]
-    return np.asarray(means.reshape(-1, *values.shape[1:]))
 
 
 def _comparison(title: str, basenet: Table, relation: Table, sites: bool = True) -> str:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.bundle import Bundle, check_replaceable, is_shipped, read_bundle, replace_references
-from situs.dataset import Slices, check_ids, draw_pictures, open_slices, wants_pictures
+from situs.cohort_pictures import draw_pictures, wants_pictures
+from situs.dataset import Slices, check_ids, open_slices
 from situs.errors import BundleError, InputError, ManifestError
 from situs.manifest import did_you_mean
 from situs.neighbors import References

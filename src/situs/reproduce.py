@@ -42,9 +42,10 @@ from situs.errors import InputError, ManifestError, OutputError
 from situs.manifest import read_manifest
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
+from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
-from situs.train import Recipe, choose_evenly, embed, given_files, relation_settings, train_basenet
+from situs.train import choose_evenly, embed, given_files, train_basenet
 
 __all__ = [
     "PAPER_SCALE",

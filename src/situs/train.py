@@ -20,10 +20,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,15 +35,8 @@ from situs.anatomy import SITES
 from situs.augment import augment
 from situs.bundle import check_replaceable
 from situs.checkpoints import load_weights, read_checkpoint, write_checkpoint, write_whole
-from situs.dataset import (
-    Batch,
-    Slices,
-    balanced_indices,
-    draw_pictures,
-    open_slices,
-    split_patients,
-    wants_pictures,
-)
+from situs.cohort_pictures import draw_pictures, wants_pictures
+from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
 from situs.devices import CPU, DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
@@ -51,104 +44,22 @@ from situs.fit import Plan, Progress, fit
 from situs.losses import paintings_loss, shares_loss, site_map_weights
 from situs.neighbors import References
 from situs.nets import BaseNet, RelationNetwork, compact_basenet
+from situs.recipe import COMPACT, Recipe, relation_settings
 from situs.relations import train_relations
 from situs.synth.cohort import describe_cohort
 from situs.vgg import fetch_imagenet_weights, load_vgg16_weights, vgg16_basenet
-from situs.views import ViewSpec
 
 __all__ = [
-    "COMPACT",
-    "PAPER",
-    "RECIPES",
     "Progress",
-    "Recipe",
     "choose_evenly",
     "embed",
     "given_files",
     "new_basenet",
-    "relation_settings",
     "train",
     "train_basenet",
 ]
 
 _STAGES = ("paint", "basenet", "embed", "relation", "fc")  # their places are in the seeds
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a training run does; travels in the bundle.
-
-    spec : how slices become views
-    paint_samples, basenet_samples, relation_samples : examples seen in each stage
-    n_neighbors : references of each site that the Relation Network sees
-    n_references : of each site in the bundle, spread evenly over the patients
-    n_targets : of each site, to train the Relation Network on; likewise
-    max_slices : of each region, spread over its area: neighbouring thin slices say the same
-    batch, relation_batch : examples in a step
-    learning_rate, relation_learning_rate, weight_decay, momentum : see `situs.fit.Plan`
-    balance : 1 for equally many examples of every site, 0 for the cohort's own frequencies
-    label_smoothing : of BaseNet's site
-    painting_weight, shares_weight : of the painting, and of the shares of the region in each site, beside the
-        site itself, in the stage ``basenet``
-    network : ``compact`` or ``vgg16``, the paths of BaseNet
-    frozen : whether the paths keep the weights they are given and only the fully connected layers learn
-    """
-
-    name: str
-    spec: ViewSpec
-    paint_samples: int
-    basenet_samples: int
-    relation_samples: int
-    n_neighbors: int = 5
-    n_references: int = 100
-    n_targets: int = 600
-    max_slices: int | None = 8
-    batch: int = 64
-    relation_batch: int = 64
-    learning_rate: float = 2e-3
-    relation_learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    balance: float = 1.0
-    label_smoothing: float = 0.05
-    painting_weight: float = 0.3
-    shares_weight: float = 0.5
-    momentum: float | None = None
-    network: Literal["compact", "vgg16"] = "compact"
-    frozen: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dictionary."""
-        return {**asdict(self), "spec": self.spec.to_dict()}
-
-
-COMPACT = Recipe(
-    "compact",
-    ViewSpec(channels=("brain_below", "roi_below", "brain_above", "roi_above", "brain", "wide", "roi")),
-    paint_samples=40_000,
-    basenet_samples=120_000,
-    relation_samples=90_000,
-)
-
-# 30 and 15 epochs of the paper's training slices, 80 % of 15,425; all of them are references and targets.
-_PAPER_SLICES = 12_340
-PAPER = Recipe(
-    "paper",
-    ViewSpec(size_px=224, channels=("brain",)),
-    paint_samples=0,
-    basenet_samples=30 * _PAPER_SLICES,
-    relation_samples=15 * _PAPER_SLICES,
-    n_references=_PAPER_SLICES,
-    n_targets=_PAPER_SLICES,
-    max_slices=None,
-    learning_rate=1e-3,
-    relation_learning_rate=1e-3,
-    weight_decay=5e-4,
-    label_smoothing=0.0,
-    momentum=0.9,
-    network="vgg16",
-)
-
-RECIPES = {recipe.name: recipe for recipe in (COMPACT, PAPER)}
 
 
 def train(
@@ -603,16 +514,6 @@ def _embed_stage(basenet: BaseNet, run: _Run) -> tuple[References, References, N
 
 def _say_embedded(run: _Run, before: int, total: int, done: int) -> None:
     run.say("embed", before + done, total, "embedding")
-
-
-def relation_settings(recipe: Recipe) -> dict[str, Any]:
-    """How a recipe trains the Relation Network, as arguments of `train_relations`."""
-    return {
-        "batch": recipe.relation_batch,
-        "learning_rate": recipe.relation_learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "momentum": recipe.momentum,
-    }
 
 
 def _relation_stage(references: References, targets: References, run: _Run) -> tuple[RelationNetwork, float]:

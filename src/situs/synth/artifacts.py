@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from situs.synth.heads import BONE
+
 __all__ = ["add_artifacts", "open_skull"]
 
 Scan = NDArray[np.float32]
 
 # Shares of all scans.
 _HARDENING, _METAL, _MOTION = 0.4, 0.06, 0.08
-_BONE = (515, 516)
 _DENSE_HU = 300.0
 
 
@@ -36,7 +37,7 @@ def open_skull(hu: Scan, labels: NDArray[np.integer], rng: np.random.Generator) 
 
     hu, labels : (nx, ny, nz)
     """
-    bone = np.flatnonzero(np.isin(labels, _BONE))
+    bone = np.flatnonzero(np.isin(labels, BONE))
     upper = bone[bone % labels.shape[2] > labels.shape[2] * 0.55]  # the vault
     if not upper.size:
         return
@@ -48,7 +49,7 @@ def open_skull(hu: Scan, labels: NDArray[np.integer], rng: np.random.Generator) 
     )
     lines = [np.arange(b.start, b.stop) - m for b, m in zip(box, middle, strict=True)]
     x, y, z = np.ix_(*lines)
-    gap = (x**2 + y**2 + z**2 < radius**2) & np.isin(labels[box], _BONE)
+    gap = (x**2 + y**2 + z**2 < radius**2) & np.isin(labels[box], BONE)
     hu[box][gap] = rng.uniform(10, 45)
 
 

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from situs.errors import InputError
 from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
 
-__all__ = ["Head", "default_cache", "find_heads", "map_sites", "read_head"]
+__all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head"]
 
 _SUFFIXES = (".nii", ".nii.gz")
 _MAPS = ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet", "frame")
 # Steps that differ from 1 mm by less than this are not resampled.
 _STEP_TOLERANCE_MM = 0.02
-_BONE = (515, 516)
+BONE = (515, 516)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Head:
         found = ndimage.find_objects(inside.astype(np.uint8))
         if found:  # the bone that is nearest to a voxel inside lies just outside their box
             box = tuple(slice(max(0, b.start - 4), b.stop + 4) for b in found[0])
-            distance = ndimage.distance_transform_edt(~np.isin(self.labels[box], _BONE))
+            distance = ndimage.distance_transform_edt(~np.isin(self.labels[box], BONE))
             depth[box] = np.where(inside[box], distance, 0)
         return depth
 

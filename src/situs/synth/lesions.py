@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
-from situs.synth.heads import Head
+from situs.synth.heads import BONE, Head
 
 __all__ = ["KINDS", "Kind", "Lesion", "LesionGrower", "smooth_noise", "stretch"]
 
@@ -30,7 +30,6 @@ Voxel = tuple[int, int, int]
 Window = tuple[NDArray[np.float64], int] | None
 
 _GROUP = {site.key: site.group for site in SITES}
-_BONE = (515, 516)
 # Radii (mm) of compact lesions before they swell, log-uniform between these, as large as the site allows.
 _RADII_MM = {"brainstem": (3.5, 13.0), "cerebellum": (3.0, 22.0)}
 _LOBAR_RADII_MM = (3.0, 28.0)
@@ -180,7 +179,7 @@ class LesionGrower:
             mask &= sites != SITE_INDEX["ventricular_system"] + 1
         if rng.random() < 0.8:  # and the falx all that are not huge
             mask &= _same_half(self.head.lateral_mm[box], self.head.lateral_mm[seed])
-        mask &= ~np.isin(labels, _BONE)
+        mask &= ~np.isin(labels, BONE)
         if (
             site in _CONVEXITY
             and (self.head.sites[box][mask] == SITE_INDEX["sulcal_spaces"] + 1).mean() > 0.35
@@ -287,7 +286,7 @@ class LesionGrower:
             mask &= labels == label
         thin = _GROUP[site] in ("csf", "extra-axial")
         soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
-        mask = (soft > (0.4 if thin else 0.5)) & (sites > 0) & ~np.isin(labels, _BONE)
+        mask = (soft > (0.4 if thin else 0.5)) & (sites > 0) & ~np.isin(labels, BONE)
         return self._finish(mask, box, site, "structure", sites, 0.6, keep=seed)
 
     def _seed(self, voxels: NDArray[np.int32], rng: np.random.Generator) -> Voxel:
