@@ -19,7 +19,7 @@ from situs.runtime import Embedded
 from situs.views import ViewSpec
 from situs.volume import Roi, Volume
 
-SPEC = ViewSpec(size_px=56, global_mm=224.0, local_mm=96.0)
+SPEC = ViewSpec(size_px=56, global_mm=224.0, local_mm=96.0, upright=True)
 SHAPE = (96, 96, 24)
 # RAS+ mm; 2 x 2 x 4 mm voxels, the grid's middle at x = y = 0.
 AFFINE = np.array([[2.0, 0, 0, -95], [0, 2.0, 0, -95], [0, 0, 4.0, 0], [0, 0, 0, 1]])
@@ -427,7 +427,9 @@ def test_a_turned_head_is_looked_at_upright(turn_deg):
     if abs(turn_deg) < 8:
         assert not said
     else:
-        assert said == [f"The head is turned by {-turn_deg} degrees; it was looked at upright."]
+        way = "clockwise" if turn_deg < 0 else "anticlockwise"
+        shown = f"The head is turned {abs(turn_deg)} degrees {way} in the picture; it was looked at upright."
+        assert said == [shown]
         assert finding.site == "temporal_region" and finding.side == "left"
 
 

@@ -1,7 +1,8 @@
 """From a cohort's manifest to the slices that networks are trained on: views, painting targets, sampling.
 
 Every slice that a region of the manifest meets is one example. Views are made by `situs.views` and kept as
-bytes in ``COHORT/.cache``.
+bytes in ``COHORT/.cache``. Where views are upright (`ViewSpec`) and the cohort has distances to the
+midline, these tell how a head is turned.
 
 Painting targets are at half the view's size: the site map (0 none, site index + 1, `SITE_UNKNOWN`) and the
 signed distance to the midline (mm, positive to the patient's left, `LATERAL_UNKNOWN`).
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from situs.errors import ManifestError, OutputError
 from situs.geometry import Geometry
 from situs.manifest import MANIFEST, Row, did_you_mean, read_manifest
-from situs.views import Place, ViewSpec, extract_views, sample_slice
+from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, union_mask
 
 try:
@@ -49,8 +50,13 @@ LATERAL_UNKNOWN = 127
 TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")  # of a `Batch`
 
 # Part of the cache's name: raise it when the bytes that are made from the same files change.
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _SAME_GRID_MM = 0.1
+# In training, this part of the regions is seen as the heads lie, so that networks can tell how a head is
+# turned; the others upright but for an error (standard deviation).
+_AS_THEY_LIE = 0.25
+_TURN_ERROR_DEG = 5.0
+_TURN_VOXELS = 5000  # are looked at to tell how a head is turned
 
 Bytes = NDArray[np.uint8]
 
@@ -119,6 +125,7 @@ def open_slices(
     max_slices: int | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    training: bool = False,
 ) -> Slices:
     """The examples of a cohort, from its cache; what the cache lacks is made first.
 
@@ -131,6 +138,7 @@ def open_slices(
     max_slices : at most this many slices of each region, spread evenly over its area; None for all
     jobs : processes
     progress : is called with (scans done, scans in all)
+    training : upright views are not quite so, and of a quarter of the regions as the heads lie
 
     Raises
     ------
@@ -143,10 +151,12 @@ def open_slices(
     for index, row in enumerate(rows):
         by_scan.setdefault(row.scan, []).append(index)
     painted = all(row.sites and row.lateral for row in rows)
-    folder = cohort / ".cache" / _cache_key(cohort, rows, spec, max_slices)
+    folder = cohort / ".cache" / _cache_key(cohort, rows, spec, max_slices, training)
     try:
         with _only_one(folder):
-            _fill_cache(folder, list(by_scan.values()), rows, spec, max_slices, painted, jobs, progress)
+            _fill_cache(
+                folder, list(by_scan.values()), rows, spec, max_slices, painted, training, jobs, progress
+            )
         return _open_cache(folder, rows, spec, painted)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -233,13 +243,14 @@ def check_ids(ids: NDArray[np.str_]) -> None:
 
 
 def _extract_scan(
-    rows: list[tuple[int, Row]], spec: ViewSpec, max_slices: int | None, painted: bool
+    rows: list[tuple[int, Row]], spec: ViewSpec, max_slices: int | None, painted: bool, training: bool
 ) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
     """The examples of one scan: arrays by name, and for each example its row, k and id."""
     from situs.io import read_rois, read_volume
 
     volume = read_volume(rows[0][1].scan)
     maps = _read_maps(rows[0][1], volume.geometry) if painted else None
+    lies = _turn_deg(maps[1], volume.geometry) if maps is not None and spec.upright else 0.0
     arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in _names(painted)}
     entries = []
     files: dict[Path, tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
@@ -251,8 +262,12 @@ def _extract_scan(
         if row.value not in by_value:
             raise ManifestError(f"{row.roi}: has no value {row.value}; its values are {sorted(by_value)}")
         roi = by_value[row.value]
+        turn = lies if abs(lies) >= LEAST_TURN_DEG else 0.0
+        if training and maps is not None and spec.upright:
+            rng = np.random.default_rng(index)
+            turn = 0.0 if rng.random() < _AS_THEY_LIE else lies + rng.normal(0, _TURN_ERROR_DEG)
         for k in _choose_slices(roi.areas_px, max_slices):
-            views = extract_views(volume, k, roi, fill, spec)
+            views = extract_views(volume, k, roi, fill, spec, turn)
             arrays["global_view"].append(views.global_view)
             arrays["local_view"].append(views.local_view)
             if maps is not None:
@@ -267,14 +282,19 @@ def _extract_scan(
 
 
 def _extract_scans(
-    scans: list[list[tuple[int, Row]]], spec: ViewSpec, max_slices: int | None, painted: bool, jobs: int
+    scans: list[list[tuple[int, Row]]],
+    spec: ViewSpec,
+    max_slices: int | None,
+    painted: bool,
+    training: bool,
+    jobs: int,
 ) -> Iterator[tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]]:
     """`_extract_scan` of every scan, in order, a few ahead in other processes if `jobs` is not 1."""
     if jobs == 1:  # as in evaluation, which needs no more packages than labelling does
-        return (_extract_scan(scan, spec, max_slices, painted) for scan in scans)
+        return (_extract_scan(scan, spec, max_slices, painted, training) for scan in scans)
     from joblib import Parallel, delayed
 
-    tasks = (delayed(_extract_scan)(scan, spec, max_slices, painted) for scan in scans)
+    tasks = (delayed(_extract_scan)(scan, spec, max_slices, painted, training) for scan in scans)
     results: Iterator[Any] = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks)
     return results
 
@@ -291,6 +311,20 @@ def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]
             raise ManifestError(f"{path}: is not on the grid of its scan {row.scan.name}")
         maps.append(grid.values)
     return maps[0], maps[1]
+
+
+def _turn_deg(lateral: NDArray[Any], geometry: Geometry) -> float:
+    """By how much a head is turned on its slices, clockwise in the picture, from the distances to the midline
+    (ni, nj, nk); 0 where there are none."""
+    known = np.flatnonzero(lateral != LATERAL_UNKNOWN)
+    known = known[:: max(1, known.size // _TURN_VOXELS)]
+    if known.size < 4:
+        return 0.0
+    world = geometry.to_world(np.stack(np.unravel_index(known, lateral.shape), axis=1))
+    design = np.concatenate([world - world.mean(axis=0), np.ones((len(world), 1))], axis=1)
+    to_left = np.linalg.lstsq(design, lateral.ravel()[known].astype(np.float64), rcond=None)[0][:3]
+    right, down = geometry.display_axes()
+    return float(np.degrees(np.arctan2(to_left @ down, to_left @ right)))
 
 
 def _same_grid(a: Geometry, b: Geometry) -> bool:
@@ -341,13 +375,13 @@ def _names(painted: bool) -> tuple[str, ...]:
     return ("global_view", "local_view", *(TARGETS if painted else ()))
 
 
-def _cache_key(cohort: Path, rows: list[Row], spec: ViewSpec, max_slices: int | None) -> str:
+def _cache_key(cohort: Path, rows: list[Row], spec: ViewSpec, max_slices: int | None, training: bool) -> str:
     """A name that changes with the manifest, with the files it names (by their size) and with the views."""
     files = dict.fromkeys(
         path for row in rows for path in (row.scan, row.roi, row.sites, row.lateral) if path
     )
     sizes = [path.stat().st_size for path in files]
-    text = json.dumps([_CACHE_VERSION, spec.to_dict(), max_slices, sizes])
+    text = json.dumps([_CACHE_VERSION, spec.to_dict(), max_slices, training, sizes])
     return hashlib.sha256(text.encode() + (cohort / MANIFEST).read_bytes()).hexdigest()[:16]
 
 
@@ -358,6 +392,7 @@ def _fill_cache(
     spec: ViewSpec,
     max_slices: int | None,
     painted: bool,
+    training: bool,
     jobs: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -374,7 +409,7 @@ def _fill_cache(
             files[name] = (folder / name).open("ab")
             files[name].truncate(len(index["row"]) * size)
         missing = [[(n, rows[n]) for n in scan] for scan in scans[done:]]
-        for arrays, entries in _extract_scans(missing, spec, max_slices, painted, jobs):
+        for arrays, entries in _extract_scans(missing, spec, max_slices, painted, training, jobs):
             for name, file in files.items():
                 file.write(np.ascontiguousarray(arrays[name]).data)
             for field in ("row", "k", "id"):

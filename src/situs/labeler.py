@@ -21,7 +21,7 @@ from situs.finding import Finding, Reference, Side
 from situs.midline import fit_midline, refine_midline, side_of_distances
 from situs.neighbors import Neighbors, nearest, nearest_distances, reference_sets
 from situs.runtime import Embedded, Runtime
-from situs.views import Views, extract_views
+from situs.views import LEAST_TURN_DEG, Views, extract_views
 from situs.volume import Roi, Volume, split_lesions, union_mask
 
 __all__ = ["Labeler", "choose_slices"]
@@ -34,7 +34,6 @@ N_REFERENCES = 5
 N_EVIDENCE = (3, 2)  # references of the named site, and of the one with the next highest score
 # How a head is turned is read from so many slices, and corrected if it is more than a little.
 _TURN_SLICES = 3
-_LEAST_TURN_DEG = 8.0
 # Where no pixel of a lesion is nearer to the midline, its side is beyond doubt.
 NEAR_MM = 12.0
 
@@ -103,7 +102,8 @@ class Labeler:
         if not lesions:
             return []
         scan = _Scan(volume, union_mask(rois, volume.geometry), tuple(scan_doubts(volume)))
-        scan = replace(scan, turn_deg=self._turn_deg(scan, lesions))
+        if self.bundle.spec.upright:
+            scan = replace(scan, turn_deg=self._turn_deg(scan, lesions))
         findings: list[Finding] = []
         for batch in _batches(lesions):
             findings += self._label_batch(scan, batch, patient)
@@ -126,7 +126,7 @@ class Labeler:
         mean = np.angle(np.exp(1j * np.array(angles)).sum())  # the median around it: 179 and -179 are alike
         apart = np.angle(np.exp(1j * (np.array(angles) - mean)))
         turn = float(np.degrees(mean + np.median(apart)))
-        return turn if abs(turn) >= _LEAST_TURN_DEG else 0.0
+        return turn if abs(turn) >= LEAST_TURN_DEG else 0.0
 
     def _look(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> tuple[list[Views], Embedded]:
         """The views of some regions on some slices, and what BaseNet says about them."""
@@ -153,10 +153,9 @@ class Labeler:
             doubts = (*scan.doubts, *lesion_doubts(scan.volume, lesion.roi))
             notes = (*lesion.roi.notes, *doubts)
             if scan.turn_deg:
-                notes = (
-                    *notes,
-                    f"The head is turned by {scan.turn_deg:.0f} degrees; it was looked at upright.",
-                )
+                way = "clockwise" if scan.turn_deg > 0 else "anticlockwise"
+                turned = f"turned {abs(scan.turn_deg):.0f} degrees {way} in the picture"
+                notes = (*notes, f"The head is {turned}; it was looked at upright.")
             painted = None if embedded.midline is None else embedded.midline[rows]
             if painted is None:
                 notes = (*notes, _NO_MIDLINE)

@@ -59,7 +59,10 @@ class Recipe:
 
 COMPACT = Recipe(
     "compact",
-    ViewSpec(channels=("brain_below", "roi_below", "brain_above", "roi_above", "brain", "wide", "roi")),
+    ViewSpec(
+        channels=("brain_below", "roi_below", "brain_above", "roi_above", "brain", "wide", "roi"),
+        upright=True,
+    ),
     paint_samples=40_000,
     basenet_samples=120_000,
     relation_samples=90_000,

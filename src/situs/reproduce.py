@@ -395,7 +395,12 @@ def _open_part(
 ) -> _Part:
     """The slices of a cohort: all, or of every site as many as needed, spread evenly over the scans."""
     slices = open_slices(
-        cohort, recipe.spec, None, jobs, lambda done, n: say("slices", done, n, f"of {cohort.name}")
+        cohort,
+        recipe.spec,
+        None,
+        jobs,
+        lambda done, n: say("slices", done, n, f"of {cohort.name}"),
+        training=cohort.name == "train",
     )
     if need is None:
         return _Part(slices, np.arange(len(slices)))

@@ -124,6 +124,7 @@ def train(
         recipe.max_slices,
         jobs,
         lambda done, n: say("slices", done, n, "scans read"),
+        training=True,
     )
     drawn = wants_pictures(Path(cohort), slices, pictures)
     kept, _ = split_patients(slices.patient.tolist(), test_patients)

@@ -22,6 +22,7 @@ from situs.volume import Roi, Volume
 
 __all__ = [
     "CHANNELS",
+    "LEAST_TURN_DEG",
     "Place",
     "ViewSpec",
     "Views",
@@ -41,6 +42,8 @@ CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in _SLICES[1:] for source
 
 # A slice below or above that is farther away than this many times what was asked for is not shown.
 _MAX_AWAY = 2.5
+# A head that is turned less is looked at as it lies.
+LEAST_TURN_DEG = 8.0
 _HEAD_PIXEL_MM = 4.0  # the head's centre is looked for at this coarse pixel size
 
 
@@ -53,6 +56,8 @@ class ViewSpec:
     channels : per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
         ``_above``, of another (see `CHANNELS`)
     fill_hu : the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is mid-window)
+    upright : whether a turned head is looked at upright: in use by what the network paints, in training and
+        testing by what the cohort knows
     away_mm : how far below and above the slice the other slices should lie; the nearest to that is taken
 
     Raises
@@ -66,6 +71,7 @@ class ViewSpec:
     channels: tuple[str, ...] = ("brain", "wide", "roi")
     fill_hu: float = 40.0
     away_mm: float = 6.0
+    upright: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
