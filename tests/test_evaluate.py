@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nibabel
@@ -183,6 +184,9 @@ def test_shares_against_site_maps(cohort, use_references):
     assert found.share_error == pytest.approx((10 + 18 + 8) / 2 / 44, abs=0.03)
     assert "Shares of 2 ROIs" in found.text()
     assert found.to_dict()["shares"] == {"error": found.share_error, "rois": 2}
+    situs.evaluate.read_bundle("any").spec = replace(SPEC, upright=True)  # the cohort tells how heads lie
+    found = evaluate("any", cohort, n_boot=5)
+    assert found.to_dict()["upright"] and "upright" in found.text()
 
 
 def test_certainty_on_rois(cohort, use_references, monkeypatch):
@@ -230,7 +234,9 @@ def test_progress_counts_scans_then_slices(cohort, use_references):
 
 def test_text_lists_every_site_and_both_means_twice(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
-    lines = evaluate("any", cohort, n_boot=5).text().splitlines()
+    found = evaluate("any", cohort, n_boot=5)
+    lines = found.text().splitlines()
+    assert not found.to_dict()["upright"] and not any("upright" in line for line in lines)
     assert sum(line.startswith("macro mean") for line in lines) == 2
     thalamus = next(line for line in lines if line.startswith("thalamus"))
     assert thalamus.split()[1:] == ["6", "0.500", "0.333", "0.400", "1.000", "1.000", "1.000", "1.000-1.000"]

@@ -42,6 +42,7 @@ class Evaluation:
         averaged by area, as `situs.labeler` does for a lesion
     other_joins : macro F1 over ROIs if the relation scores of their slices were joined in other ways, by name
     coverage : how its certainty does; None for a bundle that was not calibrated
+    upright : whether turned heads were looked at upright, by what the cohort knows of them
     bundle, n_neighbors : what was evaluated
     n_patients : patients of the cohort
     known_patients : how many of them are among the bundle's references. Those were no neighbours of their
@@ -57,6 +58,7 @@ class Evaluation:
     coverage: Coverage | None
     share_error: float | None
     share_rois: int
+    upright: bool
     bundle: str
     n_neighbors: int
     n_patients: int
@@ -70,6 +72,7 @@ class Evaluation:
             "n_neighbors": self.n_neighbors,
             "patients": self.n_patients,
             "known_patients": self.known_patients,
+            "upright": self.upright,
             "shares": {"error": self.share_error, "rois": self.share_rois},
             "certainty": None if self.coverage is None else asdict(self.coverage),
             "other_joins": self.other_joins,
@@ -91,6 +94,11 @@ class Evaluation:
             "BaseNet's own answer, and the Relation Network's (RN) with the "
             f"{self.n_neighbors} nearest neighbours of each site.",
         ]
+        if self.upright:
+            parts.append(
+                "Heads that lie turned are looked at upright, by the cohort's distances to the midline; "
+                "'situs label' paints its own."
+            )
         if self.known_patients:
             parts.append(
                 f"NOT A TEST: {self.known_patients} of the {self.n_patients} patients are among the bundle's "
@@ -190,6 +198,7 @@ def evaluate(
         coverage=None if sure is None else coverage(judge(sure, joined), truth[one_each], sure.level),
         share_error=share_error,
         share_rois=share_rois,
+        upright=found.spec.upright and slices.local_lateral is not None,
         bundle=f"{found.name} {found.version}",
         n_neighbors=found.n_neighbors,
         n_patients=len(people),
