@@ -34,13 +34,13 @@ from torch.nn import functional as F
 
 from situs import relations as package
 from situs.baselines import fit_baselines
-from situs.checkpoints import write_whole
 from situs.claims import count, macro_f1, rare_f1, weighted_f1
 from situs.dataset import balanced_indices
 from situs.devices import CPU, Machine, open_machine
 from situs.errors import InputError, OutputError, SitusError
 from situs.neighbors import Neighbors, References, nearest
 from situs.nets import RelationNetwork
+from situs.output import replacing
 from situs.recipe import RECIPES, Recipe, relation_settings
 from situs.relations import Relations, train_relations
 from situs.reproduce import choose_references, read_embedded
@@ -343,7 +343,8 @@ class Kept:
     def add(self, name: str, seed: int, numbers: dict[str, float]) -> None:
         self.rows.setdefault(name, {})[str(seed)] = numbers
         text = json.dumps({"settings": self.settings, "rows": self.rows}, indent=1)
-        write_whole(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+        with replacing(self.path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def main(args: list[str] | None = None) -> int:

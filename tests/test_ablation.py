@@ -244,7 +244,7 @@ def test_a_stopped_run_goes_on_and_prints_the_table(work, capsys, monkeypatch):
     kept = json.loads((work.parent / "work.ablation.json").read_text())["rows"]
     mean = np.mean([kept["k = 1"][seed]["macro F1"] for seed in "01"])
     assert rows[3][1].startswith(f"{mean:.3f} ± ") and rows[2][2] == "+0.000"
-    assert not list(work.parent.glob("*.tmp"))
+    assert not list(work.parent.glob(".writing-*"))
 
     with pytest.raises(OutputError, match="other settings"):
         ablation.main([*args[:2], "--epochs", "2"])

@@ -9,7 +9,6 @@ from situs.checkpoints import (
     resume_training,
     save_training,
     write_checkpoint,
-    write_whole,
 )
 from situs.errors import OutputError
 
@@ -59,16 +58,3 @@ def test_training_goes_on_with_the_optimizer_as_it_was(tmp_path, order):
     step(other, its_optimizer)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "note"
-    path.write_text("old")
-
-    def write(temporary):
-        temporary.write_text("ne")
-        raise OSError("disk full")
-
-    with pytest.raises(OutputError, match="disk full"):
-        write_whole(path, write)
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["note"]

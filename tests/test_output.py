@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from situs.errors import OutputError
-from situs.output import check_file, check_folder, write_file
+from situs.output import check_file, check_folder, replacing, sweep, write_file
 
 
 def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
@@ -34,6 +34,24 @@ def test_a_stop_while_writing_keeps_the_old_file(tmp_path, monkeypatch, error):
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "note"
+    path.write_text("old")
+    with pytest.raises(OutputError, match="disk full"), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise OSError("disk full")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["note"]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    (tmp_path / "a").mkdir()
+    for folder in (tmp_path, tmp_path / "a"):
+        (folder / ".writing-7.b.csv").touch()
+        (folder / "b.csv").touch()
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b.csv", "b.csv"]
 
 
 def test_a_link_keeps_pointing_where_it_did(tmp_path):

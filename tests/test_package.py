@@ -14,9 +14,9 @@ SOURCE = Path(situs.__file__).parent
 
 # A module imports only modules named before it; those of a package come in the order they are named here.
 IN_ORDER = """
-errors anatomy geometry volume views evidence neighbors finding midline
+errors output anatomy geometry volume views evidence neighbors finding midline
 io io.values io.series io.regrid io.nifti io.dicom io.rois
-card certainty bundle runtime doubts labeler report output picture
+card certainty bundle runtime doubts labeler report picture
 synth synth.head_frame synth.sinuses synth.site_map synth.heads synth.lesions synth.artifacts synth.render
 synth.cohort
 nets vgg devices manifest dataset cohort_pictures recipe augment checkpoints fit losses relations export train

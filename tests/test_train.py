@@ -163,7 +163,7 @@ def test_stopped_run_ends_alike(cohort, tmp_path, exported):
         weights(tmp_path / "other.work")["basenet"]["weights.fc3.weight"],
         whole["basenet"]["weights.fc3.weight"],
     )
-    assert not list(tmp_path.glob("**/*.tmp"))
+    assert not list(tmp_path.rglob(".writing-*"))
 
 
 def test_without_site_maps_and_from_a_checkpoint(cohort, tmp_path, caplog, exported):

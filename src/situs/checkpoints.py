@@ -6,8 +6,6 @@ A checkpoint bears the key of its run; that of another run is refused.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from situs.errors import InputError, OutputError
 from situs.nets import BaseNet
+from situs.output import replacing
 
 __all__ = [
     "load_weights",
@@ -24,7 +23,6 @@ __all__ = [
     "resume_training",
     "save_training",
     "write_checkpoint",
-    "write_whole",
 ]
 
 
@@ -103,24 +101,11 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
     """Write tensors and notes, of which ``key`` is the run's."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda temporary: save_file(whole, temporary, notes))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary name and rename.
-
-    Raises
-    ------
-    OutputError : if that fails
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            save_file(whole, temporary, notes)
+    except SafetensorError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

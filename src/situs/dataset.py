@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from situs.errors import ManifestError, OutputError
 from situs.geometry import Geometry
 from situs.manifest import MANIFEST, Row, did_you_mean, read_manifest
+from situs.output import replacing
 from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, union_mask
 
@@ -477,6 +477,5 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    temporary = folder / f"{_INDEX}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(index), encoding="utf-8")
-    temporary.replace(folder / _INDEX)
+    with replacing(folder / _INDEX) as temporary:
+        temporary.write_text(json.dumps(index), encoding="utf-8")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from situs.errors import OutputError
 
-__all__ = ["check_file", "check_folder", "write_file"]
+__all__ = ["check_file", "check_folder", "replacing", "sweep", "write_file"]
+
+_HIDDEN = ".writing-"
 
 
 def check_file(path: Path, inputs: Iterable[Path] = (), made: Path | None = None) -> None:
@@ -71,19 +74,44 @@ def write_file(path: Path, content: bytes) -> None:
     OutputError : the disk is full, the folder went away, ...
     """
     target = path.resolve()
+    if target.is_file() or not target.exists():
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
+        return
     try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)
-            return
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(content)
-            part.replace(target)
-        except BaseException:  # Ctrl-C too leaves nothing behind
-            part.unlink(missing_ok=True)
-            raise
+        target.write_bytes(content)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise _failed(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden file to write beside `path`, which it replaces when it is whole; else it is removed.
+
+    Raises
+    ------
+    OutputError : the disk is full, the folder went away, ...
+    """
+    temporary = path.with_name(f"{_HIDDEN}{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise _failed(path, error) from error
+    finally:  # Ctrl-C too leaves nothing behind
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in a folder and in those in it."""
+    for pattern in (f"{_HIDDEN}*", f"*/{_HIDDEN}*"):
+        for temporary in folder.glob(pattern):
+            temporary.unlink(missing_ok=True)
+
+
+def _failed(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def _check_writable(folder: Path) -> None:

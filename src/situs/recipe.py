@@ -38,7 +38,7 @@ class Recipe:
     n_neighbors: int = 5
     n_references: int = 100
     n_targets: int = 600
-    max_slices: int | None = 8
+    max_slices: int | None = 4
     batch: int = 64
     relation_batch: int = 64
     learning_rate: float = 2e-3
@@ -63,8 +63,8 @@ COMPACT = Recipe(
         channels=("brain_below", "roi_below", "brain_above", "roi_above", "brain", "wide", "roi"),
         upright=True,
     ),
-    paint_samples=40_000,
-    basenet_samples=120_000,
+    paint_samples=60_000,
+    basenet_samples=180_000,
     relation_samples=90_000,
 )
 

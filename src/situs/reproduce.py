@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 from situs.anatomy import SITE_KEYS, SITES
 from situs.augment import augment
 from situs.baselines import fit_baselines
-from situs.checkpoints import write_whole
 from situs.comparison import Answers, write_results
 from situs.dataset import Slices, open_slices
 from situs.devices import DeviceName, Machine, open_machine
@@ -42,6 +41,7 @@ from situs.errors import InputError, ManifestError, OutputError
 from situs.manifest import read_manifest
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
+from situs.output import replacing
 from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
@@ -387,7 +387,8 @@ def _write_part(cohort: Path, pool: Path, names: set[str]) -> None:
                 files = {c: f"../{pool.name}/{row[c]}" for c in ("scan", "roi", "sites", "lateral")}
                 writer.writerow([{**row, **files}[column] for column in MANIFEST_COLUMNS])
     _make_folder(cohort)
-    write_whole(cohort / "manifest.csv", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
+    with replacing(cohort / "manifest.csv") as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _open_part(
@@ -544,12 +545,8 @@ def _whole(path: Path, make: Callable[[], Arrays]) -> None:
     if not path.exists():
         arrays = make()
         _make_folder(path.parent)
-
-        def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-
-        write_whole(path, write)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _read(path: Path) -> Arrays:
@@ -570,7 +567,8 @@ def _keep_settings(home: Path, settings: dict[str, Any]) -> None:
             raise OutputError(f"{home}: holds a run of other settings: delete it or choose another --work")
     except (UnicodeDecodeError, PermissionError) as error:
         raise OutputError(f"{note}: is damaged: delete {home} or choose another --work") from error
-    write_whole(note, lambda path: path.write_text(text, encoding="utf-8"))
+    with replacing(note) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _make_folder(folder: Path) -> None:

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from situs.anatomy import SITES
 from situs.augment import augment
 from situs.bundle import check_replaceable
-from situs.checkpoints import load_weights, read_checkpoint, write_checkpoint, write_whole
+from situs.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from situs.cohort_pictures import draw_pictures, wants_pictures
 from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
 from situs.devices import CPU, DeviceName, Machine, open_machine
@@ -44,6 +44,7 @@ from situs.fit import Plan, Progress, fit
 from situs.losses import paintings_loss, shares_loss, site_map_weights
 from situs.neighbors import References
 from situs.nets import BaseNet, RelationNetwork, compact_basenet
+from situs.output import replacing
 from situs.recipe import COMPACT, Recipe, relation_settings
 from situs.relations import train_relations
 from situs.synth.cohort import describe_cohort
@@ -285,7 +286,8 @@ def _open_run(
             raise OutputError(
                 f"{work}: holds a run of another cohort, recipe or seed: delete it or choose another"
             )
-        write_whole(note, lambda path: path.write_text(json.dumps({"key": key, "recipe": recipe.to_dict()})))
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps({"key": key, "recipe": recipe.to_dict()}))
     except (ValueError, KeyError) as error:
         raise OutputError(f"{note}: is damaged: delete {work} or choose another") from error
     except OSError as error:
@@ -459,7 +461,8 @@ def _features(basenet: BaseNet, run: _Run) -> NDArray[np.float16]:
                     file.write(_features_of(basenet, batch, machine).tobytes())
                     file.flush()
                     done = start + len(batch.site)
-                    write_whole(note, partial(Path.write_text, data=json.dumps({"done": done})))
+                    with replacing(note) as temporary:
+                        temporary.write_text(json.dumps({"done": done}))
                     run.say("features", done, len(chosen), "seen by the frozen paths")
         machine.wait()
         return np.memmap(path, np.float16, "r", shape=shape)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
+from situs.output import replacing, sweep
 
 __all__ = ["MANIFEST_COLUMNS", "SiteMix", "describe_cohort", "paper_slices", "render_cohort"]
 
@@ -33,7 +32,6 @@ _LESIONS_PER_SCAN = 14
 _MIN_PIXELS = 6  # a lesion whose largest slice has fewer teaches nothing
 # How many of a scan's lesions one reader marks: mostly one. The others stay in the picture unmarked.
 _MARKED_TOGETHER, _MARKED_SHARES = (1, 2, 3, 5), (0.6, 0.2, 0.12, 0.08)
-_HIDDEN = ".writing-"
 _BATCH = 8  # scans of one head in a row: its distance maps are the dearest to compute
 
 
@@ -89,7 +87,7 @@ def render_cohort(
             raise
         raise OutputError(f"{out}: cannot be written ({e.strerror or e}); the same call goes on") from e
     finally:
-        _sweep(out)
+        sweep(out)
 
 
 def paper_slices() -> dict[str, int]:
@@ -217,7 +215,7 @@ def _split_groups(items: list[int], rng: np.random.Generator) -> list[list[int]]
 def _write_manifest(out: Path, scans: int) -> Path:
     file = out / "manifest.csv"
     with (
-        _under_another_name(file) as temporary,
+        replacing(file) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.writer(stream)
@@ -232,27 +230,10 @@ def _write_image(data: NDArray[np.generic], affine: NDArray[np.float64], file: P
 
     image = nibabel.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    with _under_another_name(file) as temporary:
+    with replacing(file) as temporary:
         nibabel.save(image, temporary)
 
 
 def _write_text(file: Path, text: str) -> None:
-    with _under_another_name(file) as temporary:
+    with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _under_another_name(file: Path) -> Iterator[Path]:
-    """A hidden file beside `file` that takes its place when it is whole, and else is removed."""
-    temporary = file.with_name(f"{_HIDDEN}{os.getpid()}.{file.name}")
-    try:
-        yield temporary
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
-    for temporary in out.glob(f"*/{_HIDDEN}*"):
-        temporary.unlink(missing_ok=True)

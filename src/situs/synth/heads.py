@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.errors import InputError
+from situs.errors import InputError, OutputError
+from situs.output import replacing
 from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
 
 __all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head"]
@@ -206,15 +206,7 @@ def _write_maps(path: Path, maps: SiteMaps) -> None:
     """Keep maps for the next run: written under a temporary name, then renamed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
-    except OSError:
-        return  # a cache that cannot be written only costs time
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **{field: getattr(maps, field) for field in _MAPS})
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except (OSError, OutputError):
+        return  # a cache that cannot be written only costs time
