@@ -53,6 +53,18 @@ def test_mr():
     assert any("look like MR" in d for d in scan_doubts(volume((mr + noise).clip(0).astype(np.int16))))
 
 
+def test_upside_down():
+    """The lower slices show a face in front of a small skull; a part of a head is not doubted."""
+    hu = HU.copy()
+    i, j = np.ogrid[:100, :120]
+    hu[:, :, :8] = np.where(((i - 50) / 40) ** 2 + ((j - 60) / 50) ** 2 < 1, 30, -1000)[..., None]
+    hu[35:65, 20:55, :8] = HU[35:65, 20:55, 9:10]
+    upside = volume(np.ascontiguousarray(hu[:, :, ::-1]))
+    assert any("upside down" in d for d in scan_doubts(upside)) and scan_doubts(volume(hu)) == ()
+    for part in (HU, HU[:, :, ::-1]):
+        assert not any("upside down" in d for d in scan_doubts(volume(part)))
+
+
 def test_few_slices():
     g = Geometry.from_affine((100, 120, 2), AFFINE)
     assert any("only 2 slices" in d for d in scan_doubts(Volume(HU[:, :, 9:11], g)))

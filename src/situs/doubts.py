@@ -21,6 +21,9 @@ _RING_CM2 = (30.0, 330.0)  # what a skull encloses on its widest slice; 88 to 22
 _BRAIN_SHARE = 0.7  # of what it encloses, between -10 and 90 HU; at least 0.94 in those
 _HEAD_SHARE = 0.3  # the same of skull and inside together; at least 0.49 in those
 _FEWEST_SLICES = 5
+# Face and neck lie below the brain, by their mean heights, and above it where the header is upside down. In those
+# scans they lie 1 to 43 mm below; of 100 rendered ones, parts of heads too, at most 11 mm above.
+_UPSIDE_DOWN_MM = 14.0
 
 Mask = NDArray[np.bool_]
 
@@ -42,7 +45,8 @@ def scan_doubts(volume: Volume) -> tuple[str, ...]:
     levels = _levels(volume)
     steps = _steps(volume, _PIXEL_MM)
     thin = _block_centres(volume.hu, steps)
-    closed = ~_outside(_block_max(volume.hu, steps) < levels.bone)  # the skull and what it encloses
+    highest = _block_max(volume.hu, steps)
+    closed = ~_outside(highest < levels.bone)  # the skull and what it encloses
     inside = closed & (thin < levels.bone)
     ring_cm2 = (
         float(inside.sum(axis=(0, 1)).max()) * np.prod(steps) * np.prod(volume.geometry.spacing_mm) / 100
@@ -50,7 +54,12 @@ def scan_doubts(volume: Volume) -> tuple[str, ...]:
     if ring_cm2 < _RING_CM2[0]:
         notes.append("No skull is in sight: no slice shows bone all round the brain.")
         inside = thin > levels.air
-    elif ring_cm2 > _RING_CM2[1]:
+    else:
+        heights = volume.geometry.heights_mm
+        above = _mean_height((highest > levels.air) & ~closed, heights) - _mean_height(inside, heights)
+        if above > _UPSIDE_DOWN_MM:
+            notes.append("The scan seems to be upside down: the face lies above the brain.")
+    if ring_cm2 > _RING_CM2[1]:
         notes.append(f"The skull encloses {ring_cm2:.0f} cm2, more than a head's: is the pixel size right?")
     brain = np.count_nonzero(inside & (thin > -10) & (thin < 90))
     share = brain / (np.count_nonzero(inside) + 1e-9)
@@ -88,6 +97,11 @@ def lesion_doubts(volume: Volume, lesion: Roi) -> tuple[str, ...]:
     if np.count_nonzero(head & blocks) > 0.5 * np.count_nonzero(head):
         notes.append("The lesion covers more than half of the head: is the mask inverted?")
     return tuple(notes)
+
+
+def _mean_height(mask: Mask, heights_mm: NDArray[np.float64]) -> float:
+    areas = mask.sum(axis=(0, 1))
+    return float((areas * heights_mm).sum() / max(areas.sum(), 1))
 
 
 @dataclass(frozen=True)
