@@ -21,7 +21,7 @@ _RING_CM2 = (30.0, 330.0)  # what a skull encloses on its widest slice; 88 to 22
 _BRAIN_SHARE = 0.7  # of what it encloses, between -10 and 90 HU; at least 0.94 in those
 _HEAD_SHARE = 0.3  # the same of skull and inside together; at least 0.49 in those
 _FEWEST_SLICES = 5
-# Face and neck lie below the brain, by their mean heights, and above it where the header is upside down. In those
+# Face and neck lie below the brain, by their mean heights; above it where the header is upside down. In those
 # scans they lie 1 to 43 mm below; of 100 rendered ones, parts of heads too, at most 11 mm above.
 _UPSIDE_DOWN_MM = 14.0
 
