@@ -20,8 +20,8 @@ card certainty bundle runtime doubts labeler report picture
 synth synth.head_frame synth.sinuses synth.site_map synth.heads synth.lesions synth.artifacts synth.render
 synth.cohort
 nets vgg devices manifest dataset cohort_pictures recipe augment checkpoints fit losses relations export train
-scores answers evaluate calibrate references estimator baselines figures claims comparison reproduce cli
-__main__
+scores answers evaluate calibrate references estimator baselines figures claims comparison reproduce console
+cli __main__
 """
 ORDER = IN_ORDER.split()
 

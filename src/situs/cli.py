@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from situs import __version__
-from situs.errors import MissingExtraError, OutputError, SitusError
+from situs.console import STDOUT, explain, no_warnings, print_text, progress_bar, write_text
+from situs.errors import OutputError
 
 if TYPE_CHECKING:
     from situs.bundle import Bundle
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-_STDOUT = Path("-")
 _PICTURES_HELP = (
     "Small pictures of patients' scans go into the bundle and travel with it; else only rendered ones."
 )
@@ -81,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _explain(error)
+        return explain(error)
 
 
 @app.callback(invoke_without_command=True)
@@ -125,7 +123,7 @@ def label(
     """
     inputs = [scan, roi] if bundle is None else [scan, roi, Path(bundle)]
     _check_outputs(json_file, csv_file, png, inputs)
-    with _no_warnings():
+    with no_warnings():
         from situs.io import read_rois, read_volume
         from situs.labeler import Labeler
 
@@ -136,10 +134,10 @@ def label(
             _ = labeler.bundle.pictures  # refused before the work, if they are damaged
         findings = labeler.label(volume, rois)
     _write_outputs(volume, rois, findings, labeler.bundle, json_file, csv_file, png)
-    if not quiet and _STDOUT not in (json_file, csv_file):
+    if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
-        _print(format_text(volume, findings, (labeler.bundle.name, labeler.bundle.version)))
+        print_text(format_text(volume, findings, (labeler.bundle.name, labeler.bundle.version)))
 
 
 @app.command()
@@ -160,11 +158,11 @@ def synth(
     from situs.synth.cohort import render_cohort
     from situs.synth.heads import find_heads
 
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         manifest = render_cohort(
             find_heads(heads), out, scans, seed, sites.value, jobs, progress=partial(progress, "scans")
         )
-    _print(f"{manifest}\n")
+    print_text(f"{manifest}\n")
 
 
 @app.command()
@@ -212,7 +210,7 @@ def train(
     from situs.train import train as run
 
     chosen = RECIPES[recipe.value]
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         path = run(
             cohort,
             out,
@@ -227,7 +225,7 @@ def train(
             weights=weights,
             pictures=pictures,
         )
-    _print(f"{path}\n")
+    print_text(f"{path}\n")
 
 
 @app.command()
@@ -249,14 +247,14 @@ def evaluate(
     _check_outputs(json_file, None, None, [cohort, Path(bundle)])
     from situs.evaluate import evaluate as run
 
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         found = run(bundle, cohort, test_patient, jobs, progress=progress)
     if json_file is not None:
         import json
 
-        _write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
-    if json_file != _STDOUT:
-        _print(f"{found.text()}\n")
+        write_text(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+    if json_file != STDOUT:
+        print_text(f"{found.text()}\n")
 
 
 @app.command()
@@ -286,14 +284,14 @@ def calibrate(
 
     if out is None and is_shipped(bundle):
         raise OutputError("the shipped bundle is not changed: name another folder with --out")
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         found, done = run(bundle, cohort, fold, out, level, jobs, progress)
-    _print(
+    print_text(
         f"{out or bundle}: calibrated on {found.regions} ROIs of {found.patients} patients; "
         f"the set of sites shall hold the true one in {100 * found.level:.0f} %.\n"
     )
     if done is not None:
-        _print(f"Every patient by a calibration on the others:\n{done.text()}\n")
+        print_text(f"Every patient by a calibration on the others:\n{done.text()}\n")
 
 
 @app.command()
@@ -341,7 +339,7 @@ def reproduce(
     from situs.synth.heads import find_heads
 
     scale = SMALL_SCALE if small else PAPER_SCALE
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         path = run(
             find_heads(heads),
             out,
@@ -355,7 +353,7 @@ def reproduce(
             weights=weights,
             progress=progress,
         )
-    _print((path / "README.md").read_text(encoding="utf-8"))
+    print_text((path / "README.md").read_text(encoding="utf-8"))
 
 
 @references_app.callback()
@@ -386,9 +384,9 @@ def list_references(
     found = read_bundle(bundle)
     text = format_references_text(found, site)
     if csv_file is not None:
-        _write_text(csv_file, format_references_csv(found, site))
-    if csv_file != _STDOUT:
-        _print(f"{text}\n")
+        write_text(csv_file, format_references_csv(found, site))
+    if csv_file != STDOUT:
+        print_text(f"{text}\n")
 
 
 @references_app.command("add")
@@ -410,11 +408,11 @@ def add_references(
     Patient and file names of the manifest go into the bundle: use pseudonyms. The file names make a
     reference's id, SCAN/ROI/VALUE/SLICE; one that is there already is refused: remove it first.
     """
-    with _no_warnings(), _progress_bar() as progress:
+    with no_warnings(), progress_bar() as progress:
         from situs.references import add_references as run
 
         done = run(bundle, cohort, out, max_slices, progress, pictures)
-    _print(f"{done.text()}\n")
+    print_text(f"{done.text()}\n")
 
 
 @references_app.command("remove")
@@ -439,7 +437,7 @@ def remove_references(
     """
     from situs.references import remove_references as run
 
-    _print(f"{run(bundle, patient or (), id or (), site, out).text()}\n")
+    print_text(f"{run(bundle, patient or (), id or (), site, out).text()}\n")
 
 
 def _check_outputs(
@@ -449,14 +447,14 @@ def _check_outputs(
     from situs.output import check_file, check_folder
 
     if json_file is not None and csv_file is not None:
-        if json_file == csv_file == _STDOUT:
+        if json_file == csv_file == STDOUT:
             raise OutputError("--json - and --csv -: standard output takes one of them; name a file")
         if json_file.resolve() == csv_file.resolve():
             raise OutputError(f"--json and --csv: both are {json_file}; name two files")
     if png is not None:
         check_folder(png)
     for path in (json_file, csv_file):
-        if path is not None and path != _STDOUT:
+        if path is not None and path != STDOUT:
             check_file(path, inputs, made=png)
 
 
@@ -480,82 +478,4 @@ def _write_outputs(
             write_file(png / name, content)
     for path, form in ((csv_file, format_csv), (json_file, format_json)):
         if path is not None:
-            _write_text(path, form(volume, findings, (bundle.name, bundle.version)))
-
-
-def _write_text(path: Path, text: str) -> None:
-    from situs.output import write_file
-
-    if path == _STDOUT:
-        _print(text)
-    else:
-        write_file(path, text.encode("utf-8", "replace"))
-
-
-def _print(text: str) -> None:
-    """To standard output, in whatever encoding it has."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Readers of DICOM quote header values when they warn, and those may name the patient."""
-    with warnings.catch_warnings():
-        if not os.environ.get("SITUS_DEBUG"):
-            warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[..., None]]:
-    """Bars on standard error for work that can be resumed.
-
-    Yields what is to be called with what is counted, how many are done, of how many, and a message if any.
-    """
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    tasks: dict[str, TaskID] = {}
-    bar = Progress(console=Console(stderr=True))
-
-    def update(what: str, done: int, total: int, message: str = "") -> None:
-        bar.start()  # not before: what is refused is told in one line
-        if what not in tasks:
-            tasks[what] = bar.add_task(what)
-        text = f"{what}: {message}" if message else what
-        bar.update(tasks[what], completed=done, total=total, description=text)
-
-    try:
-        yield update
-    except KeyboardInterrupt:
-        print("situs: stopped; the same command goes on from here", file=sys.stderr)
-        raise
-    finally:
-        if tasks:  # a bar that was never started would still print an empty line
-            bar.stop()
-
-
-def _explain(error: Exception) -> int:
-    """One line on standard error, and the exit code."""
-    code, debug = 2, bool(os.environ.get("SITUS_DEBUG"))
-    if debug:
-        import traceback
-
-        traceback.print_exception(error)
-    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("situs"):
-        text = str(MissingExtraError(str(error.name).partition(".")[0], "train"))
-    elif isinstance(error, SitusError):
-        text = str(error)
-    elif hasattr(error, "format_message"):  # a usage error of typer, whose class moves between its releases
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "situs"
-        text = f"{error.format_message()} (see '{path} --help')"
-    elif isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}"
-    else:
-        code = 1
-        hint = "see above" if debug else "run again with SITUS_DEBUG=1 to see where"
-        text = f"internal fault: {type(error).__name__}: {error} ({hint})"
-    print(f"situs: error: {' '.join(text.split())}", file=sys.stderr)
-    return code
+            write_text(path, form(volume, findings, (bundle.name, bundle.version)))
