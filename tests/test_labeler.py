@@ -44,16 +44,14 @@ def box_roi(geometry, i, j, k, value=1):
 class Ruler:
     """An engine whose embedding is where the region's middle lies in the global view, in mm to the left and
     to the back, and for which a site is the more related the nearer its nearest reference is. It paints a
-    midline through the middle of the global view, turned by some degrees when first asked: then the views are
-    upright."""
+    midline through the middle of the global view, turned by these degrees the first times it is asked: then
+    the views are upright."""
 
-    def __init__(self, turn_deg=0):
-        self.turn = np.radians(turn_deg)
-        self.asked = 0
+    def __init__(self, *turns_deg):
+        self.turns = [np.radians(turn) for turn in turns_deg]
 
     def embed(self, global_views, local_views):
-        turn = 0 if self.asked else self.turn
-        self.asked += 1
+        turn = self.turns.pop(0) if self.turns else 0
         region = global_views[:, SPEC.channels.index("roi")].astype(float)
         mm = (np.arange(SPEC.size_px) - (SPEC.size_px - 1) / 2) * SPEC.global_mm / SPEC.size_px
         total = region.sum(axis=(1, 2))
@@ -79,7 +77,7 @@ POINTS = {
 }
 
 
-def ruler_labeler(points=POINTS, each=4, turn_deg=0):
+def ruler_labeler(*turns_deg, points=POINTS, each=4):
     """`each` references at growing distance behind every point."""
     rows = [(site, left, back + step) for site, (left, back) in points.items() for step in range(each)]
     references = References(
@@ -88,7 +86,7 @@ def ruler_labeler(points=POINTS, each=4, turn_deg=0):
         np.array([f"{row[0]}-{n % each}" for n, row in enumerate(rows)]),
         np.full(len(rows), "somebody"),
     )
-    return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, None, {}), Ruler(turn_deg))
+    return Labeler(Bundle(Path("ruler"), "ruler", "1", SPEC, 3, references, None, {}), Ruler(*turns_deg))
 
 
 def test_a_bundle_that_paints_no_midline_measures_from_the_head_s_middle():
@@ -409,9 +407,9 @@ def test_a_thin_lesion_along_a_turned_midline_is_not_bilateral():
     across, along = i * np.cos(turn) - j * np.sin(turn), i * np.sin(turn) + j * np.cos(turn)
     mask = np.zeros(SHAPE, dtype=bool)
     mask[:, :, 5] = (np.abs(across) <= 1) & (np.abs(along) <= 20)
-    (strip,) = ruler_labeler(turn_deg=35).label(volume, [Roi.from_mask(mask, volume.geometry)])
+    (strip,) = ruler_labeler(35).label(volume, [Roi.from_mask(mask, volume.geometry)])
     mask[:, :, 5] = (np.abs(across) <= 20) & (np.abs(along) <= 20)
-    (block,) = ruler_labeler(turn_deg=35).label(volume, [Roi.from_mask(mask, volume.geometry)])
+    (block,) = ruler_labeler(35).label(volume, [Roi.from_mask(mask, volume.geometry)])
     assert (strip.side, block.side) == ("midline", "bilateral")
 
 
@@ -422,7 +420,9 @@ def test_a_turned_head_is_looked_at_upright(turn_deg):
     turn = np.radians(turn_deg)
     i, j = round(47.5 - 45 / 2 * np.cos(turn)), round(47.5 + 45 / 2 * np.sin(turn))
     roi = box_roi(volume.geometry, (i - 2, i + 3), (j - 2, j + 3), (5, 6))
-    (finding,) = ruler_labeler(turn_deg=turn_deg).label(volume, [roi])
+    # On a head that lies turned, a part of it is seen only at the second look.
+    looks = (turn_deg,) if abs(turn_deg) < 20 else (0.8 * turn_deg, 0.2 * turn_deg)
+    (finding,) = ruler_labeler(*looks).label(volume, [roi])
     said = [note for note in finding.notes if "it was looked at upright" in note]
     if abs(turn_deg) < 8:
         assert not said

@@ -113,9 +113,17 @@ class Labeler:
 
     def _turn_deg(self, scan: _Scan, lesions: Sequence[Roi]) -> float:
         """By how much the head is turned on its slices, clockwise in the picture: the median of what is
-        painted on the largest slices of some lesions. 0 by a bundle that does not paint, or for a little."""
-        some = [lesions[n] for n in np.unique(np.linspace(0, len(lesions) - 1, _TURN_SLICES).astype(int))]
-        views, embedded = self._look(scan, [(roi, _largest_slice(roi)) for roi in some])
+        painted on some of the slices that the lesions meet, from bottom to top. 0 by a bundle that does not
+        paint, or for a little; more is read again from the upright head, on which painting is more exact."""
+        met = sorted(((roi, k) for roi in lesions for k in roi.areas_px), key=lambda pair: pair[1])
+        some = [met[n] for n in np.unique(np.linspace(0, len(met) - 1, _TURN_SLICES).astype(int))]
+        first = self._painted_turn_deg(scan, some)
+        if abs(first) < LEAST_TURN_DEG:
+            return 0.0
+        return self._painted_turn_deg(replace(scan, turn_deg=first), some)
+
+    def _painted_turn_deg(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> float:
+        views, embedded = self._look(scan, shown)
         if embedded.midline is None:
             return 0.0
         geometry, angles = scan.volume.geometry, []
@@ -125,8 +133,7 @@ class Labeler:
             angles.append(np.arctan2(left @ down, left @ right))
         mean = np.angle(np.exp(1j * np.array(angles)).sum())  # the median around it: 179 and -179 are alike
         apart = np.angle(np.exp(1j * (np.array(angles) - mean)))
-        turn = float(np.degrees(mean + np.median(apart)))
-        return turn if abs(turn) >= LEAST_TURN_DEG else 0.0
+        return float(np.degrees(mean + np.median(apart)))
 
     def _look(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> tuple[list[Views], Embedded]:
         """The views of some regions on some slices, and what BaseNet says about them."""
