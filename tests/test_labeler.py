@@ -142,7 +142,7 @@ def test_a_mirrored_patient_swaps_the_sides():
     both_sides = {site: point for site, point in POINTS.items() if point[0] == 0}
     both_sides |= {"temporal_region": (45, 0), "sulcal_spaces": (-45, 0)}
     swap = {"temporal_region": "sulcal_spaces", "sulcal_spaces": "temporal_region"}
-    labeler = ruler_labeler(both_sides)
+    labeler = ruler_labeler(points=both_sides)
     before, after = labeler.label(volume, rois), labeler.label(mirrored, mirrored_rois)
     assert {f.side for f in before} == {"left", "right", "midline", "bilateral"}
     assert [f.side for f in after] == [mirror[f.side] for f in before]
@@ -278,7 +278,7 @@ def test_evidence_is_near_named_once_and_has_the_predicted_site():
     volume = make_volume()
     points = {"brainstem": (45, 4), "temporal_region": (45, 10)}
     roi = box_roi(volume.geometry, (22, 28), (44, 52), (5, 9))
-    labeler = ruler_labeler(points, each=6)
+    labeler = ruler_labeler(points=points, each=6)
     (finding,) = labeler.label(volume, [roi])
     distances = [reference.distance for reference in finding.references]
     assert [r.id for r in finding.references] == [f"brainstem-{n}" for n in range(3)] + [
@@ -313,7 +313,7 @@ def test_evidence_sets_the_site_against_the_runner_up():
     volume = make_volume()
     roi = box_roi(volume.geometry, (30, 36), (44, 52), (5, 8))  # 29 mm to the left, 0 to the back
     points = {"temporal_region": (45, 0), "parietal_region": (-45, 10), "brainstem": (0, 10)}
-    labeler = ruler_labeler(points)
+    labeler = ruler_labeler(points=points)
     finding = labeler.label(volume, [roi])[0]
     assert sorted(finding.scores, key=finding.scores.get)[-2:] == ["brainstem", "temporal_region"]
     # References lie 0, 1, 2 and 3 mm behind the points, and all points behind the lesion.
@@ -325,7 +325,7 @@ def test_evidence_sets_the_site_against_the_runner_up():
         expected = np.hypot(left - 29, back + int(reference.id[-1]))
         assert reference.distance == pytest.approx(expected, abs=4)
 
-    lonely = ruler_labeler({"temporal_region": (45, 5)}, each=2).label(volume, [roi])[0]
+    lonely = ruler_labeler(points={"temporal_region": (45, 5)}, each=2).label(volume, [roi])[0]
     assert [r.id for r in lonely.evidence] == ["temporal_region-0", "temporal_region-1"]
     tiny = box_roi(volume.geometry, (30, 31), (44, 46), (5, 6))
     assert labeler.label(volume, [tiny])[0].evidence == ()
