@@ -413,7 +413,7 @@ def test_a_thin_lesion_along_a_turned_midline_is_not_bilateral():
     assert (strip.side, block.side) == ("midline", "bilateral")
 
 
-@pytest.mark.parametrize("turn_deg", [-40, -9, 5, 25, 170])
+@pytest.mark.parametrize("turn_deg", [-40, -9, 3, 25, 170])
 def test_a_turned_head_is_looked_at_upright(turn_deg):
     """A region 45 mm to the left of the middle, turned with the head: found where it lies when upright."""
     volume = make_volume()
@@ -424,7 +424,7 @@ def test_a_turned_head_is_looked_at_upright(turn_deg):
     looks = (turn_deg,) if abs(turn_deg) < 20 else (0.8 * turn_deg, 0.2 * turn_deg)
     (finding,) = ruler_labeler(*looks).label(volume, [roi])
     said = [note for note in finding.notes if "it was looked at upright" in note]
-    if abs(turn_deg) < 8:
+    if abs(turn_deg) < 4:
         assert not said
     else:
         way = "clockwise" if turn_deg < 0 else "anticlockwise"

@@ -50,7 +50,7 @@ LATERAL_UNKNOWN = 127
 TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")  # of a `Batch`
 
 # Part of the cache's name: raise it when the bytes that are made from the same files change.
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _SAME_GRID_MM = 0.1
 # In training, this part of the regions is seen as the heads lie, so that networks can tell how a head is
 # turned; the others upright but for an error (standard deviation).

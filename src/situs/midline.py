@@ -2,8 +2,8 @@
 
 BaseNet paints, over both views, how far every pixel lies from the midline (mm, positive on the patient's
 left). One straight line is fitted to all of it, so that the answer under a region, where the views are
-gray, rests on the whole head. Where that is near the region, the line is moved to where the slice is most
-like its own mirror image.
+gray, rests on the whole head. Where that is near the region, the line is moved halfway to where the slice
+is most like its own mirror image.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def fit_midline(
 def refine_midline(
     midline: Midline, view: NDArray[np.uint8], place: Place, geometry: Geometry, channels: Sequence[str]
 ) -> Midline:
-    """The line, near to a given one, over which a slice is most like its mirror image.
+    """The line halfway between a given one and that near it over which a slice is most like its mirror image.
+
+    Either errs, by what differs between the heads, and seldom in the same way.
 
     Parameters
     ----------
@@ -138,8 +140,8 @@ def refine_midline(
         around = [(da + a * degrees, do + b * step) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b]
         best = min([best, *((difference(*move), *move) for move in around)])
     _, da, do = best
-    c, s = np.cos(angle + np.radians(da)), np.sin(angle + np.radians(da))
-    return Midline(place.centre_mm, c * right + s * down, offset + do)
+    c, s = np.cos(angle + np.radians(da / 2)), np.sin(angle + np.radians(da / 2))
+    return Midline(place.centre_mm, c * right + s * down, offset + do / 2)
 
 
 def side_of(mean_mm: float, left_share: float, width_mm: float) -> Side:

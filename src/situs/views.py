@@ -43,7 +43,7 @@ CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in _SLICES[1:] for source
 # A slice below or above that is farther away than this many times what was asked for is not shown.
 _MAX_AWAY = 2.5
 # A head that is turned less is looked at as it lies.
-LEAST_TURN_DEG = 8.0
+LEAST_TURN_DEG = 4.0
 _HEAD_PIXEL_MM = 4.0  # the head's centre is looked for at this coarse pixel size
 
 
