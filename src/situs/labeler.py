@@ -7,7 +7,7 @@ to the midline are positive on the patient's left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,7 @@ class Labeler:
             return []
         scan = _Scan(volume, union_mask(rois, volume.geometry), tuple(scan_doubts(volume)))
         if self.bundle.spec.upright:
-            scan = replace(scan, turn_deg=self._turn_deg(scan, lesions))
+            scan = self._upright(scan, lesions)
         findings: list[Finding] = []
         for batch in _batches(lesions):
             findings += self._label_batch(scan, batch, patient)
@@ -111,21 +111,24 @@ class Labeler:
                 progress(len(findings), len(lesions))
         return findings
 
-    def _turn_deg(self, scan: _Scan, lesions: Sequence[Roi]) -> float:
-        """By how much the head is turned on its slices, clockwise in the picture: the median of what is
-        painted on some of the slices that the lesions meet, from bottom to top. 0 by a bundle that does not
-        paint, or for a little; more is read again from the upright head, on which painting is more exact."""
+    def _upright(self, scan: _Scan, lesions: Sequence[Roi]) -> _Scan:
+        """The scan with what is known of how the head is turned on its slices: the median of what is painted
+        on some of the slices that the lesions meet, from bottom to top. A little is left as it is; more is
+        read again from the upright head, on which painting is more exact."""
         met = sorted(((roi, k) for roi in lesions for k in roi.areas_px), key=lambda pair: pair[1])
         some = [met[n] for n in np.unique(np.linspace(0, len(met) - 1, _TURN_SLICES).astype(int))]
-        first = self._painted_turn_deg(scan, some)
+        views, first = self._painted_turn_deg(scan, some)
         if abs(first) < LEAST_TURN_DEG:
-            return 0.0
-        return self._painted_turn_deg(replace(scan, turn_deg=first), some)
+            return replace(scan, seen=dict(zip(some, views, strict=True)))
+        _, turn = self._painted_turn_deg(replace(scan, turn_deg=first), some)
+        return replace(scan, turn_deg=turn)
 
-    def _painted_turn_deg(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> float:
+    def _painted_turn_deg(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> tuple[list[Views], float]:
+        """The views of some regions on some slices, and the turn painted over them, clockwise in the picture;
+        0 by a bundle that does not paint."""
         views, embedded = self._look(scan, shown)
         if embedded.midline is None:
-            return 0.0
+            return views, 0.0
         geometry, angles = scan.volume.geometry, []
         right, down = geometry.display_axes()
         for view, painted in zip(views, embedded.midline, strict=True):
@@ -133,12 +136,14 @@ class Labeler:
             angles.append(np.arctan2(left @ down, left @ right))
         mean = np.angle(np.exp(1j * np.array(angles)).sum())  # the median around it: 179 and -179 are alike
         apart = np.angle(np.exp(1j * (np.array(angles) - mean)))
-        return float(np.degrees(mean + np.median(apart)))
+        return views, float(np.degrees(mean + np.median(apart)))
 
     def _look(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> tuple[list[Views], Embedded]:
         """The views of some regions on some slices, and what BaseNet says about them."""
         views = [
-            extract_views(scan.volume, k, roi, scan.fill, self.bundle.spec, scan.turn_deg) for roi, k in shown
+            scan.seen.get((roi, k))
+            or extract_views(scan.volume, k, roi, scan.fill, self.bundle.spec, scan.turn_deg)
+            for roi, k in shown
         ]
         embedded = self._runtime.embed(
             np.stack([v.global_view for v in views]),
@@ -283,12 +288,14 @@ def _by_site(numbers: NDArray[np.floating]) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class _Scan:
-    """A scan, all that is marked on it (ni, nj, nk), what is doubtful, and how the head is turned."""
+    """A scan, all that is marked on it (ni, nj, nk), what is doubtful, how the head is turned, and views so
+    turned that were made already, by region and slice: making them is the dearest part."""
 
     volume: Volume
     fill: NDArray[np.bool_]
     doubts: tuple[str, ...]
     turn_deg: float = 0.0
+    seen: dict[tuple[Roi, int], Views] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
