@@ -332,6 +332,7 @@ def main(args: list[str] | None = None) -> int:
         COMPACT.spec,
         COMPACT.max_slices,
         progress=lambda done, n: say("slices", done, n, "scans read"),
+        training=True,
     )
     kept, _ = split_patients(slices.patient.tolist(), options.test_patient)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
