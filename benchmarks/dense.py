@@ -40,10 +40,11 @@ from situs.anatomy import SITE_KEYS, SITES
 from situs.answers import average_slices, region_areas
 from situs.augment import augment
 from situs.bundle import Bundle, read_bundle
-from situs.dataset import SITE_UNKNOWN, Batch, Slices, balanced_indices, open_slices, split_patients
+from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
 from situs.devices import CPU, Machine, open_machine
 from situs.errors import ManifestError, SitusError
 from situs.evaluate import evaluate
+from situs.extract import SITE_UNKNOWN
 from situs.fit import Plan, fit
 from situs.labeler import Labeler
 from situs.losses import site_map_weights

@@ -8,7 +8,8 @@ from small_cohort import draw_cohort
 
 from situs import augment as module
 from situs.augment import augment
-from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, Batch, open_slices
+from situs.dataset import Batch, open_slices
+from situs.extract import LATERAL_UNKNOWN, SITE_UNKNOWN
 from situs.views import ViewSpec
 
 SPEC = ViewSpec(size_px=32)

@@ -9,8 +9,9 @@ import torch
 from small_cohort import draw_cohort
 
 from situs.anatomy import SITES
-from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, open_slices
+from situs.dataset import open_slices
 from situs.devices import CPU
+from situs.extract import LATERAL_UNKNOWN, SITE_UNKNOWN
 from situs.losses import painting_loss
 from situs.views import ViewSpec
 

@@ -92,6 +92,13 @@ def test_display_undoes_a_turn_within_the_plane(turn):
     np.testing.assert_allclose([right, down], [[-1, 0, 0], [0, -1, 0]], atol=1e-12)
 
 
+def test_a_turned_head_by_its_left():
+    """World: x to the right, y to the front; in the picture the left is on the right, the front above."""
+    g = Geometry((2, 2, 1), (-1, 0, 0), (0, -1, 0), [[0, 0, 0]])
+    for left, expected in (((-1, 0, 0), 0), ((-2, -2, 0), 45), ((0, 3, 0), -90), ((1, 1e-9, 0), -180)):
+        assert g.turn_deg(np.array(left)) == pytest.approx(expected)
+
+
 def test_display_axes_lie_in_a_tilted_plane():
     g = tilted()
     right, down = g.display_axes()

@@ -433,6 +433,16 @@ def test_a_turned_head_is_looked_at_upright(turn_deg):
         assert finding.site == "temporal_region" and finding.side == "left"
 
 
+def test_views_that_are_not_upright_stay_as_the_head_lies():
+    volume = make_volume()
+    labeler = ruler_labeler(40)
+    labeler.bundle = replace(labeler.bundle, spec=replace(SPEC, upright=False))
+    roi = box_roi(volume.geometry, (22, 28), (44, 52), (5, 9))
+    (finding,) = labeler.label(volume, [roi])
+    assert not any("upright" in note for note in finding.notes)
+    assert finding.site == "temporal_region"
+
+
 def test_few_slices_are_all_looked_at():
     areas = {k: 10 + k for k in range(3, 3 + MAX_SLICES)}
     assert choose_slices(areas) == areas

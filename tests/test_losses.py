@@ -6,7 +6,8 @@ import torch
 from small_cohort import draw_cohort
 
 from situs.anatomy import SITE_INDEX, SITES
-from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, Batch, open_slices
+from situs.dataset import Batch, open_slices
+from situs.extract import LATERAL_UNKNOWN, SITE_UNKNOWN
 from situs.losses import painting_loss, relation_loss, shares_loss, site_map_weights
 from situs.views import ViewSpec
 

@@ -203,6 +203,17 @@ def test_what_is_no_bundle_is_refused_before_anything_is_read(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_heads_are_not_quite_upright_in_training(cohort, tmp_path, exported):
+    """The pictures of references show the views that were learned from."""
+    recipe = replace(SHORT, spec=replace(SHORT.spec, upright=True))
+    train(cohort, tmp_path / "b", recipe, pictures=True)
+    slices = open_slices(cohort, recipe.spec, recipe.max_slices, training=True)
+    place = {name: n for n, name in enumerate(slices.id.tolist())}
+    for name, picture in exported["pictures"].items():
+        expected = draw_picture(slices.global_view[place[name]], recipe.spec)
+        np.testing.assert_array_equal(decode_picture(picture.webp) == OUTLINE, expected == OUTLINE)
+
+
 def test_choose_evenly():
     sites = np.repeat([0, 1], [100, 6])
     patients = np.array(["a"] * 90 + ["b"] * 8 + ["c"] * 2 + ["a"] * 5 + ["c"])

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, TARGETS, Batch
+from situs.dataset import Batch
+from situs.extract import LATERAL_UNKNOWN, SITE_UNKNOWN, TARGETS
 from situs.views import ViewSpec
 
 __all__ = ["augment"]

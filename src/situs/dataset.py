@@ -1,11 +1,7 @@
-"""From a cohort's manifest to the slices that networks are trained on: views, painting targets, sampling.
+"""From a cohort's manifest to the slices that networks are trained on: examples, their cache, sampling.
 
-Every slice that a region of the manifest meets is one example. Views are made by `situs.views` and kept as
-bytes in ``COHORT/.cache``. Where views are upright (`ViewSpec`) and the cohort has distances to the
-midline, these tell how a head is turned.
-
-Painting targets are at half the view's size: the site map (0 none, site index + 1, `SITE_UNKNOWN`) and the
-signed distance to the midline (mm, positive to the patient's left, `LATERAL_UNKNOWN`).
+Every slice that a region of the manifest meets is one example. They are made by `situs.extract` and kept as
+bytes in ``COHORT/.cache``.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import ManifestError, OutputError
-from situs.geometry import Geometry
+from situs.extract import TARGETS, Extraction, file_stem, iter_scans
 from situs.manifest import MANIFEST, Row, did_you_mean, read_manifest
 from situs.output import replacing
-from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
-from situs.volume import Roi, union_mask
+from situs.views import ViewSpec
 
 try:
     import fcntl
@@ -34,9 +29,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "LATERAL_UNKNOWN",
-    "SITE_UNKNOWN",
-    "TARGETS",
     "Batch",
     "Slices",
     "balanced_indices",
@@ -45,18 +37,8 @@ __all__ = [
     "split_patients",
 ]
 
-SITE_UNKNOWN = 255
-LATERAL_UNKNOWN = 127
-TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")  # of a `Batch`
-
 # Part of the cache's name: raise it when the bytes that are made from the same files change.
 _CACHE_VERSION = 4
-_SAME_GRID_MM = 0.1
-# In training, this part of the regions is seen as the heads lie, so that networks can tell how a head is
-# turned; the others upright but for an error (standard deviation).
-_AS_THEY_LIE = 0.25
-_TURN_ERROR_DEG = 5.0
-_TURN_VOXELS = 5000  # are looked at to tell how a head is turned
 
 Bytes = NDArray[np.uint8]
 
@@ -135,10 +117,10 @@ def open_slices(
     ----------
     cohort : the folder
     spec : how slices become views
-    max_slices : at most this many slices of each region, spread evenly over its area; None for all
+    max_slices : see `situs.extract.Extraction`
     jobs : processes
     progress : is called with (scans done, scans in all)
-    training : upright views are not quite so, and of a quarter of the regions as the heads lie
+    training : see `situs.extract.Extraction`
 
     Raises
     ------
@@ -150,14 +132,12 @@ def open_slices(
     by_scan: dict[Path, list[int]] = {}
     for index, row in enumerate(rows):
         by_scan.setdefault(row.scan, []).append(index)
-    painted = all(row.sites and row.lateral for row in rows)
-    folder = cohort / ".cache" / _cache_key(cohort, rows, spec, max_slices, training)
+    how = Extraction(spec, max_slices, all(row.sites and row.lateral for row in rows), training)
+    folder = cohort / ".cache" / _cache_key(cohort, rows, how)
     try:
         with _only_one(folder):
-            _fill_cache(
-                folder, list(by_scan.values()), rows, spec, max_slices, painted, training, jobs, progress
-            )
-        return _open_cache(folder, rows, spec, painted)
+            _fill_cache(folder, list(by_scan.values()), rows, how, jobs, progress)
+        return _open_cache(folder, rows, how)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -239,149 +219,18 @@ def check_ids(ids: NDArray[np.str_]) -> None:
         )
 
 
-# --- slices of one scan ---------------------------------------------------------------------------------
-
-
-def _extract_scan(
-    rows: list[tuple[int, Row]], spec: ViewSpec, max_slices: int | None, painted: bool, training: bool
-) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
-    """The examples of one scan: arrays by name, and for each example its row, k and id."""
-    from situs.io import read_rois, read_volume
-
-    volume = read_volume(rows[0][1].scan)
-    maps = _read_maps(rows[0][1], volume.geometry) if painted else None
-    lies = _turn_deg(maps[1], volume.geometry) if maps is not None and spec.upright else 0.0
-    arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in _names(painted)}
-    entries = []
-    files: dict[Path, tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
-    for index, row in rows:
-        if row.roi not in files:  # as in use: all regions of one mask file are given, and filled, together
-            rois = read_rois(row.roi, volume)
-            files[row.roi] = {roi.value: roi for roi in rois}, union_mask(rois, volume.geometry)
-        by_value, fill = files[row.roi]
-        if row.value not in by_value:
-            raise ManifestError(f"{row.roi}: has no value {row.value}; its values are {sorted(by_value)}")
-        roi = by_value[row.value]
-        turn = lies if abs(lies) >= LEAST_TURN_DEG else 0.0
-        if training and maps is not None and spec.upright:
-            rng = np.random.default_rng(index)
-            turn = 0.0 if rng.random() < _AS_THEY_LIE else lies + rng.normal(0, _TURN_ERROR_DEG)
-        for k in _choose_slices(roi.areas_px, max_slices):
-            views = extract_views(volume, k, roi, fill, spec, turn)
-            arrays["global_view"].append(views.global_view)
-            arrays["local_view"].append(views.local_view)
-            if maps is not None:
-                for view, place in zip(("global", "local"), views.places, strict=True):
-                    targets = _targets(maps, volume.geometry, k, place, spec)
-                    arrays[f"{view}_sites"].append(targets[0])
-                    arrays[f"{view}_lateral"].append(targets[1])
-            entries.append(
-                {"row": index, "k": k, "id": f"{_stem(row.scan)}/{_stem(row.roi)}/{row.value}/{k}"}
-            )
-    return {name: np.stack(planes) for name, planes in arrays.items()}, entries
-
-
-def _extract_scans(
-    scans: list[list[tuple[int, Row]]],
-    spec: ViewSpec,
-    max_slices: int | None,
-    painted: bool,
-    training: bool,
-    jobs: int,
-) -> Iterator[tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]]:
-    """`_extract_scan` of every scan, in order, a few ahead in other processes if `jobs` is not 1."""
-    if jobs == 1:  # as in evaluation, which needs no more packages than labelling does
-        return (_extract_scan(scan, spec, max_slices, painted, training) for scan in scans)
-    from joblib import Parallel, delayed
-
-    tasks = (delayed(_extract_scan)(scan, spec, max_slices, painted, training) for scan in scans)
-    results: Iterator[Any] = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks)
-    return results
-
-
-def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Site map and distance to the midline on the scan's grid."""
-    from situs.io.nifti import read_nifti_grid
-
-    maps = []
-    for path in (row.sites, row.lateral):
-        assert path is not None  # only asked for where every row has both
-        grid = read_nifti_grid(path, ManifestError)
-        if not _same_grid(grid.geometry, geometry):
-            raise ManifestError(f"{path}: is not on the grid of its scan {row.scan.name}")
-        maps.append(grid.values)
-    return maps[0], maps[1]
-
-
-def _turn_deg(lateral: NDArray[Any], geometry: Geometry) -> float:
-    """By how much a head is turned on its slices, clockwise in the picture, from the distances to the midline
-    (ni, nj, nk); 0 where there are none."""
-    known = np.flatnonzero(lateral != LATERAL_UNKNOWN)
-    known = known[:: max(1, known.size // _TURN_VOXELS)]
-    if known.size < 4:
-        return 0.0
-    world = geometry.to_world(np.stack(np.unravel_index(known, lateral.shape), axis=1))
-    design = np.concatenate([world - world.mean(axis=0), np.ones((len(world), 1))], axis=1)
-    to_left = np.linalg.lstsq(design, lateral.ravel()[known].astype(np.float64), rcond=None)[0][:3]
-    right, down = geometry.display_axes()
-    return float(np.degrees(np.arctan2(to_left @ down, to_left @ right)))
-
-
-def _same_grid(a: Geometry, b: Geometry) -> bool:
-    if a.shape != b.shape:
-        return False
-    ends = [[0, 0, 0], [a.shape[0] - 1, 0, 0], [0, a.shape[1] - 1, 0], [0, 0, a.shape[2] - 1]]
-    return bool(np.abs(a.to_world(ends) - b.to_world(ends)).max() < _SAME_GRID_MM)
-
-
-def _targets(
-    maps: tuple[NDArray[Any], NDArray[Any]], geometry: Geometry, k: int, place: Place, spec: ViewSpec
-) -> tuple[Bytes, NDArray[np.int8]]:
-    half = (spec.size_px // 2, spec.size_px // 2)
-    coarse = replace(place, pixel_mm=2 * place.pixel_mm)
-    sites, lateral = (
-        sample_slice(whole[:, :, k], geometry, k, coarse, half, outside)
-        for whole, outside in zip(maps, (0, LATERAL_UNKNOWN), strict=True)
-    )
-    limit = LATERAL_UNKNOWN - 1  # so that the mirrored distance is a byte too
-    lateral = np.where(lateral == LATERAL_UNKNOWN, lateral, np.clip(lateral, -limit, limit))
-    return sites.astype(np.uint8), lateral.astype(np.int8)
-
-
-def _choose_slices(areas: dict[int, int], most: int | None) -> list[int]:
-    """At most `most` of the slices {k: area}, ascending: those at even steps through the summed area."""
-    ks = sorted(areas)
-    if most is None or len(ks) <= most:
-        return ks
-    weights = np.array([areas[k] for k in ks], dtype=np.float64)
-    middles = (np.cumsum(weights) - weights / 2) / weights.sum()
-    chosen: list[int] = []
-    for quantile in (np.arange(most) + 0.5) / most:
-        order = np.argsort(np.abs(middles - quantile), kind="stable")
-        chosen.append(next(n for n in order.tolist() if n not in chosen))
-    return [ks[n] for n in sorted(chosen)]
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
 # --- cache ----------------------------------------------------------------------------------------------
 
 _INDEX = "index.json"
 
 
-def _names(painted: bool) -> tuple[str, ...]:
-    return ("global_view", "local_view", *(TARGETS if painted else ()))
-
-
-def _cache_key(cohort: Path, rows: list[Row], spec: ViewSpec, max_slices: int | None, training: bool) -> str:
+def _cache_key(cohort: Path, rows: list[Row], how: Extraction) -> str:
     """A name that changes with the manifest, with the files it names (by their size) and with the views."""
     files = dict.fromkeys(
         path for row in rows for path in (row.scan, row.roi, row.sites, row.lateral) if path
     )
     sizes = [path.stat().st_size for path in files]
-    text = json.dumps([_CACHE_VERSION, spec.to_dict(), max_slices, training, sizes])
+    text = json.dumps([_CACHE_VERSION, how.spec.to_dict(), how.max_slices, how.training, sizes])
     return hashlib.sha256(text.encode() + (cohort / MANIFEST).read_bytes()).hexdigest()[:16]
 
 
@@ -389,16 +238,13 @@ def _fill_cache(
     folder: Path,
     scans: list[list[int]],
     rows: list[Row],
-    spec: ViewSpec,
-    max_slices: int | None,
-    painted: bool,
-    training: bool,
+    how: Extraction,
     jobs: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Append what is missing, scan by scan in order; the index is renamed into place after every few scans,
     and says how much of the files is valid, so that a killed run goes on from there."""
-    sizes = {name: int(np.prod(_shape(name, spec))) for name in _names(painted)}
+    sizes = {name: int(np.prod(_shape(name, how.spec))) for name in how.names}
     index = _read_index(folder, sizes)
     done = index["scans"]
     if done == len(scans):
@@ -409,7 +255,7 @@ def _fill_cache(
             files[name] = (folder / name).open("ab")
             files[name].truncate(len(index["row"]) * size)
         missing = [[(n, rows[n]) for n in scan] for scan in scans[done:]]
-        for arrays, entries in _extract_scans(missing, spec, max_slices, painted, training, jobs):
+        for arrays, entries in iter_scans(missing, how, jobs):
             for name, file in files.items():
                 file.write(np.ascontiguousarray(arrays[name]).data)
             for field in ("row", "k", "id"):
@@ -427,21 +273,21 @@ def _fill_cache(
         _write_index(folder, index)
 
 
-def _open_cache(folder: Path, rows: list[Row], spec: ViewSpec, painted: bool) -> Slices:
+def _open_cache(folder: Path, rows: list[Row], how: Extraction) -> Slices:
     index = _read_index(folder, {})
     row = np.array(index["row"], dtype=np.int64)
     arrays = {
-        name: np.memmap(folder / name, _dtype(name), "r", shape=(len(row), *_shape(name, spec)))
-        for name in _names(painted)
+        name: np.memmap(folder / name, _dtype(name), "r", shape=(len(row), *_shape(name, how.spec)))
+        for name in how.names
     }
     return Slices(
         site=np.array([rows[n].site for n in row], dtype=np.int64),
         patient=np.array([rows[n].patient for n in row], dtype=np.str_),
-        scan=np.array([_stem(rows[n].scan) for n in row], dtype=np.str_),
+        scan=np.array([file_stem(rows[n].scan) for n in row], dtype=np.str_),
         row=row,
         k=np.array(index["k"], dtype=np.int64),
         id=np.array(index["id"], dtype=np.str_),
-        spec=spec,
+        spec=how.spec,
         **arrays,
     )
 

@@ -160,6 +160,12 @@ class Geometry:
         down /= np.linalg.norm(down)
         return np.cross(down, n), down  # n up, down to the back: their product points to the left
 
+    def turn_deg(self, left: Array) -> float:
+        """By how much a head is turned in the picture, degrees clockwise in (-180, 180], if this vector (3,),
+        of any length, points to its left."""
+        right, down = self.display_axes()
+        return float(np.degrees(np.arctan2(left @ down, left @ right)))
+
 
 def axial_order(affine: ArrayLike) -> tuple[int, int, int]:
     """The order of a grid's axes that puts the slice axis (the one nearest to feet-head) last.

@@ -130,10 +130,9 @@ class Labeler:
         if embedded.midline is None:
             return views, 0.0
         geometry, angles = scan.volume.geometry, []
-        right, down = geometry.display_axes()
         for view, painted in zip(views, embedded.midline, strict=True):
-            left = fit_midline(painted, view.places, geometry, view.global_view.shape[-1]).left
-            angles.append(np.arctan2(left @ down, left @ right))
+            midline = fit_midline(painted, view.places, geometry, view.global_view.shape[-1])
+            angles.append(np.radians(geometry.turn_deg(midline.left)))
         mean = np.angle(np.exp(1j * np.array(angles)).sum())  # the median around it: 179 and -179 are alike
         apart = np.angle(np.exp(1j * (np.array(angles) - mean)))
         return views, float(np.degrees(mean + np.median(apart)))

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from situs.anatomy import SITES
-from situs.dataset import LATERAL_UNKNOWN, SITE_UNKNOWN, Batch, Slices
+from situs.dataset import Batch, Slices
+from situs.extract import LATERAL_UNKNOWN, SITE_UNKNOWN
 from situs.nets import LATERAL_UNIT_MM, BaseNetOutput
 
 __all__ = ["painting_loss", "paintings_loss", "relation_loss", "shares_loss", "site_map_weights"]

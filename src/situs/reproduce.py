@@ -187,7 +187,7 @@ def reproduce(
     parts = {}
     for name, some_heads in (("train", train_heads), ("test", test_heads)):
         cohort, need = _paper_cohort(work, name, some_heads, scale, jobs, say)
-        parts[name] = _open_part(cohort, recipe, jobs, need, say)
+        parts[name] = _open_part(cohort, recipe, jobs, need, say, training=name == "train")
     cohort = work / "balanced"
     render_cohort(
         test_heads, cohort, scale.balanced_scans, _SEED, "balanced", jobs,
@@ -267,7 +267,8 @@ def read_embedded(
     embedded = _read(path)
     needs = {name: _wanted(slices, name) for name in ("train", "test")}
     parts = {
-        name: _open_part(work / name, recipe, jobs, needs.get(name), _silent) for name in ("train", *_SETS)
+        name: _open_part(work / name, recipe, jobs, needs.get(name), _silent, training=name == "train")
+        for name in ("train", *_SETS)
     }
     labelled = {
         name: _label(embedded[name], parts["train" if name == "targets" else name])
@@ -392,7 +393,12 @@ def _write_part(cohort: Path, pool: Path, names: set[str]) -> None:
 
 
 def _open_part(
-    cohort: Path, recipe: Recipe, jobs: int, need: NDArray[np.int64] | None, say: Progress
+    cohort: Path,
+    recipe: Recipe,
+    jobs: int,
+    need: NDArray[np.int64] | None,
+    say: Progress,
+    training: bool = False,
 ) -> _Part:
     """The slices of a cohort: all, or of every site as many as needed, spread evenly over the scans."""
     slices = open_slices(
@@ -401,7 +407,7 @@ def _open_part(
         None,
         jobs,
         lambda done, n: say("slices", done, n, f"of {cohort.name}"),
-        training=cohort.name == "train",
+        training=training,
     )
     if need is None:
         return _Part(slices, np.arange(len(slices)))
