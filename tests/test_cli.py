@@ -357,7 +357,7 @@ def test_frozen_needs_something_to_freeze(tmp_path, capsys):
 
 def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
-    from situs.reproduce import PAPER_SCALE, SMALL_SCALE
+    from situs.paper_cohorts import PAPER_SCALE, SMALL_SCALE
 
     asked = {}
 
@@ -381,6 +381,7 @@ def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
         "recipe": "compact",
         "seeds": 3,
         "weights": None,
+        "train_cohort": None,
     }
     given |= {"heads": [Path("heads/head_01.nii.gz")], "scale": PAPER_SCALE, "device": "auto"}
     assert asked == {**given, "threads": 1, "jobs": 1}
@@ -388,8 +389,8 @@ def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
     assert main([*args, "--small", "--recipe", "paper", "--jobs", "2", "--work", "w"]) == 0
     given |= {"scale": SMALL_SCALE, "seeds": 1, "recipe": "paper", "work": Path("w")}
     assert asked == {**given, "threads": 1, "jobs": 2}
-    assert main([*args, "--samples", "0.5"]) == 0
-    assert asked["scale"] == replace(PAPER_SCALE, samples=0.5)
+    assert main([*args, "--samples", "0.5", "--train-cohort", "own"]) == 0
+    assert asked["scale"] == replace(PAPER_SCALE, samples=0.5) and asked["train_cohort"] == Path("own")
 
 
 def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):

@@ -20,7 +20,7 @@ SETTINGS = {
     "device": "cpu",
     "seeds": 2,
     "samples": 1.0,
-    "cohorts": {"train_heads": ["c.nii.gz"], "test_heads": ["a.nii.gz", "b.nii.gz"]},
+    "cohorts": {"train_cohort": None, "train_heads": ["c.nii.gz"], "test_heads": ["a.nii.gz", "b.nii.gz"]},
 }
 
 
@@ -42,6 +42,7 @@ def made_up(epochs=6):
         curves=dict.fromkeys(both, curves),
         seconds={name: [np.arange(1.0, epochs + 1), np.arange(1.0, epochs + 1) * 3] for name in curves},
         train_sites=np.repeat([FALX, THALAMUS], [7, 3]),
+        n_related=9,
         scans={"train": 173, "test": 43, "balanced": 5},
     )
 

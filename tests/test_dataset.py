@@ -9,7 +9,7 @@ import pytest
 from small_cohort import BANDS, draw_cohort, write_manifest
 
 from situs import extract
-from situs.dataset import balanced_indices, open_slices, split_patients
+from situs.dataset import balanced_indices, choose_evenly, open_slices, split_patients
 from situs.errors import ManifestError
 from situs.extract import LATERAL_UNKNOWN
 from situs.manifest import read_manifest
@@ -177,3 +177,12 @@ def test_balanced_indices():
     assert set(counts[1000:1100]) == {2} and set(counts[1100:]) == {20}  # over-sampled, all alike
     natural = balanced_indices(sites, 1110, np.random.default_rng(0), power=0)
     np.testing.assert_allclose(np.bincount(sites[natural])[[0, 3, 7]], [1000, 100, 10], atol=2)
+
+
+def test_choose_evenly():
+    sites = np.repeat([0, 1], [100, 6])
+    patients = np.array(["a"] * 90 + ["b"] * 8 + ["c"] * 2 + ["a"] * 5 + ["c"])
+    chosen = choose_evenly(sites, patients, 12, np.random.default_rng(0))
+    names = patients[chosen[sites[chosen] == 0]]
+    assert {p: int((names == p).sum()) for p in "abc"} == {"a": 5, "b": 5, "c": 2}
+    assert (sites[chosen] == 1).sum() == 6 and len(set(chosen.tolist())) == len(chosen)

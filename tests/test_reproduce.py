@@ -10,21 +10,14 @@ import pytest
 from small_cohort import BANDS, COLUMNS, draw_cohort, write_manifest
 from test_train import SHORT
 
+from situs import paper_cohorts
 from situs import reproduce as module
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.claims import count, macro_f1, weighted_f1
 from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
-from situs.reproduce import (
-    PAPER_SCALE,
-    SMALL_SCALE,
-    Scale,
-    check_apart,
-    choose_references,
-    choose_scans,
-    read_embedded,
-    reproduce,
-)
+from situs.paper_cohorts import PAPER_SCALE, SMALL_SCALE, Part, Scale, check_apart, choose_scans
+from situs.reproduce import choose_references, read_embedded, reproduce
 from situs.synth.cohort import paper_slices
 
 HEADS = [Path(f"maps/head_{c}.nii.gz") for c in "cabd"]
@@ -45,7 +38,7 @@ def draw(heads, out, scans, seed, sites, jobs, progress, lesions=14):
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
-    monkeypatch.setattr(module, "render_cohort", draw)
+    monkeypatch.setattr(paper_cohorts, "render_cohort", draw)
 
 
 def run(folder, seeds=1, **others):
@@ -57,7 +50,7 @@ def run(folder, seeds=1, **others):
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "render_cohort", draw)
+        patch.setattr(paper_cohorts, "render_cohort", draw)
         calls = []
         run(folder, seeds=2, progress=lambda *call: calls.append(call))
     return folder, calls
@@ -188,13 +181,52 @@ def test_other_embeddings_are_refused(whole, tmp_path):
     folder, _ = whole
     with pytest.raises(InputError, match=r"seed2.*is not there"):
         read_embedded(folder / "work", SHORT, 2)
-    with pytest.raises(InputError, match="of other views"):
-        read_embedded(folder / "work", replace(SHORT, spec=replace(SHORT.spec, local_mm=50.0)))
     path = tmp_path / SHORT.name / "seed0" / "embeddings.npz"
     path.parent.mkdir(parents=True)
     path.touch()
-    with pytest.raises(InputError, match=r"settings\.json is gone or damaged"):
+    with pytest.raises(OutputError, match="is damaged: delete it"):
         read_embedded(tmp_path, SHORT)
+    np.savez(path, train=np.zeros((3, 2), np.float16))
+    with pytest.raises(OutputError, match="is damaged: delete it"):
+        read_embedded(tmp_path, SHORT)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A cohort of three patients, one of whom is a head that is tested on."""
+    folder = draw_cohort(tmp_path / "own", patients=3, scans=2)
+    with (folder / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {"p0": "head_a", "p1": "head_c", "p2": "someone"}
+    write_manifest(folder, [{**row, "patient": names[row["patient"]]} for row in rows], COLUMNS)
+    return folder
+
+
+def test_another_cohort_can_be_trained_on(whole, own, tmp_path):
+    """The tests are the same; who is tested on is left out; as many slices as `train` would take."""
+    recipe = replace(SHORT, max_slices=2, n_targets=5)
+    run(tmp_path, recipe=recipe, train_cohort=own)
+    assert not (tmp_path / "work" / "train_pool").exists()
+    assert "Trained on 4 scans of the cohort `own`" in (tmp_path / "results" / "README.md").read_text()
+    labelled, _ = read_embedded(tmp_path / "work", recipe)
+    assert set(labelled["train"].patients) == {"head_a", "someone"}
+    assert np.bincount(labelled["train"].sites).max() == 5
+    before, now = ({r["site"]: r for r in table(folder, "table1.csv")} for folder in (whole[0], tmp_path))
+    for site, row in now.items():
+        assert row["to test on"] == before[site]["to test on"]
+        assert row["balanced test"] == before[site]["balanced test"]
+    # of each site a lesion in 4 scans, of which two slices are taken
+    assert now["frontal region"]["to train on"] == "8"
+    with pytest.raises(OutputError, match="run of other settings"):
+        run(tmp_path, recipe=recipe)
+
+
+def test_a_cohort_of_tested_patients_alone_is_refused(own, tmp_path):
+    with (own / "manifest.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["patient"] == "head_c"]
+    write_manifest(own, rows, COLUMNS)
+    with pytest.raises(ManifestError, match="no patient is left to train on"):
+        run(tmp_path, train_cohort=own)
 
 
 def test_few_references_are_among_more(whole):
@@ -208,7 +240,8 @@ def test_patients_on_both_sides_are_named(tmp_path):
     cohorts = []
     for n, patients in enumerate((3, 2)):
         draw_cohort(tmp_path / str(n), patients=patients, scans=1)
-        cohorts.append(open_slices(tmp_path / str(n), SHORT.spec))
+        slices = open_slices(tmp_path / str(n), SHORT.spec)
+        cohorts.append(Part(slices, np.arange(len(slices))))
     with pytest.raises(ManifestError, match="'p0', 'p1': in the training and in the test"):
         check_apart(*cohorts)
 

@@ -20,7 +20,7 @@ from situs.evidence import OUTLINE, decode_picture, draw_picture
 from situs.manifest import read_manifest
 from situs.neighbors import nearest, reference_sets
 from situs.recipe import PAPER, RECIPES, Recipe
-from situs.train import choose_evenly, train
+from situs.train import train
 from situs.vgg import vgg16_basenet
 from situs.views import ViewSpec
 
@@ -212,15 +212,6 @@ def test_heads_are_not_quite_upright_in_training(cohort, tmp_path, exported):
     for name, picture in exported["pictures"].items():
         expected = draw_picture(slices.global_view[place[name]], recipe.spec)
         np.testing.assert_array_equal(decode_picture(picture.webp) == OUTLINE, expected == OUTLINE)
-
-
-def test_choose_evenly():
-    sites = np.repeat([0, 1], [100, 6])
-    patients = np.array(["a"] * 90 + ["b"] * 8 + ["c"] * 2 + ["a"] * 5 + ["c"])
-    chosen = choose_evenly(sites, patients, 12, np.random.default_rng(0))
-    names = patients[chosen[sites[chosen] == 0]]
-    assert {p: int((names == p).sum()) for p in "abc"} == {"a": 5, "b": 5, "c": 2}
-    assert (sites[chosen] == 1).sum() == 6 and len(set(chosen.tolist())) == len(chosen)
 
 
 def test_one_site_only(tmp_path, exported):

@@ -304,6 +304,10 @@ def reproduce(
         Path, typer.Option(metavar="DIR", help="Folder for scans and checkpoints; a stopped run goes on.")
     ] = Path("reproduce.work"),
     recipe: Annotated[RecipeName, typer.Option(help="Which BaseNet.")] = RecipeName.compact,
+    train_cohort: Annotated[
+        Path | None,
+        typer.Option(metavar="COHORT", help="Train on this cohort instead of the paper's 173 scans."),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Trainings; 3, or 1 if the run is small.")
     ] = None,
@@ -333,8 +337,8 @@ def reproduce(
         check_folder(folder)
     from dataclasses import replace
 
+    from situs.paper_cohorts import PAPER_SCALE, SMALL_SCALE
     from situs.recipe import RECIPES
-    from situs.reproduce import PAPER_SCALE, SMALL_SCALE
     from situs.reproduce import reproduce as run
     from situs.synth.heads import find_heads
 
@@ -347,6 +351,7 @@ def reproduce(
             RECIPES[recipe.value],
             seeds=seeds or (1 if small else 3),
             scale=scale if samples is None else replace(scale, samples=samples),
+            train_cohort=train_cohort,
             jobs=jobs,
             threads=threads,
             device=device.value,

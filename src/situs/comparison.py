@@ -51,7 +51,8 @@ class Answers:
     said : cohort -> method -> for every seed (n,) sites; `METHODS` first, then the baselines
     curves : cohort -> Relation Network -> for every seed (epochs, n) sites
     seconds : Relation Network -> for every seed (epochs,) of training until then
-    train_sites : (n,) of the training slices
+    train_sites : (n,) of the slices that BaseNet was trained on
+    n_related : how many of them the Relation Networks saw
     scans : of every cohort, ``train`` too
     """
 
@@ -61,6 +62,7 @@ class Answers:
     curves: dict[str, dict[str, list[NDArray[Any]]]]
     seconds: dict[str, list[NDArray[np.float64]]]
     train_sites: NDArray[np.int64]
+    n_related: int
     scans: dict[str, int]
 
     @cached_property
@@ -254,12 +256,18 @@ def _confusions(answers: Answers) -> dict[str, str]:
 
 def _readme(answers: Answers, settings: dict[str, Any]) -> str:
     cohorts, recipe = settings["cohorts"], settings["recipe"]
-    if answers.scans["train"] + answers.scans["test"] < 216:
-        warning = "**A small run: fewer scans than the paper's. Its figures say nothing.**\n"
-    elif settings["samples"] < 1:
-        warning = f"**BaseNet was trained on {100 * settings['samples']:.2g} % of the recipe's examples.**\n"
-    else:
-        warning = ""
+    of_paper = cohorts["train_cohort"] is None
+    remarks = []
+    if not of_paper:
+        remarks.append(
+            f"Trained on {answers.scans['train']:,} scans of the cohort `{cohorts['train_cohort']}`, not on "
+            "the paper's 173; the tests are the same."
+        )
+    elif answers.scans["train"] + answers.scans["test"] < 216:
+        remarks.append("A small run: fewer scans than the paper's. Its figures say nothing.")
+    if settings["samples"] < 1:
+        remarks.append(f"BaseNet was trained on {100 * settings['samples']:.2g} % of the recipe's examples.")
+    warning = "".join(f"**{remark}**\n" for remark in remarks)
     weights = "without ImageNet weights" if settings["weights"] is None else f"from {settings['weights']}"
     network = f", VGG16 {weights}" if recipe["network"] == "vgg16" else ""
     early = {m: weighted_f1(answers.after("test", m, _EARLY).sum(axis=1)).mean() for m in _PAPER_EARLY}
@@ -270,12 +278,12 @@ def _readme(answers: Answers, settings: dict[str, Any]) -> str:
         "# Results of `situs reproduce`",
         "",
         f"Recipe `{recipe['name']}`{network}; seeds: {settings['seeds']}; on {settings['device']}. "
-        "Rendered scans only: no patient's.",
+        "Tested on rendered scans only: no patient's.",
         warning,
-        f"- Heads to train on: {', '.join(cohorts['train_heads'])}.",
+        *([f"- Heads to train on: {', '.join(cohorts['train_heads'])}."] if of_paper else []),
         f"- Heads to test on: {', '.join(cohorts['test_heads'])}. No head is on both sides.",
         f"- BaseNet saw {recipe['paint_samples'] + recipe['basenet_samples']:,} examples; the Relation "
-        f"Networks {settings['epochs']} epochs of {len(answers.train_sites):,}.",
+        f"Networks {settings['epochs']} epochs of {answers.n_related:,}.",
         f"- Highest macro F1 on the balanced cohort: {best}, {_short(macro[best])}; "
         f"{METHODS[-1]} has {_short(macro[METHODS[-1]])}.",
         "- Intervals: 95 %, bootstrap over the test heads, mean of the seeds. ± is the standard deviation"

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITES
 from situs.errors import ManifestError, OutputError
 from situs.extract import TARGETS, Extraction, file_stem, iter_scans
 from situs.manifest import MANIFEST, Row, did_you_mean, read_manifest
@@ -33,6 +34,7 @@ __all__ = [
     "Slices",
     "balanced_indices",
     "check_ids",
+    "choose_evenly",
     "open_slices",
     "split_patients",
 ]
@@ -201,6 +203,35 @@ def balanced_indices(
         rounds = [rng.permutation(members) for _ in range(-(-int(wanted) // len(members)))]
         drawn.append(np.concatenate([*rounds, members[:0]])[:wanted])
     return np.asarray(rng.permutation(np.concatenate(drawn)), dtype=np.int64)
+
+
+def choose_evenly(
+    sites: NDArray[np.integer],
+    patients: NDArray[np.str_],
+    n: int | NDArray[np.integer],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Indices, ascending, of at most `n` examples of every site, spread evenly over the patients.
+
+    Parameters
+    ----------
+    sites, patients : (m,) of every example
+    n : one number for all sites, or (15,) of each
+    """
+    most = np.broadcast_to(n, len(SITES))
+    turn = np.empty(len(sites), dtype=np.int64)  # 0 for the first example of a patient and site, and so on
+    order = rng.permutation(len(sites))
+    _, group = np.unique(
+        np.stack([np.unique(patients, return_inverse=True)[1], sites]), axis=1, return_inverse=True
+    )
+    by_group = order[np.argsort(group[order], kind="stable")]
+    sizes = np.bincount(group)
+    turn[by_group] = np.concatenate([np.arange(size) for size in sizes])
+    chosen = []
+    for site in np.unique(sites):
+        members = order[sites[order] == site]
+        chosen.append(members[np.argsort(turn[members], kind="stable")][: most[site]])
+    return np.asarray(np.sort(np.concatenate(chosen)), dtype=np.int64)
 
 
 def check_ids(ids: NDArray[np.str_]) -> None:

@@ -36,7 +36,7 @@ from situs.augment import augment
 from situs.bundle import check_replaceable
 from situs.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from situs.cohort_pictures import draw_pictures, wants_pictures
-from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
+from situs.dataset import Batch, Slices, balanced_indices, choose_evenly, open_slices, split_patients
 from situs.devices import CPU, DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
 from situs.export import export_bundle
@@ -52,7 +52,6 @@ from situs.vgg import fetch_imagenet_weights, load_vgg16_weights, vgg16_basenet
 
 __all__ = [
     "Progress",
-    "choose_evenly",
     "embed",
     "given_files",
     "new_basenet",
@@ -191,35 +190,6 @@ def new_basenet(recipe: Recipe, seed: int) -> BaseNet:
     if recipe.network == "vgg16":
         return vgg16_basenet(len(SITES), recipe.spec.size_px)
     return compact_basenet(len(SITES), len(recipe.spec.channels), recipe.spec.size_px)
-
-
-def choose_evenly(
-    sites: NDArray[np.integer],
-    patients: NDArray[np.str_],
-    n: int | NDArray[np.integer],
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Indices, ascending, of at most `n` examples of every site, spread evenly over the patients.
-
-    Parameters
-    ----------
-    sites, patients : (m,) of every example
-    n : one number for all sites, or (15,) of each
-    """
-    most = np.broadcast_to(n, len(SITES))
-    turn = np.empty(len(sites), dtype=np.int64)  # 0 for the first example of a patient and site, and so on
-    order = rng.permutation(len(sites))
-    _, group = np.unique(
-        np.stack([np.unique(patients, return_inverse=True)[1], sites]), axis=1, return_inverse=True
-    )
-    by_group = order[np.argsort(group[order], kind="stable")]
-    sizes = np.bincount(group)
-    turn[by_group] = np.concatenate([np.arange(size) for size in sizes])
-    chosen = []
-    for site in np.unique(sites):
-        members = order[sites[order] == site]
-        chosen.append(members[np.argsort(turn[members], kind="stable")][: most[site]])
-    return np.asarray(np.sort(np.concatenate(chosen)), dtype=np.int64)
 
 
 def embed(
