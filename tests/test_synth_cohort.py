@@ -44,7 +44,7 @@ def draw_small_plan(head, rng):
 @pytest.fixture(scope="module", autouse=True)
 def small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohort, "_grower", lambda path: GROWERS[path.name])
+        patch.setattr(cohort, "_grower", lambda path, atrophy_mm: GROWERS[path.name])
         patch.setattr(render, "draw_plan", draw_small_plan)
         patch.setattr(cohort, "_BATCH", 2)
         yield
@@ -138,9 +138,9 @@ def test_more_lesions_can_be_asked_for_and_belong_to_the_settings(made, tmp_path
 
 
 def test_eight_scans_of_one_head_then_of_the_next_and_progress_counts_them(tmp_path, monkeypatch):
-    def note(path, out, n, rng, mix, lesions):
+    def note(grower, out, n, rng, mix, lesions):
         (out / "rows" / f"{n:05d}.json").write_text(
-            json.dumps([[n, path.name, *rng.integers(99, size=7).tolist()]])
+            json.dumps([[n, grower.head.name, *rng.integers(99, size=7).tolist()]])
         )
 
     monkeypatch.setattr(cohort, "_BATCH", 8)
@@ -150,10 +150,29 @@ def test_eight_scans_of_one_head_then_of_the_next_and_progress_counts_them(tmp_p
     assert steps == [(8, 20), (16, 20), (20, 20)]
     found = rows(tmp_path)
     assert [row["scan"] for row in found] == [str(n) for n in range(20)]
-    assert [row["roi"] for row in found] == [HEADS[n // 8 % 2].name for n in range(20)]
+    assert [row["roi"] for row in found] == [("head_a", "head_b")[n // 8 % 2] for n in range(20)]
     assert (
         len({(row["value"], row["site"], row["patient"], row["side"]) for row in found}) == 20
     )  # own streams
+
+
+def test_brains_of_all_ages(tmp_path, monkeypatch):
+    """The scans of a batch are of one age, of others the next ones, with the same seed the same."""
+    ages = []
+
+    def grower(path, atrophy_mm):
+        ages.append(atrophy_mm)
+        return GROWERS[path.name]
+
+    monkeypatch.setattr(cohort, "_grower", grower)
+    monkeypatch.setattr(cohort, "_render_one", lambda grower, out, n, *rest: None)
+    monkeypatch.setattr(cohort, "_write_manifest", lambda out, scans: None)
+    for name in ("once", "again"):
+        render_cohort(HEADS, tmp_path / name, 400, seed=3)
+    first, again = ages[:400], ages[400:]
+    assert first == again and all(a == b for a, b in zip(first[::2], first[1::2], strict=True))
+    for atrophy_mm, share in zip(cohort._ATROPHY_MM, cohort._ATROPHY_SHARES, strict=True):
+        assert first.count(atrophy_mm) / 400 == pytest.approx(share, abs=0.08)
 
 
 def test_the_manifest_has_the_columns_and_names_files_that_are_there(made):

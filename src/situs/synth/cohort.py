@@ -27,11 +27,13 @@ __all__ = ["MANIFEST_COLUMNS", "SiteMix", "describe_cohort", "paper_slices", "re
 SiteMix = Literal["paper", "balanced"]
 MANIFEST_COLUMNS = ("scan", "roi", "value", "site", "patient", "side", "kind", "sites", "lateral")
 
-_FORMAT = "situs.cohort/3"
+_FORMAT = "situs.cohort/4"
 _LESIONS_PER_SCAN = 14
 _MIN_PIXELS = 6  # a lesion whose largest slice has fewer teaches nothing
 # How many of a scan's lesions one reader marks: mostly one. The others stay in the picture unmarked.
 _MARKED_TOGETHER, _MARKED_SHARES = (1, 2, 3, 5), (0.6, 0.2, 0.12, 0.08)
+# Old brains have lost tissue around sulci and ventricles.
+_ATROPHY_MM, _ATROPHY_SHARES = (0.0, 0.7, 1.4), (0.45, 0.3, 0.25)
 _BATCH = 8  # scans of one head in a row: its distance maps are the dearest to compute
 
 
@@ -139,24 +141,28 @@ def _render_scans(
 
     torch.set_num_threads(1)
     for n in numbers:
-        rng = np.random.default_rng([seed, n])
-        _render_one(heads[(n // _BATCH) % len(heads)], out, n, rng, sites, lesions)
+        head, atrophy_mm = heads[(n // _BATCH) % len(heads)], _draw_atrophy(seed, n // _BATCH)
+        _render_one(_grower(head, atrophy_mm), out, n, np.random.default_rng([seed, n]), sites, lesions)
     return len(numbers)
 
 
 @lru_cache(maxsize=1)
-def _grower(path: Path) -> Any:
+def _grower(path: Path, atrophy_mm: float) -> Any:
     from situs.synth.heads import read_head
     from situs.synth.lesions import LesionGrower
 
-    return LesionGrower(read_head(path))
+    return LesionGrower(read_head(path, atrophy_mm=atrophy_mm))
 
 
-def _render_one(path: Path, out: Path, n: int, rng: np.random.Generator, mix: SiteMix, count: int) -> None:
+def _draw_atrophy(seed: int, batch: int) -> float:
+    """How many mm the brain of a batch's head has lost; a few steps, so that their site maps can be kept."""
+    return float(np.random.default_rng([seed, batch, 0]).choice(_ATROPHY_MM, p=_ATROPHY_SHARES))
+
+
+def _render_one(grower: Any, out: Path, n: int, rng: np.random.Generator, mix: SiteMix, count: int) -> None:
     from situs.midline import side_of_distances
     from situs.synth.render import draw_plan, render_scan
 
-    grower = _grower(path)
     plan = draw_plan(grower.head, rng)
     lesions: list[Any] = []
     taken = np.zeros(grower.head.labels.shape, dtype=bool)

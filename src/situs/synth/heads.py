@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
 from situs.output import replacing
+from situs.synth.atrophy import shrink_brain
 from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
 
 __all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head"]
@@ -51,6 +52,7 @@ class Head:
     sheet : (nx, ny, nz) the dura that label maps lack: 1 falx, 2 tentorium, else 0
     frame : (4, 4) rigid, world mm to head frame mm: origin mid-way between the thalami, x to the patient's
         right, y to the front, z up, level as MNI152 is
+    atrophy_mm : how much tissue the brain lost around sulci and ventricles
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Head:
     csf_depth_mm: NDArray[np.uint8]
     sheet: NDArray[np.uint8]
     frame: NDArray[np.float64]
+    atrophy_mm: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet"):
@@ -109,7 +112,7 @@ def find_heads(folder: str | Path) -> list[Path]:
     return found
 
 
-def read_head(path: str | Path, cache: str | Path | None = None) -> Head:
+def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: float = 0.0) -> Head:
     """Read a head label map of any axis order, orientation and voxel size, and its site maps.
 
     Parameters
@@ -117,6 +120,8 @@ def read_head(path: str | Path, cache: str | Path | None = None) -> Head:
     path : NIfTI file of FreeSurfer and CHARM numbers
     cache : folder that keeps the site maps between runs (about 1 MB a head; computing them takes
         some 20 s of one core); default `default_cache`. A cache that cannot be written is done without
+    atrophy_mm : how much tissue is lost around sulci and ventricles, see
+        `situs.synth.atrophy.shrink_brain`
 
     Raises
     ------
@@ -124,6 +129,7 @@ def read_head(path: str | Path, cache: str | Path | None = None) -> Head:
     """
     path = Path(path)
     labels, affine = _read_labels(path)
+    labels = shrink_brain(labels, atrophy_mm, zlib.crc32(_stem(path).encode()))
     content = hashlib.sha256(f"{MAP_VERSION} {labels.shape} {affine.tolist()}".encode())
     content.update(labels.tobytes())
     stored = Path(cache if cache is not None else default_cache()) / f"{content.hexdigest()[:32]}.npz"
@@ -134,7 +140,8 @@ def read_head(path: str | Path, cache: str | Path | None = None) -> Head:
         except ValueError as error:
             raise InputError(f"{path}: not a head label map that can be used: {error}") from None
         _write_maps(stored, maps)
-    return Head(_stem(path), labels, affine, **{field: getattr(maps, field) for field in _MAPS})
+    fields = {field: getattr(maps, field) for field in _MAPS}
+    return Head(_stem(path), labels, affine, **fields, atrophy_mm=atrophy_mm)
 
 
 def _stem(path: Path) -> str:

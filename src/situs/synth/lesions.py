@@ -19,8 +19,9 @@ from scipy import ndimage
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.synth.heads import BONE, Head
+from situs.synth.noise import smooth_noise
 
-__all__ = ["KINDS", "Kind", "Lesion", "LesionGrower", "smooth_noise", "stretch"]
+__all__ = ["KINDS", "Kind", "Lesion", "LesionGrower"]
 
 Kind = Literal["tissue", "crescent", "fluid", "sheet", "sinus", "structure"]
 KINDS: tuple[Kind, ...] = ("tissue", "crescent", "fluid", "sheet", "sinus", "structure")
@@ -44,16 +45,18 @@ _LARGEST_MM3 = 100_000  # none swells beyond this
 _FLUID_RADII_MM = {
     "ventricular_system": (4.0, 45.0),
     "basal_cisterns": (4.0, 24.0),
-    "sulcal_spaces": (5.0, 30.0),
+    "sulcal_spaces": (8.0, 30.0),
 }
 # Normal structures are marked as far as this from where they start: lobes, then the other sites.
 _STRUCTURE_MM = {
     "ventricular_system": (6.0, 90.0),
     "basal_cisterns": (6.0, 30.0),
-    "sulcal_spaces": (5.0, 20.0),
+    "sulcal_spaces": (8.0, 25.0),
 }
 _LARGE_STRUCTURE_MM = (5.0, 22.0)
-_STRUCTURE_SHARE = 0.2  # of all lesions
+# Of all lesions; sulci are marked where they are wide as often as where they bleed.
+_STRUCTURE_SHARES = {"sulcal_spaces": 0.4}
+_STRUCTURE_SHARE = 0.2
 # Cerebral white matter and, from 1000, cortex are as large as a hemisphere: never marked whole.
 _WHITE, _CORTEX = (2, 41), 1000
 # Sites that have a convexity for a crescent to lie on.
@@ -64,6 +67,7 @@ _SULCUS_MM, _IN_SULCI = 4.0, 0.4
 _CELL = 12  # voxels; see `_seed`
 _TRIES = 10
 _MIN_VOXELS = 12
+_MIN_SULCAL_VOXELS = 100  # scraps of a sulcus are nothing that is asked about
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +143,7 @@ class LesionGrower:
             starts = wide if wide.size >= _MIN_VOXELS else starts
         if starts.size < _MIN_VOXELS:
             return None
-        structure = rng.random() < _STRUCTURE_SHARE
+        structure = rng.random() < _STRUCTURE_SHARES.get(site, _STRUCTURE_SHARE)
         for attempt in range(_TRIES):
             shrink = 0.8 ** (attempt / 2)  # a lesion that left its site is tried again, smaller
             group = _GROUP[site]
@@ -353,7 +357,7 @@ class LesionGrower:
         if keep is not None:  # fluid comes in pockets: the one that it started from
             here = labels[tuple(s - b.start for s, b in zip(keep, box, strict=True))]
             chosen = int(here) or chosen
-        if sizes[chosen] < _MIN_VOXELS:
+        if sizes[chosen] < (_MIN_SULCAL_VOXELS if site == "sulcal_spaces" else _MIN_VOXELS):
             return None
         part = labels == chosen
         under = np.bincount(sites[part], minlength=len(SITE_KEYS) + 1)[1:]
@@ -363,21 +367,6 @@ class LesionGrower:
         found = ndimage.find_objects(part.astype(np.uint8))[0]
         start = tuple(b.start + f.start for b, f in zip(box, found, strict=True))
         return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind, swell)
-
-
-def smooth_noise(shape: tuple[int, int, int], scale: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Noise (of `shape`) of zero mean and about unit variance at its nodes, `scale` voxels apart."""
-    coarse = tuple(max(2, int(np.ceil(n / scale)) + 1) for n in shape)
-    return stretch(rng.standard_normal(coarse, dtype=np.float32), shape)
-
-
-def stretch(values: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """A 3-D array at another shape, trilinear, corners kept (torch: thirty times faster than spline zoom)."""
-    from torch import from_numpy
-    from torch.nn.functional import interpolate
-
-    fine = interpolate(from_numpy(values)[None, None], size=shape, mode="trilinear", align_corners=True)
-    return np.asarray(fine[0, 0].numpy())
 
 
 def _within(voxels: NDArray[np.int32], shape: tuple[int, ...], window: Window) -> NDArray[np.int32]:

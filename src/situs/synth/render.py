@@ -18,7 +18,8 @@ from scipy import ndimage
 from situs.anatomy import SITE_INDEX
 from situs.synth.artifacts import add_artifacts, open_skull
 from situs.synth.heads import Head
-from situs.synth.lesions import Lesion, smooth_noise, stretch
+from situs.synth.lesions import Lesion
+from situs.synth.noise import smooth_noise, stretch
 
 __all__ = ["RenderedScan", "ScanPlan", "draw_plan", "render_scan"]
 
@@ -57,6 +58,7 @@ _SOFT_TISSUE = 507
 _DEEP = ("gangliocapsular_region", "thalamus")
 _CHOROID = (136, 137, 163, 164)
 _ENHANCING = (*_CHOROID, 30, 62, 502, 514)
+_OLD_NARROWING = 0.3  # of what fluid is narrowed by in a brain that has lost none
 _CONTRAST, _SKULL_DEFECT = 0.1, 0.06  # shares of all scans
 _CSF = 24
 
@@ -126,9 +128,9 @@ def draw_plan(head: Head, rng: np.random.Generator) -> ScanPlan:
     to_frame[:3, :3] = pose
     to_frame[:3, 3] = [0.0, 12.0, 0.0] if abs(yaw) < 90 else [0.0, 0.0, 0.0]
     to_head = np.linalg.inv(head.affine) @ np.linalg.inv(head.frame) @ to_frame
-    sulcal = rng.choice(
-        [rng.uniform(0, 2.8), rng.uniform(0, 0.7)], p=[0.7, 0.3]
-    )  # old brains have wide sulci
+    sulcal = rng.choice([rng.uniform(0, 2.8), rng.uniform(0, 0.7)], p=[0.7, 0.3])
+    if head.atrophy_mm > 0:
+        sulcal *= _OLD_NARROWING
     return ScanPlan(affine, (_MATRIX, _MATRIX, count), to_head, sulcal, 0.35 * sulcal)
 
 
