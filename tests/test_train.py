@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from small_cohort import draw_cohort, write_manifest
 
 from situs import train as module
+from situs import train_basenet
 from situs.anatomy import SITE_INDEX, SITES
 from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
@@ -246,7 +247,7 @@ VGG = replace(
 def narrow(monkeypatch):
     """VGG16 with few channels, and a file of weights for it."""
     make = partial(vgg16_basenet, widths=(2, 3, 4, 4, 6), hidden=8)
-    monkeypatch.setattr(module, "vgg16_basenet", make)
+    monkeypatch.setattr(train_basenet, "vgg16_basenet", make)
     return make
 
 

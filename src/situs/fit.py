@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from situs.checkpoints import resume_training, save_training
 from situs.devices import CPU, Machine
 
-__all__ = ["Plan", "Progress", "fit", "make_optimizer"]
+__all__ = ["Plan", "Progress", "fit", "make_optimizer", "share_right", "silent"]
 
-Progress = Callable[[str, int, int, str], None]
+Progress = Callable[[str, int, int, str], None]  # stage, done, total, message
 T = TypeVar("T")
 
 _CLIP_NORM = 1.0
@@ -124,6 +124,15 @@ def fit(
             save_training(plan.checkpoint, plan.key, network, optimizer, step, figures)
     machine.wait()
     return figures
+
+
+def share_right(scores: Tensor, site: Tensor) -> float:
+    """How many of the sites (n,) have the highest of the scores (n, m)."""
+    return float((scores.detach().argmax(dim=1) == site).float().mean())
+
+
+def silent(stage: str, done: int, total: int, message: str) -> None:
+    """A `Progress` for nobody."""
 
 
 def make_optimizer(

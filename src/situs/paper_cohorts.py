@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from situs.anatomy import SITE_KEYS, SITES
 from situs.dataset import Slices, choose_evenly, open_slices, split_patients
 from situs.errors import InputError, ManifestError, OutputError
+from situs.fit import Progress
 from situs.manifest import read_manifest
 from situs.output import replacing
 from situs.recipe import Recipe
@@ -38,8 +39,6 @@ __all__ = [
     "open_parts",
     "split_heads",
 ]
-
-Progress = Callable[[str, int, int, str], None]
 
 TESTS = ("test", "balanced")
 # The paper has 71 slices a scan, of thick slices: more lesions than in a scan that is rendered to train on.

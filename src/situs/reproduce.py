@@ -5,7 +5,7 @@ last whole one:
 
 ``render``    scans of heads to train on and of others to test on; of these a second, balanced cohort
 ``choose``    scans and slices by the paper's counts (`situs.paper_cohorts`)
-``basenet``   for every seed: BaseNet (`situs.train`)
+``basenet``   for every seed: BaseNet (`situs.train_basenet`)
 ``embed``     the embeddings of the slices, and BaseNet's own answers; those to train on also changed as in
               its own training, because it has fitted them as they are
 ``relation``  the Relation Network on all references and on the nearest ones, tested after every epoch
@@ -36,17 +36,17 @@ from situs.comparison import Answers, write_results
 from situs.dataset import choose_evenly
 from situs.devices import DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
+from situs.fit import Progress, silent
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
 from situs.output import replacing
 from situs.paper_cohorts import PAPER_SCALE, TESTS, Part, Scale, make_folder, open_parts, split_heads
 from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
-from situs.train import embed, given_files, train_basenet
+from situs.train_basenet import embed, train_basenet
+from situs.training_run import given_files
 
 __all__ = ["choose_references", "read_embedded", "reproduce"]
-
-Progress = Callable[[str, int, int, str], None]
 
 _SEED = 1710_09180  # of the choice of references; the same for all seeds of the networks
 _KINDS: tuple[Kind, ...] = ("all", "nearest")
@@ -93,7 +93,7 @@ def reproduce(
     OutputError : if `work` holds a run of other settings, or something cannot be written
     """
     out, work = Path(out), Path(work)
-    say = progress or _silent
+    say = progress or silent
     machine = open_machine(device)
     if machine.world > 1:
         raise InputError("reproduce: runs as one process; torchrun is for 'situs train'")
@@ -365,7 +365,3 @@ def _keep_settings(home: Path, settings: dict[str, Any]) -> None:
 
 def _named(say: Progress, prefix: str) -> Progress:
     return lambda stage, *rest: say(f"{prefix}{stage}", *rest)
-
-
-def _silent(stage: str, done: int, total: int, message: str) -> None:
-    pass
