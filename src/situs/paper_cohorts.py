@@ -29,6 +29,7 @@ from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
 
 __all__ = [
     "PAPER_SCALE",
+    "SEED",
     "SMALL_SCALE",
     "TESTS",
     "Part",
@@ -46,7 +47,7 @@ _LESIONS = 24
 _POOL = 2  # scans rendered for every scan wanted; then, while a site has too few slices, as many times more
 _LARGEST_POOL = 16
 _TEST_SHARE = 0.2  # of every site's slices, as of the paper's scans
-_SEED = 1710_09180  # of heads' scans and of the choice of slices; the same for all seeds of the networks
+SEED = 1710_09180  # of scans and of choices among slices; the same for all seeds of the networks
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Part:
     def few(self, n: int | NDArray[np.integer], of: NDArray[np.str_] | None = None) -> Part:
         """Of every site at most `n`, spread evenly over the patients, or over what else `of` (n,) names."""
         names = self.patient if of is None else of
-        kept = choose_evenly(self.site, names, n, np.random.default_rng(_SEED))
+        kept = choose_evenly(self.site, names, n, np.random.default_rng(SEED))
         return Part(self.slices, self.chosen[kept])
 
 
@@ -145,7 +146,7 @@ def open_parts(
             parts[name] = whole.few(need, whole.slices.scan)
     cohort = work / "balanced"
     render_cohort(
-        heads[1], cohort, scale.balanced_scans, _SEED, "balanced", jobs,
+        heads[1], cohort, scale.balanced_scans, SEED, "balanced", jobs,
         lambda done, n: say("render", done, n, "scans for the balanced test"),
     )  # fmt: skip
     parts["balanced"] = _open(cohort, recipe, jobs, say)
@@ -254,7 +255,7 @@ def _paper_cohort(
         if size > _LARGEST_POOL * n:
             raise InputError(f"{pool}: {size} scans do not hold {n} with the wanted slices of every site")
         render_cohort(
-            heads, pool, size, _SEED + (name == "test"), "paper", jobs,
+            heads, pool, size, SEED + (name == "test"), "paper", jobs,
             lambda done, total: say("render", done, total, f"scans to {name} on"), _LESIONS,
         )  # fmt: skip
         scans, slices = _count_slices(pool, say)

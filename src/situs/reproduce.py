@@ -40,7 +40,7 @@ from situs.fit import Progress, silent
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
 from situs.output import replacing
-from situs.paper_cohorts import PAPER_SCALE, TESTS, Part, Scale, make_folder, open_parts, split_heads
+from situs.paper_cohorts import PAPER_SCALE, SEED, TESTS, Part, Scale, make_folder, open_parts, split_heads
 from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
 from situs.train_basenet import embed, train_basenet
@@ -48,7 +48,6 @@ from situs.training_run import given_files
 
 __all__ = ["choose_references", "read_embedded", "reproduce"]
 
-_SEED = 1710_09180  # of the choice of references; the same for all seeds of the networks
 _KINDS: tuple[Kind, ...] = ("all", "nearest")
 
 
@@ -184,7 +183,7 @@ def read_embedded(
 
 def choose_references(everything: References, n: int) -> References:
     """Of every site at most `n`, spread evenly over the heads; those of a smaller `n` are among them."""
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     return everything.take(choose_evenly(everything.sites, everything.patients, n, rng))
 
 
