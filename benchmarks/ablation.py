@@ -9,8 +9,8 @@ stand below. What the package does not offer is a subclass, or a function in pla
 
 Every finished training is kept in WORK.ablation.json: the same command goes on where a stopped one was. Seeds
 come one after the other, so `--seeds 1` prints a table in half the time, and `--seeds 2` adds the second.
-Not compared: references and targets embedded out of fold, for which BaseNet would have to be trained once for
-every fold.
+The row of targets out of fold learns from heads that BaseNet has not seen: from the balanced cohort's, but
+the one that is asked about, so it takes a training for each of these heads.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ COLUMNS = {
     "six rarest, F1": ("balanced", rare_f1),
 }
 ALL = sys.maxsize
+OUT_OF_FOLD = "out of fold"
 
 
 # --- other networks -------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ class Variant:
     patches : names of `situs.relations`, and what takes their place
     settings : arguments of `train_relations`
     references : how many of every site, at most; None for the recipe's number
-    targets : which part is learned from
+    targets : which part is learned from; `OUT_OF_FOLD` for heads that BaseNet has not seen
     """
 
     name: str
@@ -254,6 +255,7 @@ def make_variants(recipe: Recipe) -> list[Variant]:
         Variant("references: 400 of every site", references=400),
         Variant("references: all", references=ALL),
         Variant("targets as they are", targets="train"),
+        Variant("targets out of fold", targets=OUT_OF_FOLD),
         Variant("targets as frequent as they are", {"balanced_indices": as_frequent}),
         Variant(f"neighbours drawn among the {2 * k} nearest", {"Relations": Redrawn}),
     ]
@@ -279,16 +281,33 @@ def train_and_ask(
     search, asking not counted."""
     few = recipe.n_references if variant.references is None else variant.references
     settings = {"k": recipe.n_neighbors, **relation_settings(recipe), **variant.settings}
-    references, targets = choose_references(labelled["train"], few), labelled[variant.targets]
-    with patched(variant.patches):
-        before = time.process_time()
-        relations = train_relations(
-            references, "nearest", epochs=epochs, seed=seed, machine=machine, targets=targets, **settings
-        )
-        seconds = time.process_time() - before
-        asked = {name: labelled[name].embeddings.astype(np.float32) for name in COHORTS}
-        scores = {name: relations.scores(X, relations.find(X)) for name, X in asked.items()}
+    references, seconds = choose_references(labelled["train"], few), 0.0
+    scores: dict[str, NDArray[np.floating]] = {
+        name: np.zeros((len(labelled[name]), references.n_sites), np.float32) for name in COHORTS
+    }
+    for targets, asked in splits(variant, labelled):
+        with patched(variant.patches):
+            before = time.process_time()
+            relations = train_relations(
+                references, "nearest", epochs=epochs, seed=seed, machine=machine, targets=targets, **settings
+            )
+            seconds += time.process_time() - before
+            for name, which in asked.items():
+                X = labelled[name].embeddings[which].astype(np.float32)
+                scores[name][which] = relations.scores(X, relations.find(X))
     return scores, seconds
+
+
+def splits(variant: Variant, labelled: Labelled) -> Iterator[tuple[References, dict[str, NDArray[np.bool_]]]]:
+    """The targets of every training of a variant, and which slices (n,) of each of `COHORTS` it is asked."""
+    patients = {name: labelled[name].patients for name in COHORTS}
+    if variant.targets != OUT_OF_FOLD:
+        yield labelled[variant.targets], {name: np.ones(len(of), bool) for name, of in patients.items()}
+        return
+    unseen = labelled["balanced"]
+    for head in np.unique(np.concatenate(list(patients.values()))):
+        asked = {name: of == head for name, of in patients.items()}
+        yield unseen.take(unseen.patients != head), asked
 
 
 def plain_answers(labelled: Labelled, said: Answers, recipe: Recipe) -> dict[str, Answers]:

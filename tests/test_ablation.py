@@ -194,6 +194,18 @@ def test_neighbours_are_drawn_among_twice_as_many(labelled):
     assert (one.present == [True, False]).all() and (one.indices[..., 0] == wide.indices[..., 0]).all()
 
 
+def test_targets_out_of_fold_are_never_of_the_head_that_is_asked(labelled):
+    variant = next(v for v in VARIANTS if v.targets == ablation.OUT_OF_FOLD)
+    met = {name: np.zeros(len(labelled[name]), int) for name in ablation.COHORTS}
+    for targets, asked in ablation.splits(variant, labelled):
+        heads = {str(p) for name, which in asked.items() for p in labelled[name].patients[which]}
+        assert len(heads) == 1 and not heads & set(targets.patients)
+        assert set(targets.ids) <= set(labelled["balanced"].ids) and len(targets)
+        for name, which in asked.items():
+            met[name] += which
+    assert all((of == 1).all() for of in met.values())
+
+
 def test_plain_answers_by_hand():
     X = np.array([[0, 0], [3, 0], [1, 0], [1, 0.5]], np.float32)
     names = np.full(4, "a")
