@@ -153,12 +153,16 @@ def test_whole_structures_are_marked_and_follow_their_outline():
         assert near_whole >= 3
 
 
-def test_gyri_are_marked_without_their_sulci():
+def test_lobes_are_marked_where_hardly_a_sulcus_is():
+    """Some as gyri, some as round regions."""
+    compact = []
     for site in LOBES:
         marked = [lesion for lesion in grow(site, 60) if lesion.kind == "structure"]
         assert len(marked) >= 3
         for lesion in marked:
-            assert (HEAD.sites[lesion.box][lesion.mask] == code("sulcal_spaces")).mean() < 0.2
+            assert (HEAD.sites[lesion.box][lesion.mask] == code("sulcal_spaces")).mean() <= 0.25
+            compact.append(lesion.mask.mean())  # of its box: an ellipsoid fills about a half
+    assert 0.2 < np.mean(np.array(compact) > 0.45) < 0.95
 
 
 def test_18_of_100_lobar_lesions_are_crescents(lesions, crescents):
@@ -289,7 +293,7 @@ def test_crescents_do_not_cross_the_midline_and_lesions_in_tissue_seldom_do():
                 crossing[lesion.kind].append(bool(other.any()))
                 assert other.mean() < 0.5
     assert len(crossing["crescent"]) >= 12 and not any(crossing["crescent"])
-    assert 0 < np.mean(crossing["tissue"]) < 0.1  # the huge ones may
+    assert 0 < np.mean(crossing["tissue"]) < 0.2  # the huge ones may, in so small a head
 
 
 def test_a_lesion_near_the_midline_may_cross_it():

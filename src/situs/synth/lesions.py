@@ -33,7 +33,7 @@ Window = tuple[NDArray[np.float64], int] | None
 _GROUP = {site.key: site.group for site in SITES}
 # Radii (mm) of compact lesions before they swell, log-uniform between these, as large as the site allows.
 _RADII_MM = {"brainstem": (3.5, 13.0), "cerebellum": (3.0, 22.0)}
-_LOBAR_RADII_MM = (3.0, 28.0)
+_LOBAR_RADII_MM = (4.0, 28.0)
 # Deep bleeds are named by their origin, however far they dissect: radii (mm), uniform; those longer than the
 # third number need not have most of themselves there, only more than anywhere else.
 _DEEP_RADII_MM = {"gangliocapsular_region": (5.0, 30.0, 10.0), "thalamus": (3.5, 15.0, 8.0)}
@@ -54,6 +54,8 @@ _STRUCTURE_MM = {
     "sulcal_spaces": (8.0, 25.0),
 }
 _LARGE_STRUCTURE_MM = (5.0, 22.0)
+# A lobe is pointed at by a round region with hardly a sulcus: how often, radii, and least share of tissue.
+_ROUND_SHARE, _ROUND_MM, _ROUND_TISSUE = 0.6, (6.0, 13.0), 0.75
 # Of all lesions; sulci are marked where they are wide as often as where they bleed.
 _STRUCTURE_SHARES = {"sulcal_spaces": 0.4}
 _STRUCTURE_SHARE = 0.2
@@ -145,7 +147,7 @@ class LesionGrower:
             return None
         structure = rng.random() < _STRUCTURE_SHARES.get(site, _STRUCTURE_SHARE)
         for attempt in range(_TRIES):
-            shrink = 0.8 ** (attempt / 2)  # a lesion that left its site is tried again, smaller
+            shrink = 0.8 ** (attempt / 4)  # a lesion that left its site is tried elsewhere, smaller by and by
             group = _GROUP[site]
             if structure:
                 lesion = self._structure(site, self._seed(starts, rng), rng, narrowing_mm)
@@ -276,7 +278,12 @@ class LesionGrower:
         self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float
     ) -> Lesion | None:
         """Normal anatomy, as people mark it: a whole nucleus, ventricle, cistern or sinus, or what of a site
-        lies within reach, gyri without the sulci between them."""
+        lies within reach, gyri without the sulci between them, or a round region of a lobe."""
+        if site in _CONVEXITY and rng.random() < _ROUND_SHARE:
+            level, box = self._blob(seed, rng.uniform(*_ROUND_MM), rng, roughness=0.1, flatness=0.75)
+            sites = self.head.sites[box]
+            inside = (level < 1) & (sites > 0) & ~np.isin(self.head.labels[box], BONE)
+            return self._finish(inside, box, site, "structure", sites, _ROUND_TISSUE)
         reach = _log_uniform(_STRUCTURE_MM.get(site, _LARGE_STRUCTURE_MM), rng)
         box = self._box(seed, int(reach) + 1)
         lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
