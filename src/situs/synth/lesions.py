@@ -147,7 +147,7 @@ class LesionGrower:
             return None
         structure = rng.random() < _STRUCTURE_SHARES.get(site, _STRUCTURE_SHARE)
         for attempt in range(_TRIES):
-            shrink = 0.8 ** (attempt / 4)  # a lesion that left its site is tried elsewhere, smaller by and by
+            shrink = 0.8 ** (attempt / 2)  # a lesion that left its site is tried again, smaller
             group = _GROUP[site]
             if structure:
                 lesion = self._structure(site, self._seed(starts, rng), rng, narrowing_mm)
