@@ -17,11 +17,11 @@ IN_ORDER = """
 errors output anatomy geometry volume views evidence neighbors finding midline
 io io.values io.series io.regrid io.nifti io.dicom io.rois
 card certainty bundle runtime doubts labeler report picture
-synth synth.head_frame synth.sinuses synth.site_map synth.heads synth.lesions synth.artifacts synth.render
-synth.cohort
+synth synth.head_frame synth.sinuses synth.site_map synth.noise synth.atrophy synth.heads synth.lesions
+synth.artifacts synth.render synth.cohort
 nets vgg devices manifest extract dataset cohort_pictures recipe augment checkpoints fit losses relations
-export train scores answers evaluate calibrate references estimator baselines figures claims comparison
-reproduce console cli __main__
+training_run train_frozen train_basenet export train scores answers evaluate calibrate references estimator
+baselines figures claims comparison paper_cohorts reproduce console cli __main__
 """
 ORDER = IN_ORDER.split()
 
