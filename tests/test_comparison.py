@@ -132,6 +132,13 @@ def test_readme_names_what_was_run_and_every_file(results, tmp_path):
     few.scans["train"] = 16
     write_results(tmp_path, few, SETTINGS)
     assert "small run" in (tmp_path / "README.md").read_text()
+    own = {**SETTINGS, "cohorts": {**SETTINGS["cohorts"], "train_cohort": "mine"}}
+    for n, small in ((43, False), (6, True)):  # of its own scans to train on there may be any number
+        few.scans["test"] = n
+        write_results(tmp_path, few, own)
+        text = (tmp_path / "README.md").read_text()
+        assert "Trained on 16 scans of the cohort `mine`" in text and "Heads to train on" not in text
+        assert ("small run" in text) == small
 
 
 def test_what_cannot_be_written_is_told(tmp_path):

@@ -219,6 +219,16 @@ def test_another_cohort_can_be_trained_on(whole, own, tmp_path):
     assert now["frontal region"]["to train on"] == "8"
     with pytest.raises(OutputError, match="run of other settings"):
         run(tmp_path, recipe=recipe)
+    manifest = own / "manifest.csv"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(OutputError, match="run of other settings"):  # of its name, but another
+        run(tmp_path, recipe=recipe, train_cohort=own)
+
+
+def test_a_cohort_that_is_none_is_refused_before_anything_is_rendered(tmp_path):
+    with pytest.raises(ManifestError):
+        run(tmp_path, train_cohort=tmp_path / "nowhere")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_cohort_of_tested_patients_alone_is_refused(own, tmp_path):

@@ -26,9 +26,8 @@ from situs.claims import (
     rare_f1,
     weighted_f1,
 )
-from situs.errors import OutputError
 from situs.figures import Line, confusion_chart, line_chart
-from situs.output import write_file
+from situs.output import make_folder, write_file
 from situs.synth.cohort import paper_slices
 
 __all__ = ["METHODS", "Answers", "write_results"]
@@ -87,10 +86,7 @@ def write_results(out: Path, answers: Answers, settings: dict[str, Any]) -> None
     ------
     OutputError : if something cannot be written
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror})") from error
+    make_folder(out)
     files = {
         **_table1(answers),
         **_table2(answers),
@@ -257,13 +253,13 @@ def _confusions(answers: Answers) -> dict[str, str]:
 def _readme(answers: Answers, settings: dict[str, Any]) -> str:
     cohorts, recipe = settings["cohorts"], settings["recipe"]
     of_paper = cohorts["train_cohort"] is None
-    remarks = []
+    remarks, n = [], answers.scans
     if not of_paper:
         remarks.append(
-            f"Trained on {answers.scans['train']:,} scans of the cohort `{cohorts['train_cohort']}`, not on "
+            f"Trained on {n['train']:,} scans of the cohort `{cohorts['train_cohort']}`, not on "
             "the paper's 173; the tests are the same."
         )
-    elif answers.scans["train"] + answers.scans["test"] < 216:
+    if n["test"] < 43 or (of_paper and n["train"] + n["test"] < 216):
         remarks.append("A small run: fewer scans than the paper's. Its figures say nothing.")
     if settings["samples"] < 1:
         remarks.append(f"BaseNet was trained on {100 * settings['samples']:.2g} % of the recipe's examples.")

@@ -127,12 +127,12 @@ def fit(
 
 
 def share_right(scores: Tensor, site: Tensor) -> float:
-    """How many of the sites (n,) have the highest of the scores (n, m)."""
+    """The share of the sites (n,) that have the highest of the scores (n, m)."""
     return float((scores.detach().argmax(dim=1) == site).float().mean())
 
 
 def silent(stage: str, done: int, total: int, message: str) -> None:
-    """A `Progress` for nobody."""
+    """A `Progress` that tells nobody."""
 
 
 def make_optimizer(

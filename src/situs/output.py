@@ -14,7 +14,7 @@ from pathlib import Path
 
 from situs.errors import OutputError
 
-__all__ = ["check_file", "check_folder", "replacing", "sweep", "write_file"]
+__all__ = ["check_file", "check_folder", "make_folder", "replacing", "sweep", "write_file"]
 
 _HIDDEN = ".writing-"
 
@@ -64,6 +64,19 @@ def check_folder(path: Path) -> None:
     if not path.exists() and not path.resolve().parent.is_dir():
         raise OutputError(f"{path}: there is no folder {path.parent}; create it first")
     _check_writable(path if path.exists() else path.resolve().parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those it lies in, unless it is there.
+
+    Raises
+    ------
+    OutputError : it cannot be made
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _failed(path, error) from error
 
 
 def write_file(path: Path, content: bytes) -> None:

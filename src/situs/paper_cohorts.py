@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
 from situs.dataset import Slices, choose_evenly, open_slices, split_patients
-from situs.errors import InputError, ManifestError, OutputError
+from situs.errors import InputError, ManifestError
 from situs.fit import Progress
 from situs.manifest import read_manifest
-from situs.output import replacing
+from situs.output import make_folder, replacing
 from situs.recipe import Recipe
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
 
@@ -36,7 +35,6 @@ __all__ = [
     "Scale",
     "check_apart",
     "choose_scans",
-    "make_folder",
     "open_parts",
     "split_heads",
 ]
@@ -84,7 +82,11 @@ SMALL_SCALE = Scale(
 
 @dataclass(frozen=True)
 class Part:
-    """Slices of a cohort that take part: their cohort's examples, and which of them."""
+    """Slices of a cohort that take part.
+
+    slices : their cohort's examples
+    chosen : (n,) which of them; `site`, `patient` and `id` are (n,) too
+    """
 
     slices: Slices
     chosen: NDArray[np.int64]
@@ -206,19 +208,6 @@ def split_heads(heads: Sequence[Path], share: float) -> tuple[list[Path], list[P
     if len(ordered) < 2:
         raise InputError(f"heads: expected at least two, to train on and to test on, got {len(ordered)}")
     return ordered[:-n], ordered[-n:]
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, unless it is there.
-
-    Raises
-    ------
-    OutputError : if it cannot be made
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({os.strerror(error.errno or 0)})") from error
 
 
 def _open(

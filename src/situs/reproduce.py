@@ -17,6 +17,7 @@ Instead of the paper's scans, those of any cohort can be trained on: the tests s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -37,10 +38,11 @@ from situs.dataset import choose_evenly
 from situs.devices import DeviceName, Machine, open_machine
 from situs.errors import InputError, OutputError
 from situs.fit import Progress, silent
+from situs.manifest import MANIFEST, read_manifest
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
-from situs.output import replacing
-from situs.paper_cohorts import PAPER_SCALE, SEED, TESTS, Part, Scale, make_folder, open_parts, split_heads
+from situs.output import make_folder, replacing
+from situs.paper_cohorts import PAPER_SCALE, SEED, TESTS, Part, Scale, open_parts, split_heads
 from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
 from situs.train_basenet import embed, train_basenet
@@ -108,7 +110,7 @@ def reproduce(
     split = train_heads, test_heads = split_heads(heads, scale.test_share)
     own = None if train_cohort is None else Path(train_cohort)
     cohorts = {
-        "train_cohort": None if own is None else own.name,
+        **({"train_cohort": None} if own is None else _describe(own)),
         "train_heads": [head.name for head in train_heads],
         "test_heads": [head.name for head in test_heads],
         **{key: value for key, value in asdict(scale).items() if key not in ("samples", "epochs")},
@@ -141,7 +143,7 @@ def reproduce(
             given,
         )
         _whole(folder / "embeddings.npz", partial(_embed_all, learn, asked, seed, say))
-        labelled, _ = _read_embedded(folder)
+        labelled, _ = read_embedded(work, recipe, seed)
         for kind in _KINDS:
             relate = partial(_relate, kind, labelled, recipe, scale.epochs, seed, machine, say)
             _whole(folder / f"relation_{kind}.npz", relate)
@@ -149,7 +151,7 @@ def reproduce(
 
     say("tables", 0, 1, "counting and drawing")
     settings = {**training, "seeds": seeds, "cohorts": cohorts, "samples": scale.samples}
-    write_results(out, _collect(home, seeds, parts, len(related.chosen)), settings)
+    write_results(out, _collect(work, recipe, seeds, parts, len(related.chosen)), settings)
     say("tables", 1, 1, "done")
     return out
 
@@ -173,12 +175,21 @@ def read_embedded(
     InputError : if the folder holds no such embeddings
     OutputError : if they are damaged
     """
-    folder = Path(work) / recipe.name / f"seed{seed}"
-    if not (folder / "embeddings.npz").exists():
-        raise InputError(
-            f"{folder / 'embeddings.npz'}: is not there: 'situs reproduce' writes it in its stage 'embed'"
-        )
-    return _read_embedded(folder)
+    path = Path(work) / recipe.name / f"seed{seed}" / "embeddings.npz"
+    if not path.exists():
+        raise InputError(f"{path}: is not there: 'situs reproduce' writes it in its stage 'embed'")
+    arrays = _read(path)
+
+    def label(name: str, part: str) -> References:
+        site, names, patient = (arrays[f"{part}_{what}"] for what in ("site", "id", "patient"))
+        return References(arrays[name], site, names, patient)
+
+    try:
+        labelled = {name: label(name, name) for name in ("train", *TESTS)}
+        said = {name: arrays[f"{name}_said"] for name in labelled}
+        return {**labelled, "targets": label("targets", "train")}, said
+    except (KeyError, ValueError) as error:
+        raise OutputError(f"{path}: is damaged: delete it to run this stage again") from error
 
 
 def choose_references(everything: References, n: int) -> References:
@@ -212,23 +223,6 @@ def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, Part], seed: int, 
     change = partial(augment, spec=train.slices.spec, rng=rng)
     arrays["targets"], _ = embed(basenet, train.slices, train.chosen, report, change)
     return arrays
-
-
-def _read_embedded(folder: Path) -> tuple[Labelled, dict[str, NDArray[np.int64]]]:
-    """See `read_embedded`; `folder` is that of a seed."""
-    path = folder / "embeddings.npz"
-    arrays = _read(path)
-
-    def label(name: str, part: str) -> References:
-        site, names, patient = (arrays[f"{part}_{what}"] for what in ("site", "id", "patient"))
-        return References(arrays[name], site, names, patient)
-
-    try:
-        labelled = {name: label(name, name) for name in ("train", *TESTS)}
-        said = {name: arrays[f"{name}_said"] for name in labelled}
-        return {**labelled, "targets": label("targets", "train")}, said
-    except (KeyError, ValueError) as error:
-        raise OutputError(f"{path}: is damaged: delete it to run this stage again") from error
 
 
 def _few_references(labelled: Labelled, recipe: Recipe) -> References:
@@ -293,14 +287,14 @@ def _answer_baselines(labelled: Labelled, recipe: Recipe, seed: int, say: Progre
     return arrays
 
 
-def _collect(home: Path, seeds: int, parts: dict[str, Part], n_related: int) -> Answers:
+def _collect(work: Path, recipe: Recipe, seeds: int, parts: dict[str, Part], n_related: int) -> Answers:
     """What all methods said with every seed, by cohort and method."""
     said: dict[str, dict[str, list[NDArray[Any]]]] = {name: {} for name in TESTS}
     curves: dict[str, dict[str, list[NDArray[Any]]]] = {name: {} for name in TESTS}
     seconds: dict[str, list[NDArray[np.float64]]] = {}
     for seed in range(seeds):
-        folder = home / f"seed{seed}"
-        own, baselines = _read_embedded(folder)[1], _read(folder / "baselines.npz")
+        folder = work / recipe.name / f"seed{seed}"
+        own, baselines = read_embedded(work, recipe, seed)[1], _read(folder / "baselines.npz")
         related = {
             "BaseNet+RN": _read(folder / "relation_all.npz"),
             "BaseNet+RN+NN": _read(folder / "relation_nearest.npz"),
@@ -360,6 +354,14 @@ def _keep_settings(home: Path, settings: dict[str, Any]) -> None:
         raise OutputError(f"{note}: is damaged: delete {home} or choose another --work") from error
     with replacing(note) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _describe(cohort: Path) -> dict[str, str]:
+    """What tells a cohort to train on from others, those of its name too; one that cannot be read is refused
+    before anything is rendered."""
+    read_manifest(cohort)
+    digest = hashlib.sha256((cohort / MANIFEST).read_bytes()).hexdigest()
+    return {"train_cohort": cohort.name, "train_manifest": digest}
 
 
 def _named(say: Progress, prefix: str) -> Progress:

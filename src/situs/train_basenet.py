@@ -50,7 +50,13 @@ def train_basenet(
 
 
 def basenet_stages(run: Run, given: dict[str, Path]) -> tuple[BaseNet, dict[str, dict[str, float]]]:
-    """A trained BaseNet, and the last figures of the log of every stage."""
+    """A trained BaseNet, and the last figures of the log of every stage; `given` are `given_files`.
+
+    Raises
+    ------
+    InputError : if given weights do not fit
+    OutputError : if a checkpoint cannot be written
+    """
     recipe = run.recipe
     basenet = new_basenet(recipe, run.seed)
     if "weights" in given:

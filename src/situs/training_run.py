@@ -27,6 +27,7 @@ _STAGES = ("paint", "basenet", "embed", "relation", "fc")  # their places are in
 class Run:
     """What the stages of a training share.
 
+    work : the folder for checkpoints
     chosen : (n,) the examples of `slices` to train on
     key : tells this run from others
     say : see `situs.fit.Progress`

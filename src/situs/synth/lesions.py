@@ -69,7 +69,7 @@ _SULCUS_MM, _IN_SULCI = 4.0, 0.4
 _CELL = 12  # voxels; see `_seed`
 _TRIES = 10
 _MIN_VOXELS = 12
-_MIN_SULCAL_VOXELS = 100  # scraps of a sulcus are nothing that is asked about
+_MIN_VOXELS_OF = {"sulcal_spaces": 100}  # scraps of a sulcus are nothing that is asked about
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,7 +364,7 @@ class LesionGrower:
         if keep is not None:  # fluid comes in pockets: the one that it started from
             here = labels[tuple(s - b.start for s, b in zip(keep, box, strict=True))]
             chosen = int(here) or chosen
-        if sizes[chosen] < (_MIN_SULCAL_VOXELS if site == "sulcal_spaces" else _MIN_VOXELS):
+        if sizes[chosen] < _MIN_VOXELS_OF.get(site, _MIN_VOXELS):
             return None
         part = labels == chosen
         under = np.bincount(sites[part], minlength=len(SITE_KEYS) + 1)[1:]

@@ -29,7 +29,7 @@ _AIR_HU = -1000.0
 _MATRIX = 256  # pixels along each side; the label maps have no more detail than about 1 mm
 _MAX_SLICES = 36
 # Of a mask in a slice, the part in the lesion's site: a sulcus among as much tissue is not what is meant.
-_LEAST_OF_SLICE, _LEAST_IN_SULCI = 0.4, 0.6
+_LEAST_OF_SLICE, _LEAST_OF_SLICE_OF = 0.4, {"sulcal_spaces": 0.6}
 _STIFF_MM = 12.0  # so near the bone, mass effect gives way to it
 _BEYOND_MM, _YIELD_MM = 35.0, 25.0
 _NODES = 65  # in-plane nodes on which the smooth map is computed exactly
@@ -419,7 +419,7 @@ def _as_drawn(
             part = _roughly_drawn(part, rng)
         if lesion.site not in _DEEP:
             own = (part & (sites[box] == SITE_INDEX[lesion.site] + 1)).sum(axis=(0, 1))
-            least = _LEAST_IN_SULCI if lesion.site == "sulcal_spaces" else _LEAST_OF_SLICE
+            least = _LEAST_OF_SLICE_OF.get(lesion.site, _LEAST_OF_SLICE)
             part = part & (own >= least * part.sum(axis=(0, 1)))
         labels, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
         drawn = np.zeros_like(mask)
