@@ -166,6 +166,7 @@ def train(
         work / "dense.safetensors",
         _run_key(networks, slices, chosen, samples, seed),
         machine,
+        COMPACT.averaged,
     )
     return fit(networks, make, loss_of, plan, say)
 
@@ -175,7 +176,8 @@ def _run_key(
 ) -> str:
     """A name that changes with all that decides the weights."""
     shapes = [list(tensor.shape) for tensor in networks.state_dict().values()]
-    digest = hashlib.sha256(json.dumps([slices.spec.to_dict(), shapes, samples, seed]).encode())
+    settings = [slices.spec.to_dict(), shapes, samples, seed, COMPACT.averaged]
+    digest = hashlib.sha256(json.dumps(settings).encode())
     digest.update("\n".join(slices.id[chosen].tolist()).encode() + slices.site[chosen].tobytes())
     return digest.hexdigest()[:16]
 

@@ -1,5 +1,7 @@
 """The loop: its learning rate, its batches, and that it goes on where it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,61 @@ def test_the_loss_falls(tmp_path):
     assert off[1] < off[0] / 10
 
 
+def normalized_line(plan, say=lambda *a: None):
+    """A line behind a normalization; the network, and the weight after every step that was told of."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1))
+    weights = []
+
+    def make(step):
+        rng = np.random.default_rng(step)
+        return torch.from_numpy(rng.uniform(0, 2, (plan.batch, 1)).astype(np.float32))
+
+    def loss_of(x):
+        return ((network(x) - 3 * x) ** 2).mean(), {}
+
+    def note(*call):
+        weights.append(float(network[1].weight.detach()))
+        say(*call)
+
+    fit(network, make, loss_of, plan, note)
+    return network, weights, [make(step) for step in range(plan.steps)]
+
+
+def test_the_weights_of_the_last_steps_are_averaged(tmp_path):
+    averaging = replace(plan(tmp_path), averaged=0.35)
+    network, weights, batches = normalized_line(averaging)
+    assert float(network[1].weight.detach()) == pytest.approx(np.mean(weights[-7:]), rel=1e-5)
+    assert float(network[1].weight.detach()) != pytest.approx(weights[-1], rel=1e-5)
+    means = [float(x.mean()) for x in batches]  # fewer than it settles over: all of them
+    assert float(network[0].running_mean) == pytest.approx(np.mean(means), rel=1e-5)
+    assert network[0].momentum == 0.1
+    again, told, _ = normalized_line(averaging)
+    assert not told and all(torch.equal(a, b) for a, b in pairs_of(network, again))
+
+
+@pytest.mark.parametrize("stop_at", [4, 16, 20])  # before, amid and after what is averaged
+def test_averaging_goes_on_where_it_was_stopped(tmp_path, stop_at):
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole, _, _ = normalized_line(replace(plan(tmp_path / "whole"), averaged=0.35))
+
+    def stop(stage, done, *rest):
+        if done == 4 * stop_at:
+            raise KeyboardInterrupt
+
+    averaging = replace(plan(tmp_path / "parts"), averaged=0.35)
+    with pytest.raises(KeyboardInterrupt):
+        normalized_line(averaging, stop)
+    parts, told, _ = normalized_line(averaging)
+    assert len(told) == 20 - stop_at
+    assert all(torch.equal(a, b) for a, b in pairs_of(whole, parts))
+
+
+def pairs_of(one, other):
+    return zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+
+
 def test_a_failing_batch_is_not_swallowed():
     def make(step):
         if step == 2:
@@ -84,3 +141,6 @@ def test_learning_rate_cycle():
     assert top == 20 and rates[top] == pytest.approx(1)
     assert np.all(np.diff(rates[: top + 1]) > 0) and np.all(np.diff(rates[top:]) < 0)
     assert rates[-1] < 0.01
+    averaging = [module._one_cycle(n / 100, 0.35) for n in range(100)]
+    assert averaging[20] == pytest.approx(1) and np.all(np.diff(averaging[20:66]) < 0)
+    assert averaging[65:] == pytest.approx([module._AVERAGED_RATE] * 35)

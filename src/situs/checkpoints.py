@@ -33,17 +33,25 @@ def save_training(
     optimizer: torch.optim.Optimizer,
     step: int,
     figures: dict[str, float],
+    average: nn.Module | None = None,
 ) -> None:
-    """Write a network in training, with the step to go on with and the last figures of the log."""
+    """Write a network in training, with the step to go on with, the last figures of the log and, where its
+    weights are averaged, what they are averaged in (`torch.optim.swa_utils.AveragedModel`)."""
     tensors = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{slot}.{name}"] = value
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     write_checkpoint(path, tensors, {"key": key, "step": str(step), "figures": json.dumps(figures)})
 
 
 def resume_training(
-    path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    key: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
 ) -> tuple[int, dict[str, float]]:
     """Load what `save_training` wrote; the step to go on with, and the last figures, or 0 and {} without it.
 
@@ -55,6 +63,9 @@ def resume_training(
     if notes is None:
         return 0, {}
     network.load_state_dict(_under("weights.", tensors))
+    averaged = _under("average.", tensors)
+    if average is not None and averaged:
+        average.load_state_dict(averaged)
     parameters = dict(network.named_parameters())
     for entry, value in _under("optimizer.", tensors).items():
         slot, _, name = entry.partition(".")

@@ -22,6 +22,7 @@ class Recipe:
     max_slices : of each region, spread over its area: neighbouring thin slices say the same
     batch, relation_batch : examples in a step
     learning_rate, relation_learning_rate, weight_decay, momentum : see `situs.fit.Plan`
+    averaged : the last part of the stage ``basenet``, over which weights are averaged, see `situs.fit.Plan`
     balance : 1 for equally many examples of every site, 0 for the cohort's own frequencies
     label_smoothing : of BaseNet's site
     painting_weight, shares_weight : of the painting, and of the shares of the region in each site, beside the
@@ -44,6 +45,7 @@ class Recipe:
     learning_rate: float = 2e-3
     relation_learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    averaged: float = 0.0
     balance: float = 1.0
     label_smoothing: float = 0.05
     painting_weight: float = 0.3
@@ -66,6 +68,7 @@ COMPACT = Recipe(
     paint_samples=60_000,
     basenet_samples=180_000,
     relation_samples=90_000,
+    averaged=0.35,
 )
 
 # 30 and 15 epochs of the paper's training slices, 80 % of 15,425; all of them are references and targets.

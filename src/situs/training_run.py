@@ -60,6 +60,7 @@ class Run:
             self.work / f"{stage}.safetensors",
             self.key,
             self.machine,
+            recipe.averaged if stage == "basenet" else 0.0,
         )
 
 
