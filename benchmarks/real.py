@@ -179,8 +179,9 @@ def turn(volume: Volume, rois: Iterable[Roi], degrees: float) -> tuple[Volume, l
     turned = ndimage.rotate(hu.astype(np.float32), degrees, (0, 1), reshape=False, order=1, cval=low)
     found = []
     for roi in rois:
-        mask = union_mask([roi], volume.geometry).astype(np.float32)
-        mask = ndimage.rotate(mask, degrees, (0, 1), reshape=False, order=1) > 0.5
+        mask, met = np.zeros(hu.shape, dtype=bool), list(roi.areas_px)
+        marked = union_mask([roi], volume.geometry)[:, :, met].astype(np.float32)
+        mask[:, :, met] = ndimage.rotate(marked, degrees, (0, 1), reshape=False, order=1) > 0.5
         if mask.any():
             found.append(Roi.from_mask(mask, volume.geometry, roi.value, roi.name))
     return replace(volume, hu=np.rint(turned).astype(np.int16)), found

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from situs.geometry import Geometry
-from situs.midline import BILATERAL_MM, Midline, fit_midline, refine_midline, side_of, side_of_distances
+from situs.midline import BILATERAL_MM, Midline, fit_midline, median_line, side_of, side_of_distances
 from situs.views import Place
 
 GEOMETRY = Geometry.from_affine((64, 64, 1), np.diag([-1.0, -1.0, 1.0, 1.0]))
@@ -90,45 +90,22 @@ def test_without_a_painting_the_global_view_s_middle_counts():
     assert midline.distances_mm(np.array([[5.0, 40, 0], [-7, -3, 0]])).tolist() == [0, 12]
 
 
-def head_view(turn_deg, offset_mm, channels=("brain", "wide", "roi")):
-    """A global view (3, 96, 96) of an ellipse with two dark ventricles and a bright skull, turned, its
-    midline `offset_mm` from the centre. One side has a lesion that is marked, the other one that is not."""
-    size, mm = 96, 2.5
-    steps = (np.arange(size) - (size - 1) / 2) * mm
-    y, x = np.meshgrid(steps, steps, indexing="ij")
-    turn = np.radians(turn_deg)
-    across = np.cos(turn) * x + np.sin(turn) * y + offset_mm
-    along = -np.sin(turn) * x + np.cos(turn) * y
-    radius = np.hypot(across / 70, along / 85)
-    gray = np.where(radius < 1, 100, np.where(radius < 1.1, 255, 0))
-    gray[np.hypot(np.abs(across) - 14, along / 2) < 8] = 20
-    gray[np.hypot(across - 40, along - 30) < 9] = 180
-    region = np.hypot(across - 35, along + 25) < 14
-    gray[region] = 130
-    view = {"brain": gray, "wide": gray // 2, "roi": 255 * region}
-    return np.stack([view[name] for name in channels]).astype(np.uint8), Place(np.array([4.0, -9, 0]), mm)
-
-
-@pytest.mark.parametrize(("turn_deg", "offset_mm"), [(0, 0), (12, 3), (-40, -6)])
-@pytest.mark.parametrize("error", [(0, 0), (5, -7), (-6, 6)])
-def test_the_line_moves_halfway_to_where_the_head_is_its_own_mirror_image(turn_deg, offset_mm, error):
-    channels = ("brain", "wide", "roi")
-    view, place = head_view(turn_deg, offset_mm, channels)
+def line(turn_deg, origin=(0.0, 0, 0), offset_mm=0.0):
+    """Of a head that is turned clockwise in the picture."""
     right, down = GEOMETRY.display_axes()
+    turn = np.radians(turn_deg)
+    return Midline(np.array(origin), np.cos(turn) * right + np.sin(turn) * down, offset_mm)
 
-    def line(degrees, mm):
-        turn = np.radians(turn_deg + degrees)
-        return Midline(place.centre_mm, np.cos(turn) * right + np.sin(turn) * down, offset_mm + mm)
 
-    found = refine_midline(line(*error), view, place, GEOMETRY, channels)
-    points = place.centre_mm + np.array([[0, 0], [0, 50], [0, -50], [20, 10]]) @ np.stack([right, down])
-    off = np.abs(found.distances_mm(points) - line(*np.array(error) / 2).distances_mm(points))
-    assert off.max() < 1.0
+@pytest.mark.parametrize(
+    ("turns_deg", "expected_deg"), [([7], 7), ([3, 40, 5], 5), ([10, 20], 15), ([179, -179, -175], -179)]
+)
+def test_the_median_of_lines(turns_deg, expected_deg):
+    found = median_line([line(turn) for turn in turns_deg], GEOMETRY)
+    assert GEOMETRY.turn_deg(found.left) == pytest.approx(expected_deg)
     assert np.linalg.norm(found.left) == pytest.approx(1)
 
 
-def test_a_view_without_the_region_or_the_wide_window_is_enough():
-    view, place = head_view(5, 2, ("brain", "brain"))
-    right, down = GEOMETRY.display_axes()
-    found = refine_midline(Midline(place.centre_mm, right, 0.0), view, place, GEOMETRY, ("brain", "brain"))
-    assert np.degrees(np.arctan2(found.left @ down, found.left @ right)) == pytest.approx(2.5, abs=1)
+def test_the_median_line_lies_amid_the_others():
+    found = median_line([line(0, (x, 0, z)) for x, z in ((4.0, 0), (-1.0, 5), (0.0, 10))], GEOMETRY)
+    assert found.distances_mm(np.array([0.0, 30, 0])) == pytest.approx(0)

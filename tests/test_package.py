@@ -14,7 +14,7 @@ SOURCE = Path(situs.__file__).parent
 
 # A module imports only modules named before it; those of a package come in the order they are named here.
 IN_ORDER = """
-errors output anatomy geometry volume views evidence neighbors finding midline
+errors output anatomy geometry volume views evidence neighbors finding midline midplane
 io io.values io.series io.regrid io.nifti io.dicom io.rois
 card certainty bundle runtime doubts labeler report picture
 synth synth.head_frame synth.sinuses synth.site_map synth.noise synth.atrophy synth.heads synth.lesions

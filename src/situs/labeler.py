@@ -7,7 +7,7 @@ to the midline are positive on the patient's left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ from situs.bundle import Bundle, read_bundle
 from situs.doubts import lesion_doubts, scan_doubts
 from situs.errors import RoiError
 from situs.finding import Finding, Reference, Side
-from situs.midline import fit_midline, refine_midline, side_of_distances
+from situs.geometry import Geometry
+from situs.midline import Midline, fit_midline, median_line, side_of_distances
+from situs.midplane import find_midplane
 from situs.neighbors import Neighbors, nearest, nearest_distances, reference_sets
 from situs.runtime import Embedded, Runtime
 from situs.views import LEAST_TURN_DEG, Views, extract_views
@@ -32,12 +34,10 @@ MAX_SLICES = 12
 MIN_PIXELS = 4
 N_REFERENCES = 5
 N_EVIDENCE = (3, 2)  # references of the named site, and of the one with the next highest score
-# How a head is turned is read from so many slices, and corrected if it is more than a little.
-_TURN_SLICES = 3
-# Where no pixel of a lesion is nearer to the midline, its side is beyond doubt.
-NEAR_MM = 12.0
+# So many slices are looked at first, to see how the head lies.
+_FIRST_SLICES = 3
 
-_NO_MIDLINE = "The side is measured from the middle of the head: this bundle does not paint the midline."
+_NO_MIDLINE = "The side rests on the head's symmetry alone: this bundle does not paint the midline."
 
 # Slices that are embedded and compared together; bounds the memory, whatever the number of lesions.
 _BATCH_SLICES = 48
@@ -102,8 +102,7 @@ class Labeler:
         if not lesions:
             return []
         scan = _Scan(volume, union_mask(rois, volume.geometry), tuple(scan_doubts(volume)))
-        if self.bundle.spec.upright:
-            scan = self._upright(scan, lesions)
+        self._recognise(scan, lesions)
         findings: list[Finding] = []
         for batch in _batches(lesions):
             findings += self._label_batch(scan, batch, patient)
@@ -111,31 +110,19 @@ class Labeler:
                 progress(len(findings), len(lesions))
         return findings
 
-    def _upright(self, scan: _Scan, lesions: Sequence[Roi]) -> _Scan:
-        """The scan with what is known of how the head is turned on its slices: the median of what is painted
-        on some of the slices that the lesions meet, from bottom to top. A little is left as it is; more is
-        read again from the upright head, on which painting is more exact."""
+    def _recognise(self, scan: _Scan, lesions: Sequence[Roi]) -> None:
+        """Find the midplane, near what is painted on some of the slices that the lesions meet, from bottom to
+        top. A head that is turned by more than a little is looked at upright from here on."""
         met = sorted(((roi, k) for roi in lesions for k in roi.areas_px), key=lambda pair: pair[1])
-        some = [met[n] for n in np.unique(np.linspace(0, len(met) - 1, _TURN_SLICES).astype(int))]
-        views, first = self._painted_turn_deg(scan, some)
-        if abs(first) < LEAST_TURN_DEG:
-            return replace(scan, seen=dict(zip(some, views, strict=True)))
-        _, turn = self._painted_turn_deg(replace(scan, turn_deg=first), some)
-        return replace(scan, turn_deg=turn)
-
-    def _painted_turn_deg(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> tuple[list[Views], float]:
-        """The views of some regions on some slices, and the turn painted over them, clockwise in the picture;
-        0 by a bundle that does not paint."""
-        views, embedded = self._look(scan, shown)
-        if embedded.midline is None:
-            return views, 0.0
-        geometry, angles = scan.volume.geometry, []
-        for view, painted in zip(views, embedded.midline, strict=True):
-            midline = fit_midline(painted, view.places, geometry, view.global_view.shape[-1])
-            angles.append(np.radians(geometry.turn_deg(midline.left)))
-        mean = np.angle(np.exp(1j * np.array(angles)).sum())  # the median around it: 179 and -179 are alike
-        apart = np.angle(np.exp(1j * (np.array(angles) - mean)))
-        return views, float(np.degrees(mean + np.median(apart)))
+        some = [met[n] for n in np.unique(np.linspace(0, len(met) - 1, _FIRST_SLICES).astype(int))]
+        views, embedded = self._look(scan, some)
+        scan.seen = dict(zip(some, views, strict=True))
+        geometry = scan.volume.geometry
+        line = median_line(_lines(views, embedded.midline, geometry), geometry)
+        scan.midplane = find_midplane(scan.volume, line)
+        turn = geometry.turn_deg((scan.midplane or line).left)
+        if self.bundle.spec.upright and abs(turn) >= LEAST_TURN_DEG:
+            scan.turn_deg, scan.seen = turn, {}
 
     def _look(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> tuple[list[Views], Embedded]:
         """The views of some regions on some slices, and what BaseNet says about them."""
@@ -168,9 +155,11 @@ class Labeler:
                 turned = f"turned {abs(scan.turn_deg):.0f} degrees {way} in the picture"
                 notes = (*notes, f"The head is {turned}; it was looked at upright.")
             painted = None if embedded.midline is None else embedded.midline[rows]
+            lines = _lines(views[rows], painted, scan.volume.geometry)
             if painted is None:
                 notes = (*notes, _NO_MIDLINE)
-            side = _side(lesion, views[rows], painted, self.bundle.spec.channels)
+                lines = [scan.midplane or line for line in lines]
+            side = _side(lesion, lines, scan.midplane)
             yield self._finding(lesion, rows, side, neighbors, scores[rows], embedded, doubts, notes)
 
     def _finding(
@@ -285,14 +274,21 @@ def _by_site(numbers: NDArray[np.floating]) -> dict[str, float]:
     return {key: float(number) for key, number in zip(SITE_KEYS, numbers, strict=True)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Scan:
-    """A scan, all that is marked on it (ni, nj, nk), what is doubtful, how the head is turned, and views so
-    turned that were made already, by region and slice: making them is the dearest part."""
+    """A scan and what is known of it so far.
+
+    fill : (ni, nj, nk) all that is marked on it
+    doubts : what is doubtful about it
+    midplane : of the head; None if none was found
+    turn_deg : how the head is turned in the views
+    seen : views so turned that were made already, by region and slice: making them is the dearest part
+    """
 
     volume: Volume
     fill: NDArray[np.bool_]
     doubts: tuple[str, ...]
+    midplane: Midline | None = None
     turn_deg: float = 0.0
     seen: dict[tuple[Roi, int], Views] = field(default_factory=dict)
 
@@ -317,19 +313,24 @@ def _batches(lesions: Sequence[Roi]) -> Iterator[list[_Lesion]]:
         yield batch
 
 
-def _side(
-    lesion: _Lesion, views: Sequence[Views], painted: NDArray[np.float32] | None, channels: Sequence[str]
-) -> Side:
-    """The side of a lesion, from all its pixels on the slices that were looked at."""
+def _lines(views: Sequence[Views], painted: NDArray[np.float32] | None, geometry: Geometry) -> list[Midline]:
+    """The midline on every slice, as it is painted; without painting, the middle of the global view."""
+    maps = [None] * len(views) if painted is None else painted
+    return [
+        fit_midline(of_view, view.places, geometry, view.global_view.shape[-1])
+        for of_view, view in zip(maps, views, strict=True)
+    ]
+
+
+def _side(lesion: _Lesion, lines: Sequence[Midline], midplane: Midline | None) -> Side:
+    """The side of a lesion, from all its pixels on the slices that were looked at: how far they are from the
+    slice's own midline and from the head's midplane counts alike."""
     geometry = lesion.roi.geometry
     distances, weights = [], []
-    for n, ((k, weight), view) in enumerate(zip(lesion.weights.items(), views, strict=True)):
+    for (k, weight), line in zip(lesion.weights.items(), lines, strict=True):
         i, j = np.nonzero(lesion.roi.slice_mask(k))
-        maps = None if painted is None else painted[n]
-        midline = fit_midline(maps, view.places, geometry, view.global_view.shape[-1])
         world = geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1))
-        if np.abs(midline.distances_mm(world)).min() < NEAR_MM:
-            midline = refine_midline(midline, view.global_view, view.places[0], geometry, channels)
-        distances.append(midline.distances_mm(world))
+        both = [midline.distances_mm(world) for midline in (line, midplane or line)]
+        distances.append(np.mean(both, axis=0))
         weights.append(np.full(i.size, weight / i.size))
     return side_of_distances(np.concatenate(distances), np.concatenate(weights))

@@ -2,8 +2,7 @@
 
 BaseNet paints, over both views, how far every pixel lies from the midline (mm, positive on the patient's
 left). One straight line is fitted to all of it, so that the answer under a region, where the views are
-gray, rests on the whole head. Where that is near the region, the line is moved halfway to where the slice
-is most like its own mirror image.
+gray, rests on the whole head on that slice; `situs.midplane` finds that of all slices.
 """
 
 from __future__ import annotations
@@ -26,21 +25,16 @@ MIDLINE_SHARE = 0.2
 BILATERAL_SHARE = 0.25
 BILATERAL_MM = 45.0
 
-# Symmetry is looked for so far from the line, in steps (degrees, mm) that become smaller.
-_MIRROR_MM = 40.0
-_STEPS = ((3.0, 4.0), (3.0, 4.0), (1.5, 2.0), (0.75, 1.0), (0.75, 0.75))
-# What moving the line by 5 mm or 5 degrees costs, as a mean difference of gray values in [0, 1].
-_MOVING = 0.01
 _LEAST_SLOPE = 0.1  # of the painted distance, mm per mm; less says that nothing was recognised
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Midline:
-    """The midline on one slice, as a signed distance.
+    """The midline on one slice, or the midsagittal plane of a head, as a signed distance.
 
-    origin_mm : (3,) a point of the slice, world
-    left : (3,) unit vector in the slice plane, across the midline to the patient's left
+    origin_mm : (3,) a point, world
+    left : (3,) unit vector across it to the patient's left; of one slice's midline, in its plane
     offset_mm : signed distance of the origin
     """
 
@@ -49,7 +43,7 @@ class Midline:
     offset_mm: float
 
     def distances_mm(self, world: Array) -> Array:
-        """(n,) signed distances, positive on the patient's left, of positions (n, 3) on the slice."""
+        """(...) signed distances, positive on the patient's left, of positions (..., 3)."""
         return np.asarray((world - self.origin_mm) @ self.left + self.offset_mm)
 
 
@@ -92,56 +86,15 @@ def fit_midline(
     return Midline(origin, (to_left * right + to_back * down) / length, float(offset) / length)
 
 
-def refine_midline(
-    midline: Midline, view: NDArray[np.uint8], place: Place, geometry: Geometry, channels: Sequence[str]
-) -> Midline:
-    """The line halfway between a given one and that near it over which a slice is most like its mirror image.
-
-    Either errs, by what differs between the heads, and seldom in the same way.
-
-    Parameters
-    ----------
-    view : (channels, s, s) the global view; its gray values count, without the region and what is far from
-        the line
-    place, geometry : where it lies; the line must be one on its slice
-    channels : what they show, see `situs.views.ViewSpec`
-    """
-    from scipy import ndimage
-
-    right, down = place.axes(geometry)
-    size = view.shape[-1]
-    mm = (np.arange(size) - (size - 1) / 2) * place.pixel_mm
-    y, x = np.meshgrid(mm, mm, indexing="ij")
-    shown = 1 - view[channels.index("roi")] / 255.0 if "roi" in channels else np.ones((size, size))
-    gray = [
-        ndimage.gaussian_filter(view[channels.index(name)] / 255.0, 1.0)
-        for name in ("brain", "wide")
-        if name in channels
-    ]
-    # In the view's own axes, from its centre: the angle of the way to the left, and the centre's distance.
-    angle = float(np.arctan2(midline.left @ down, midline.left @ right))
-    offset = float(midline.distances_mm(place.centre_mm))
-
-    def difference(da: float, do: float) -> float:
-        c, s = np.cos(angle + np.radians(da)), np.sin(angle + np.radians(da))
-        distance = c * x + s * y + offset + do
-        mirror = [
-            (part - 2 * distance * axis) / place.pixel_mm + (size - 1) / 2 for part, axis in ((y, s), (x, c))
-        ]
-        weights = shown * np.exp(-((distance / _MIRROR_MM) ** 2))
-        weights = weights * ndimage.map_coordinates(shown, mirror, order=1, cval=0.0)
-        apart = sum(np.abs(g - ndimage.map_coordinates(g, mirror, order=1, cval=0.0)) for g in gray)
-        moved = (da / 5) ** 2 + (do / 5) ** 2
-        return float((apart * weights).sum() / max(weights.sum(), 1e-9)) + _MOVING * moved
-
-    best = (difference(0.0, 0.0), 0.0, 0.0)
-    for degrees, step in _STEPS:
-        _, da, do = best
-        around = [(da + a * degrees, do + b * step) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b]
-        best = min([best, *((difference(*move), *move) for move in around)])
-    _, da, do = best
-    c, s = np.cos(angle + np.radians(da / 2)), np.sin(angle + np.radians(da / 2))
-    return Midline(place.centre_mm, c * right + s * down, offset + do / 2)
+def median_line(lines: Sequence[Midline], geometry: Geometry) -> Midline:
+    """The median, in direction and place, of midlines of some slices of a scan, one at least."""
+    turns = np.radians([geometry.turn_deg(line.left) for line in lines])
+    mean = np.angle(np.exp(1j * turns).sum())  # the median around it: 179 and -179 degrees are alike
+    turn = mean + np.median(np.angle(np.exp(1j * (turns - mean))))
+    right, down = geometry.display_axes()
+    origin = lines[0].origin_mm
+    offset = np.median([line.distances_mm(origin) for line in lines])
+    return Midline(origin, np.cos(turn) * right + np.sin(turn) * down, float(offset))
 
 
 def side_of(mean_mm: float, left_share: float, width_mm: float) -> Side:

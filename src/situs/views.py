@@ -31,6 +31,7 @@ __all__ = [
     "place_views",
     "resample_slice",
     "sample_slice",
+    "to_gray",
 ]
 
 # Hounsfield windows (lowest, highest): "brain" is the paper's (width 80, level 40); "wide" keeps apart air,
@@ -154,7 +155,7 @@ def extract_views(
         hu = np.asarray(volume.hu[:, :, n], dtype=np.float32)
         hu = np.where(fill_mask[:, :, n] | region, np.float32(spec.fill_hu), hu)
         for c, source in shown:
-            image = region.astype(np.float32) if source == "roi" else _window(hu, source)
+            image = region.astype(np.float32) if source == "roi" else to_gray(hu, source)
             for view, place in zip(views, places, strict=True):
                 picture = resample_slice(image, geometry, n, place, size)
                 view[c] = np.rint(picture * 255)
@@ -232,6 +233,12 @@ def resample_slice(
     return np.asarray(picture)
 
 
+def to_gray(hu: NDArray[np.float32], window: str) -> NDArray[np.float32]:
+    """HU as gray values in [0, 1], in the window of the channel ``brain`` or ``wide``."""
+    low, high = _WINDOWS_HU[window]
+    return np.asarray(np.clip((hu - low) / (high - low), 0, 1))
+
+
 def sample_slice(
     image: NDArray[np.generic],
     geometry: Geometry,
@@ -272,11 +279,6 @@ def _slices_around(geometry: Geometry, k: int, away_mm: float) -> tuple[int | No
         off[(sign * heights <= 0) | (sign * heights > _MAX_AWAY * away_mm)] = np.inf
         found.append(int(off.argmin()) if np.isfinite(off).any() else None)
     return found[0], found[1]
-
-
-def _window(hu: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    low, high = _WINDOWS_HU[name]
-    return np.asarray(np.clip((hu - low) / (high - low), 0, 1))
 
 
 def _block_mean(

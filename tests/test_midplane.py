@@ -1,0 +1,97 @@
+"""The midsagittal plane of heads of which it is known."""
+
+import numpy as np
+import pytest
+
+from situs.geometry import Geometry
+from situs.midline import Midline
+from situs.midplane import find_midplane
+from situs.volume import Volume
+
+CENTRE = np.array([0.0, 0.0, 60.0])
+
+
+def make_head(turn_deg=0.0, roll_deg=0.0, offset_mm=0.0, n_slices=25, lesion=False):
+    """A scan of an egg of brain in a skull, with what lies in front and behind, turned clockwise in the
+    picture. Returns it with its midplane."""
+    n, step = 111, 2.0
+    heights = np.arange(n_slices) * 120 / max(1, n_slices - 1)
+    origins = np.stack([np.full(n_slices, 110.0), np.full(n_slices, 110.0), heights], axis=1)
+    geometry = Geometry((n, n, n_slices), np.array([-step, 0, 0]), np.array([0, -step, 0]), origins)
+    turn, roll = np.radians(turn_deg), np.radians(roll_deg)
+    left = np.array([-np.cos(turn) * np.cos(roll), -np.sin(turn) * np.cos(roll), np.sin(roll)])
+    front = np.array([-np.sin(turn), np.cos(turn), 0.0])
+    along = 110 - step * np.arange(n)
+    world = np.stack(np.meshgrid(along, along, heights, indexing="ij"), axis=-1) - CENTRE
+    x, y, z = (world @ axis for axis in (left, front, np.cross(front, left)))
+    x = x - offset_mm
+    radius = np.sqrt((x / 68) ** 2 + (y / np.where(y > 0, 92, 80)) ** 2 + (z / 80) ** 2)
+    hu = np.where(radius < 0.92, 35.0, np.where(radius < 1, 900.0, -1000.0))
+    hu[(np.hypot(np.abs(x) - 8 - y / 4, (y - 25) / 3) < 9) & (np.abs(z) < 40)] = 5
+    hu[np.sqrt((np.abs(x) - 25) ** 2 + (y + 50) ** 2 + (z / 2) ** 2) < 16] = 65
+    hu[np.sqrt((np.abs(x) - 30) ** 2 + (y - 65) ** 2 + (z + 40) ** 2) < 14] = -80
+    hu[(np.abs(x) < 1.5) & (radius < 0.9) & (z > 10)] = 60
+    if lesion:
+        hu[np.sqrt((x - 35) ** 2 + (y + 10) ** 2 + (z - 10) ** 2) < 22] = 75
+    hu += np.random.default_rng(0).normal(0, 4, hu.shape)
+    return Volume(np.rint(hu).astype(np.int16), geometry), Midline(CENTRE, left, -offset_mm)
+
+
+def start(turn_deg=0.0, offset_mm=0.0):
+    turn = np.radians(turn_deg)
+    return Midline(CENTRE, np.array([-np.cos(turn), -np.sin(turn), 0]), offset_mm)
+
+
+def apart(found, expected):
+    """Degrees between two planes with their lefts, and the most mm between them within the brain."""
+    points = CENTRE + np.random.default_rng(0).uniform(-50, 50, (200, 3))
+    mm = np.abs(found.distances_mm(points) - expected.distances_mm(points)).max()
+    return np.degrees(np.arccos(np.clip(found.left @ expected.left, -1, 1))), mm
+
+
+@pytest.mark.parametrize(
+    ("turn_deg", "roll_deg", "offset_mm"),
+    [(0, 0, 0), (9, 5, -6), (-43, 0, 8), (30, -6, 0), (175, 3, 4)],
+)
+@pytest.mark.parametrize("error", [(0, 0), (-12, 8), (35, 0)])
+def test_the_plane_of_a_head_is_found_from_a_bad_start(turn_deg, roll_deg, offset_mm, error):
+    volume, expected = make_head(turn_deg, roll_deg, offset_mm)
+    found = find_midplane(volume, start(turn_deg + error[0], error[1] - offset_mm))
+    degrees, mm = apart(found, expected)
+    assert degrees < 1.5 and mm < 2
+
+
+def test_a_large_lesion_changes_little():
+    volume, expected = make_head(12, 3, 5, lesion=True)
+    degrees, mm = apart(find_midplane(volume, start(3, 0)), expected)
+    assert degrees < 1.5 and mm < 2
+
+
+def test_the_start_says_which_way_is_left():
+    volume, expected = make_head(10)
+    turned_over = find_midplane(volume, start(180 + 10))
+    assert turned_over.left @ expected.left < -0.99
+
+
+def test_one_slice_is_enough_without_roll():
+    volume, expected = make_head(20, offset_mm=5, n_slices=1)
+    found = find_midplane(volume, start(8))
+    assert found.left[2] == pytest.approx(0)
+    bottom = Midline(found.origin_mm, found.left, found.offset_mm)
+    degrees, _ = apart(bottom, expected)
+    assert degrees < 2
+
+
+def test_voxel_order_plays_no_part():
+    volume, _ = make_head(-14, 4, 3)
+    g, (ni, nj, nk) = volume.geometry, volume.geometry.shape
+    other = Geometry((nj, ni, nk), -g.step_j, g.step_i, (g.origins + (nj - 1) * g.step_j)[::-1])
+    flipped = Volume(np.asarray(volume.hu).transpose(1, 0, 2)[::-1, :, ::-1].copy(), other)
+    one, two = (find_midplane(v, start(-5)) for v in (volume, flipped))
+    np.testing.assert_allclose(one.left, two.left, atol=1e-6)
+    np.testing.assert_allclose(one.distances_mm(CENTRE), two.distances_mm(CENTRE), atol=1e-6)
+
+
+def test_without_a_head_there_is_no_plane():
+    volume, _ = make_head()
+    assert find_midplane(Volume(np.full_like(volume.hu, -1000), volume.geometry), start()) is None
