@@ -61,9 +61,19 @@ def test_to_train_on_some_heads_lie_as_they_do(cohort, tmp_path):
     found = np.array([of_row[0] for of_row in by_row.values()])
     left = np.abs(found - 60) < 1
     assert 0.05 < left.mean() < 0.5 and np.abs(found[~left]).max() < 25 and found[~left].std() > 2
+
+
+def test_without_distances_the_head_s_symmetry_tells_how_it_lies(tmp_path):
     plain = draw_cohort(tmp_path / "plain", painted=False)
-    as_they_are, to_train = (open_slices(plain, UPRIGHT, training=which) for which in (False, True))
-    np.testing.assert_array_equal(as_they_are.local_view, to_train.local_view)
+    upright = open_slices(plain, UPRIGHT).global_view.astype(float)
+    lies_turned = turned(plain, tmp_path / "turned", -30)
+
+    def apart(spec, training=False):
+        return np.abs(open_slices(lies_turned, spec, training=training).global_view - upright).mean()
+
+    assert apart(UPRIGHT) < 0.3 * apart(SPEC)
+    # To train on, some are as they lie, the others not quite upright.
+    assert 1.2 * apart(UPRIGHT) < apart(UPRIGHT, training=True) < 0.8 * apart(SPEC)
 
 
 def test_choose_slices_by_area():

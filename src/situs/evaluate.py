@@ -42,7 +42,7 @@ class Evaluation:
         averaged by area, as `situs.labeler` does for a lesion
     other_joins : macro F1 over ROIs if the relation scores of their slices were joined in other ways, by name
     coverage : how its certainty does; None for a bundle that was not calibrated
-    upright : whether turned heads were looked at upright, by what the cohort knows of them
+    upright : whether turned heads were looked at upright, see `situs.extract`
     bundle, n_neighbors : what was evaluated
     n_patients : patients of the cohort
     known_patients : how many of them are among the bundle's references. Those were no neighbours of their
@@ -96,8 +96,8 @@ class Evaluation:
         ]
         if self.upright:
             parts.append(
-                "Heads that lie turned are looked at upright, by the cohort's distances to the midline; "
-                "'situs label' paints its own."
+                "Heads that lie turned are looked at upright, by the cohort's distances to the midline if it has "
+                "them;\n'situs label' finds the midline itself."
             )
         if self.known_patients:
             parts.append(
@@ -198,7 +198,7 @@ def evaluate(
         coverage=None if sure is None else coverage(judge(sure, joined), truth[one_each], sure.level),
         share_error=share_error,
         share_rois=share_rois,
-        upright=found.spec.upright and slices.local_lateral is not None,
+        upright=found.spec.upright,
         bundle=f"{found.name} {found.version}",
         n_neighbors=found.n_neighbors,
         n_patients=len(people),

@@ -2,7 +2,7 @@
 
 Painting targets are at half the view's size: the site map (0 none, site index + 1, `SITE_UNKNOWN`) and the
 signed distance to the midline (mm, positive to the patient's left, `LATERAL_UNKNOWN`). Where views are
-upright (`situs.views.ViewSpec`), the distances tell how a head is turned.
+upright (`situs.views.ViewSpec`), the distances or, without them, the head's symmetry tell how it is turned.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from situs.errors import ManifestError
 from situs.geometry import Geometry
 from situs.manifest import Row
+from situs.midplane import find_midplane
 from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
-from situs.volume import Roi, union_mask
+from situs.volume import Roi, Volume, union_mask
 
 __all__ = [
     "LATERAL_UNKNOWN",
@@ -65,7 +66,7 @@ class Extraction:
 
     def turn_deg(self, lies_deg: float, row: int) -> float:
         """By how much the views of a region (a row of the manifest) are turned, if the head lies turned."""
-        if not (self.painted and self.spec.upright):
+        if not self.spec.upright:
             return 0.0
         if not self.training:
             return lies_deg if abs(lies_deg) >= LEAST_TURN_DEG else 0.0
@@ -96,7 +97,7 @@ def extract_scan(
 
     spec, volume = how.spec, read_volume(rows[0][1].scan)
     maps = _read_maps(rows[0][1], volume.geometry) if how.painted else None
-    lies = 0.0 if maps is None else _lateral_turn_deg(maps[1], volume.geometry)
+    lies = _turn_deg(volume, None if maps is None else maps[1]) if spec.upright else 0.0
     arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in how.names}
     entries = []
     files: dict[Path, tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
@@ -151,9 +152,13 @@ def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]
     return maps[0], maps[1]
 
 
-def _lateral_turn_deg(lateral: NDArray[Any], geometry: Geometry) -> float:
-    """By how much a head is turned on its slices, clockwise in the picture, from the distances to the midline
-    (ni, nj, nk); 0 where there are none."""
+def _turn_deg(volume: Volume, lateral: NDArray[Any] | None) -> float:
+    """By how much a head is turned on its slices, clockwise in the picture: from the distances to the midline
+    (ni, nj, nk) or, without them, by its own symmetry; 0 where there is none."""
+    geometry = volume.geometry
+    if lateral is None:
+        plane = find_midplane(volume)
+        return 0.0 if plane is None else geometry.turn_deg(plane.left)
     known = np.flatnonzero(lateral != LATERAL_UNKNOWN)
     known = known[:: max(1, known.size // _TURN_VOXELS)]
     if known.size < 4:

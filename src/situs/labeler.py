@@ -118,9 +118,11 @@ class Labeler:
         views, embedded = self._look(scan, some)
         scan.seen = dict(zip(some, views, strict=True))
         geometry = scan.volume.geometry
-        line = median_line(_lines(views, embedded.midline, geometry), geometry)
-        scan.midplane = find_midplane(scan.volume, line)
-        turn = geometry.turn_deg((scan.midplane or line).left)
+        painted = embedded.midline
+        near = None if painted is None else median_line(_lines(views, painted, geometry), geometry)
+        scan.midplane = find_midplane(scan.volume, near)
+        lies = scan.midplane or near
+        turn = 0.0 if lies is None else geometry.turn_deg(lies.left)
         if self.bundle.spec.upright and abs(turn) >= LEAST_TURN_DEG:
             scan.turn_deg, scan.seen = turn, {}
 

@@ -39,14 +39,14 @@ _MOVING = np.array([0.003, 0.01, 0.0])
 Array = NDArray[np.float64]
 
 
-def find_midplane(volume: Volume, near: Midline) -> Midline | None:
+def find_midplane(volume: Volume, near: Midline | None = None) -> Midline | None:
     """The plane over which the slices of a scan are most like their mirror images.
 
     Parameters
     ----------
-    near : where the search starts; it says which way is left. What half a head or a few slices have on both
-        sides is like many a mirror image, so to move from there costs a little; another start, turned by
-        up to `_TURNS_DEG`, must lead to a much better likeness
+    near : where the search starts; it says which way is left. Half a head or a few slices are like many a
+        mirror image, so it costs a little to move from there, and other starts, turned against it, must lead
+        to a much better likeness. None: through the head's centre, upright in the picture
 
     Returns
     -------
@@ -55,9 +55,10 @@ def find_midplane(volume: Volume, near: Midline) -> Midline | None:
     head = _Head.of(volume)
     if head is None:
         return None
-    turn = volume.geometry.turn_deg(near.left)
-    start = np.array([turn, float(near.distances_mm(head.centre_mm)), 0.0])
-    others = [np.array([turn + by, 0.0, 0.0]) for by in _TURNS_DEG]
+    start = np.zeros(3)
+    if near is not None:
+        start[:2] = volume.geometry.turn_deg(near.left), near.distances_mm(head.centre_mm)
+    others = [np.array([start[0] + by, 0.0, 0.0]) for by in _TURNS_DEG]
     other = min(others, key=lambda plane: head.apart(plane, plane))
     found, apart = _search(head, start)
     if head.apart(other, other) < head.apart(start, start):

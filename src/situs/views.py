@@ -57,8 +57,8 @@ class ViewSpec:
     channels : per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
         ``_above``, of another (see `CHANNELS`)
     fill_hu : the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is mid-window)
-    upright : whether a turned head is looked at upright: in use by what the network paints, in training and
-        testing by what the cohort knows
+    upright : whether a turned head is looked at upright: in use by its midplane (`situs.midplane`), in
+        training and testing by what the cohort knows, if it does
     away_mm : how far below and above the slice the other slices should lie; the nearest to that is taken
 
     Raises
