@@ -96,8 +96,8 @@ class Evaluation:
         ]
         if self.upright:
             parts.append(
-                "Heads that lie turned are looked at upright: by the cohort's distances to the midline, or by "
-                "their symmetry."
+                "Heads that lie turned are looked at upright: by the cohort's distances to the midline, or "
+                "by their symmetry."
             )
         if self.known_patients:
             parts.append(
