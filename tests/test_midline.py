@@ -70,7 +70,8 @@ def test_side_of_distances_by_hand():
         (-30, 0.0, 20, "right"),
         (3, 0.97, 4, "left"),  # beside the falx, not across it
         (0, 0.5, 10, "midline"),
-        (2.5, 1.0, 4, "midline"),  # thin, along the falx
+        (1.5, 1.0, 4, "midline"),  # thin, along the falx
+        (1.6, 1.0, 4, "left"),
         (-3.9, 0.22, 15, "midline"),
         (-3.9, 0.18, 15, "right"),
         (0, 0.5, BILATERAL_MM, "bilateral"),

@@ -18,7 +18,7 @@ from situs.geometry import Geometry
 from situs.views import Place
 
 # A lesion whose mean lies so near to the midline lies on it, as one of which this share is on either side.
-MIDLINE_MM = 2.5
+MIDLINE_MM = 1.5
 MIDLINE_SHARE = 0.2
 # A bilateral lesion has this share on its smaller side and is wider than what the midline structures are: the
 # widest of 22 landmark regions that readers called midline, a cistern, measures 40 mm.
