@@ -21,9 +21,8 @@ __all__ = ["find_midplane"]
 # many mm, at about so many points of the head.
 _GAP_MM, _SIZE_PX, _PIXEL_MM, _POINTS = 4.0, 64, 4.0, 6000
 _BLUR_PX = 0.7
-_WINDOWS = ("brain", "wide")
-# Gray values, summed over the windows, count as no farther apart than this: so much may a lesion say.
-_MOST_APART = 1.0
+# Gray values in the brain window count as no farther apart than this: so much may a lesion say.
+_MOST_APART = 0.5
 _REACH_MM = 40.0  # what lies farther from the plane counts less
 _LEAST_SEEN = 0.25  # of the points, weighted, that have a mirror image in the scan
 # The search starts in the given direction and in these from there; what those find is taken if it is much
@@ -91,11 +90,11 @@ def _search(head: _Head, start: Array) -> tuple[Array, float]:
 class _Head:
     """A head in coarse pictures of its slices, and some of its points.
 
-    pictures : (windows, k, s, s) gray values in [0, 1]
+    pictures : (k, s, s) gray values in [0, 1]
     first_mm : (2,) where the first pixel of a picture lies along its right and down, from `centre_mm`
     heights_mm : (k,) of the slices, ascending, from `centre_mm`
     points_mm : (n, 3) along `axes`, from `centre_mm`
-    gray : (windows, n) there
+    gray : (n,) there
     centre_mm : (3,) the mean of the points, world
     axes : (3, 3) rows: right and down in the pictures, and up; world
     """
@@ -133,8 +132,7 @@ class _Head:
             return None
         found = np.argwhere(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
         k, row, column = found[:: max(1, len(found) // _POINTS)].T
-        pictures = np.stack([to_gray(hu, window) for window in _WINDOWS])
-        pictures = ndimage.gaussian_filter(pictures, (0, 0, _BLUR_PX, _BLUR_PX))
+        pictures = ndimage.gaussian_filter(to_gray(hu, "brain"), (0, _BLUR_PX, _BLUR_PX))
         first = -(_SIZE_PX - 1) / 2 * _PIXEL_MM
         points = np.stack([first + column * _PIXEL_MM, first + row * _PIXEL_MM, heights[k]], axis=1)
         centre = points.mean(axis=0)
@@ -143,7 +141,7 @@ class _Head:
             first - centre[:2],
             heights - centre[2],
             points - centre,
-            pictures[:, k, row, column],
+            pictures[k, row, column],
             origin + centre @ axes,
             axes,
         )
@@ -165,8 +163,8 @@ class _Head:
         seen = weights * (k >= 0)
         if seen.sum() < _LEAST_SEEN * weights.sum():
             return np.inf
-        other = [ndimage.map_coordinates(p, [k, row, column], order=1, cval=0.0) for p in self.pictures]
-        apart = np.minimum(np.abs(self.gray - other).sum(axis=0), _MOST_APART)
+        other = ndimage.map_coordinates(self.pictures, [k, row, column], order=1, cval=0.0)
+        apart = np.minimum(np.abs(self.gray - other), _MOST_APART)
         return float(np.average(apart, weights=seen) + _MOVING @ ((plane - start) / 5) ** 2)
 
 
