@@ -1,10 +1,10 @@
-"""Whether the side of a lesion is right, however the head lies: turned, rolled, its midline pushed, off centre.
+"""Whether the side of a lesion is right however the head lies: turned, rolled, off centre, its midline pushed.
 
     python benchmarks/sides.py COHORT [--bundle DIR] [--scans N] [--json FILE]
 
-COHORT is a rendered cohort (``situs synth``) of heads that the bundle was not trained on: it knows the distance
-of every voxel to the midline, and so the side of every region by the same rule. Beside ``situs label`` stand
-what it is made of, and what people would do without it:
+COHORT is a rendered cohort (``situs synth``) of heads that the bundle was not trained on: it knows how far
+every voxel is from the midline, and so the side of every region by the same rule. Beside ``situs label``
+stand what it is made of, and what people would do without it:
 
 skull's centroid   the middle of the head on every slice, upright in the picture
 painted line       what BaseNet paints on the slices of the region, as the head lies
@@ -182,7 +182,7 @@ def _case(
 
 
 def _truth(lesion: Roi, slices: dict[int, float], lateral: Array) -> tuple[Array, Array]:
-    """True distances to the midline of a lesion's pixels, and their weights, as `situs.labeler` weighs them."""
+    """True distances to the midline of a lesion's pixels, and their weights, as in `situs.labeler`."""
     distances, weights = [], []
     for k, weight in slices.items():
         found = lateral[:, :, k][lesion.slice_mask(k)]
