@@ -1,4 +1,4 @@
-"""Whether the side of a lesion is right however the head lies: turned, rolled, off centre, its midline pushed.
+"""Whether a lesion's side is right however the head lies: turned, rolled, off centre, its midline pushed.
 
     python benchmarks/sides.py COHORT [--bundle DIR] [--scans N] [--json FILE]
 
