@@ -61,9 +61,9 @@ def find_midplane(volume: Volume, near: Midline | None = None) -> Midline | None
     other = min(others, key=lambda plane: head.apart(plane, plane))
     found, apart = _search(head, start)
     if head.apart(other, other) < head.apart(start, start):
-        turned, left_apart = _search(head, other)
-        if left_apart < _MUCH_BETTER * apart:
-            found, apart = turned, left_apart
+        from_other = _search(head, other)
+        if from_other[1] < _MUCH_BETTER * apart:
+            found, apart = from_other
     if not np.isfinite(apart):
         return None
     return Midline(head.centre_mm, _normal(found) @ head.axes, float(found[1]))
