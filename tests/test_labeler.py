@@ -95,7 +95,8 @@ def ruler_labeler(*turns_deg, points=POINTS, each=4):
 def test_a_bundle_that_paints_no_midline_goes_by_the_head_s_symmetry(turn_deg):
     class Blind(Ruler):
         def embed(self, global_views, local_views):
-            return Embedded(super().embed(global_views, local_views).embedding, np.zeros(()))
+            said = super().embed(global_views, local_views)
+            return Embedded(said.embedding, said.site_probability)
 
     labeler = ruler_labeler()
     labeler._runtime = Blind()

@@ -116,7 +116,8 @@ class Labeler:
         met = sorted(((roi, k) for roi in lesions for k in roi.areas_px), key=lambda pair: pair[1])
         some = [met[n] for n in np.unique(np.linspace(0, len(met) - 1, _FIRST_SLICES).astype(int))]
         views, embedded = self._look(scan, some)
-        scan.seen = dict(zip(some, views, strict=True))
+        rows = [embedded[n : n + 1] for n in range(len(some))]
+        scan.seen = dict(zip(some, zip(views, rows, strict=True), strict=True))
         geometry = scan.volume.geometry
         painted = embedded.midline
         near = None if painted is None else median_line(_lines(views, painted, geometry), geometry)
@@ -128,16 +129,19 @@ class Labeler:
 
     def _look(self, scan: _Scan, shown: Sequence[tuple[Roi, int]]) -> tuple[list[Views], Embedded]:
         """The views of some regions on some slices, and what BaseNet says about them."""
-        views = [
-            scan.seen.get((roi, k))
-            or extract_views(scan.volume, k, roi, scan.fill, self.bundle.spec, scan.turn_deg)
-            for roi, k in shown
-        ]
-        embedded = self._runtime.embed(
-            np.stack([v.global_view for v in views]),
-            np.stack([v.local_view for v in views]),
-        )
-        return views, embedded
+        new = [pair for pair in shown if pair not in scan.seen]
+        known = dict(scan.seen)
+        if new:
+            made = [
+                extract_views(scan.volume, k, roi, scan.fill, self.bundle.spec, scan.turn_deg)
+                for roi, k in new
+            ]
+            said = self._runtime.embed(
+                np.stack([view.global_view for view in made]), np.stack([view.local_view for view in made])
+            )
+            known |= {pair: (made[n], said[n : n + 1]) for n, pair in enumerate(new)}
+        both = [known[pair] for pair in shown]
+        return [view for view, _ in both], Embedded.join([row for _, row in both])
 
     def _label_batch(self, scan: _Scan, batch: list[_Lesion], patient: str) -> Iterator[Finding]:
         views, embedded = self._look(scan, [(lesion.roi, k) for lesion in batch for k in lesion.weights])
@@ -284,7 +288,7 @@ class _Scan:
     doubts : what is doubtful about it
     midplane : of the head; None if none was found
     turn_deg : how the head is turned in the views
-    seen : views so turned that were made already, by region and slice: making them is the dearest part
+    seen : views so turned that were made already, and what BaseNet says of them, by region and slice
     """
 
     volume: Volume
@@ -292,7 +296,7 @@ class _Scan:
     doubts: tuple[str, ...]
     midplane: Midline | None = None
     turn_deg: float = 0.0
-    seen: dict[tuple[Roi, int], Views] = field(default_factory=dict)
+    seen: dict[tuple[Roi, int], tuple[Views, Embedded]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ No other file knows that the engine is ONNX Runtime.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ class Embedded:
     shares: Float32 | None = None
     inside: Float32 | None = None
     midline: Float32 | None = None
+
+    def __getitem__(self, rows: slice) -> Embedded:
+        """What is said about some of the regions."""
+        some: dict[str, Any] = {name: None if a is None else a[rows] for name, a in vars(self).items()}
+        return Embedded(**some)
+
+    @classmethod
+    def join(cls, parts: Sequence[Embedded]) -> Embedded:
+        """What is said about the regions of all parts, one at least, of one bundle."""
+        joined: dict[str, Any] = {}
+        for name in vars(parts[0]):
+            arrays = [getattr(part, name) for part in parts]
+            joined[name] = None if arrays[0] is None else np.concatenate(arrays)
+        return cls(**joined)
 
 
 class Runtime:
