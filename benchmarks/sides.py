@@ -149,7 +149,7 @@ def _case(
     slices = choose_slices(lesion.areas_px)
     views = [extract_views(volume, k, lesion, fill, spec) for k in slices]
     embedded = runtime.embed(
-        *(np.stack([getattr(v, f"{n}_view") for v in views]) for n in ("global", "local"))
+        np.stack([view.global_view for view in views]), np.stack([view.local_view for view in views])
     )
     if embedded.midline is None:
         raise InputError(f"{labeler.bundle.path}: does not paint the midline")

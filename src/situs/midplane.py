@@ -49,7 +49,7 @@ def find_midplane(volume: Volume, near: Midline | None = None) -> Midline | None
 
     Returns
     -------
-    None where no head is seen, or too little of it on both sides
+    signed distances in mm to the plane, world; None where no head is seen, or too little of it on both sides
     """
     head = _Head.of(volume)
     if head is None:

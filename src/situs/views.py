@@ -234,7 +234,7 @@ def resample_slice(
 
 
 def to_gray(hu: NDArray[np.float32], window: str) -> NDArray[np.float32]:
-    """HU as gray values in [0, 1], in the window of the channel ``brain`` or ``wide``."""
+    """HU (...) as gray values (...) in [0, 1], in the window of the channel ``brain`` or ``wide``."""
     low, high = _WINDOWS_HU[window]
     return np.asarray(np.clip((hu - low) / (high - low), 0, 1))
 
