@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITES
 from situs.errors import ManifestError, OutputError
-from situs.extract import TARGETS, Extraction, file_stem, iter_scans
+from situs.extract import TARGETS, Extraction, iter_scans
+from situs.io.nifti import nifti_stem
 from situs.manifest import MANIFEST, Row, did_you_mean, read_manifest
 from situs.output import replacing
 from situs.views import ViewSpec
@@ -314,7 +315,7 @@ def _open_cache(folder: Path, rows: list[Row], how: Extraction) -> Slices:
     return Slices(
         site=np.array([rows[n].site for n in row], dtype=np.int64),
         patient=np.array([rows[n].patient for n in row], dtype=np.str_),
-        scan=np.array([file_stem(rows[n].scan) for n in row], dtype=np.str_),
+        scan=np.array([nifti_stem(rows[n].scan) for n in row], dtype=np.str_),
         row=row,
         k=np.array(index["k"], dtype=np.int64),
         id=np.array(index["id"], dtype=np.str_),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from situs.errors import ManifestError
 from situs.geometry import Geometry
+from situs.io.nifti import nifti_stem, read_nifti_grid
 from situs.manifest import Row
 from situs.midplane import find_midplane
 from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
@@ -28,7 +29,6 @@ __all__ = [
     "TARGETS",
     "Extraction",
     "extract_scan",
-    "file_stem",
     "iter_scans",
 ]
 
@@ -120,7 +120,7 @@ def extract_scan(
                     arrays[f"{view}_sites"].append(targets[0])
                     arrays[f"{view}_lateral"].append(targets[1])
             entries.append(
-                {"row": index, "k": k, "id": f"{file_stem(row.scan)}/{file_stem(row.roi)}/{row.value}/{k}"}
+                {"row": index, "k": k, "id": f"{nifti_stem(row.scan)}/{nifti_stem(row.roi)}/{row.value}/{k}"}
             )
     return {name: np.stack(planes) for name, planes in arrays.items()}, entries
 
@@ -140,8 +140,6 @@ def iter_scans(
 
 def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]]:
     """Site map and distance to the midline on the scan's grid."""
-    from situs.io.nifti import read_nifti_grid
-
     maps = []
     for path in (row.sites, row.lateral):
         assert path is not None  # only asked for where every row has both
@@ -202,12 +200,3 @@ def _choose_slices(areas: dict[int, int], most: int | None) -> list[int]:
         order = np.argsort(np.abs(middles - quantile), kind="stable")
         chosen.append(next(n for n in order.tolist() if n not in chosen))
     return [ks[n] for n in sorted(chosen)]
-
-
-def file_stem(path: Path) -> str:
-    """A file's name without ``.nii`` or ``.nii.gz``.
-
-    >>> file_stem(Path("scans/01.nii.gz"))
-    '01'
-    """
-    return path.name.removesuffix(".gz").removesuffix(".nii")
