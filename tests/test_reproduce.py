@@ -1,6 +1,7 @@
 """The experiment at its smallest: drawn heads, two test heads, BaseNet and Relation Networks of seconds."""
 
 import csv
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,12 @@ from test_train import SHORT
 
 from situs import paper_cohorts
 from situs import reproduce as module
-from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.claims import count, macro_f1, weighted_f1
 from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
 from situs.paper_cohorts import PAPER_SCALE, SMALL_SCALE, Part, Scale, check_apart, choose_scans
-from situs.reproduce import choose_references, read_embedded, reproduce
+from situs.reproduce import _answer_of_mix, choose_references, read_embedded, reproduce
 from situs.synth.cohort import paper_slices
 
 HEADS = [Path(f"maps/head_{c}.nii.gz") for c in "cabd"]
@@ -78,7 +79,8 @@ def test_every_method_every_seed_every_epoch(whole):
     folder, calls = whole
     methods = {row["method"] for row in table(folder, "methods.csv")}
     baselines = {"kNN", "nearest centroid", "logistic regression", "mean prototypes"}
-    assert methods == {"BaseNet", "BaseNet+RN", "BaseNet+RN+NN"} | baselines
+    networks = {"BaseNet+RN", "BaseNet+RN+NN"}
+    assert methods == {"BaseNet"} | networks | {f"{name}, mix known" for name in networks} | baselines
     curves = table(folder, "curves.csv")
     assert len(curves) == 2 * 2 * 2 * TINY.epochs  # cohorts, methods, seeds
     for method in ("BaseNet+RN", "BaseNet+RN+NN"):
@@ -91,6 +93,38 @@ def test_every_method_every_seed_every_epoch(whole):
     stages = list(dict.fromkeys(call[0] for call in calls))
     assert stages[:3] == ["render", "choose", "slices"] and stages[-1] == "tables"
     assert "seed 1, relation nearest" in stages
+
+
+def test_to_know_that_all_sites_are_alike_changes_nothing(whole):
+    f1 = {
+        row["method"]: row["mean"]
+        for row in table(whole[0], "methods.csv")
+        if (row["cohort"], row["f1"]) == ("balanced", "macro")
+    }
+    for name in ("BaseNet+RN", "BaseNet+RN+NN"):
+        assert f1[f"{name}, mix known"] == f1[name]
+
+
+def test_a_known_mix_counts_as_much_as_the_odds_of_a_score():
+    scores = np.full((3, len(SITES)), 0.01)
+    scores[:, 0], scores[:, 1] = [0.9, 0.9, 0.9], [0.6, 0.8, 0.6]  # odds 9 to 1.5, 9 to 4, 9 to 1.5
+    mix = np.ones(len(SITES))
+    assert _answer_of_mix(scores, mix).tolist() == [0, 0, 0]
+    mix[1] = 3.0
+    assert _answer_of_mix(scores, mix).tolist() == [0, 1, 0]
+    mix[0] = 0.0
+    assert _answer_of_mix(scores, mix).tolist() == [1, 1, 1]
+    assert _answer_of_mix(np.eye(len(SITES)), np.ones(len(SITES))).tolist() == list(range(len(SITES)))
+
+
+def test_a_stage_of_an_earlier_version_is_refused(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "work" / SHORT.name / "seed1" / "relation_all.npz"
+    with np.load(path) as arrays:
+        old = {name: array for name, array in arrays.items() if "mix_known" not in name}
+    np.savez(path, **old)
+    with pytest.raises(OutputError, match=r"relation_all.npz: is of an earlier version: delete it"):
+        run(tmp_path, seeds=2)
 
 
 def numbers(folder):

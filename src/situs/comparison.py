@@ -47,7 +47,8 @@ class Answers:
     """What every method said about the test slices, with every seed.
 
     truth, heads : of every cohort (n,): sites and heads; cohorts are ``test`` and ``balanced``
-    said : cohort -> method -> for every seed (n,) sites; `METHODS` first, then the baselines
+    said : cohort -> method -> for every seed (n,) sites; `METHODS` first, then the Relation Networks with the
+        mix of sites known, then the baselines
     curves : cohort -> Relation Network -> for every seed (epochs, n) sites
     seconds : Relation Network -> for every seed (epochs,) of training until then
     train_sites : (n,) of the slices that BaseNet was trained on

@@ -8,7 +8,8 @@ last whole one:
 ``basenet``   for every seed: BaseNet (`situs.train_basenet`)
 ``embed``     the embeddings of the slices, and BaseNet's own answers; those to train on also changed as in
               its own training, because it has fitted them as they are
-``relation``  the Relation Network on all references and on the nearest ones, tested after every epoch
+``relation``  the Relation Network on all references and on the nearest ones, tested after every epoch; at the
+              end also as if it were known how frequent each site is among the slices to test on
 ``baselines`` plain classifiers of the same embeddings
 ``tables``    tables, intervals, tests and figures, from the answers alone
 
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from situs.anatomy import SITE_KEYS, SITES
 from situs.augment import augment
 from situs.baselines import fit_baselines
 from situs.comparison import Answers, write_results
@@ -129,6 +131,10 @@ def reproduce(
     # Of the paper's scans the Relation Networks see every slice, as in the paper.
     related = parts["train"] if own is None else parts["train"].few(recipe.n_targets)
     asked = {**parts, "train": related}
+    mixes = {
+        "test": np.array([scale.slices.get(key, 0) for key in SITE_KEYS]),
+        "balanced": np.ones(len(SITES)),
+    }
     for seed in range(seeds):
         folder = home / f"seed{seed}"
         learn = partial(
@@ -145,7 +151,7 @@ def reproduce(
         _whole(folder / "embeddings.npz", partial(_embed_all, learn, asked, seed, say))
         labelled, _ = read_embedded(work, recipe, seed)
         for kind in _KINDS:
-            relate = partial(_relate, kind, labelled, recipe, scale.epochs, seed, machine, say)
+            relate = partial(_relate, kind, labelled, mixes, recipe, scale.epochs, seed, machine, say)
             _whole(folder / f"relation_{kind}.npz", relate)
         _whole(folder / "baselines.npz", partial(_answer_baselines, labelled, recipe, seed, say))
 
@@ -234,17 +240,20 @@ def _few_references(labelled: Labelled, recipe: Recipe) -> References:
 def _relate(
     kind: Kind,
     labelled: Labelled,
+    mixes: dict[str, NDArray[Any]],
     recipe: Recipe,
     epochs: int,
     seed: int,
     machine: Machine,
     say: Progress,
 ) -> Arrays:
-    """Answers after every epoch, ``test`` and ``balanced`` (epochs, n), and ``seconds`` (epochs,) of
-    training until then, neighbour search included, testing not."""
+    """Answers after every epoch, ``test`` and ``balanced`` (epochs, n); at the end, if a cohort's `mixes`
+    (15,) are known, ``test_mix_known`` and ``balanced_mix_known`` (n,); and ``seconds`` (epochs,) of training
+    until every epoch, neighbour search included, testing not."""
     asked = {name: labelled[name].embeddings.astype(np.float32) for name in TESTS}
     answers: dict[str, list[NDArray[Any]]] = {name: [] for name in TESTS}
     near: dict[str, Neighbors | None] = {}
+    scores: Arrays = {}
     seconds: list[float] = []
     resumed, spent = time.perf_counter(), 0.0
 
@@ -255,7 +264,8 @@ def _relate(
         for name, X in asked.items():
             if name not in near:
                 near[name] = relations.find(X)
-            answers[name].append(relations.scores(X, near[name]).argmax(axis=1).astype(np.uint8))
+            scores[name] = relations.scores(X, near[name])
+            answers[name].append(scores[name].argmax(axis=1).astype(np.uint8))
         say(f"seed {seed}, relation {kind}", epoch, epochs, f"{spent:.0f} s of training")
         resumed = time.perf_counter()
 
@@ -270,7 +280,20 @@ def _relate(
         targets=labelled["targets"],
         **relation_settings(recipe),
     )
-    return {**{name: np.stack(said) for name, said in answers.items()}, "seconds": np.array(seconds)}
+    known = {f"{name}_mix_known": _answer_of_mix(scores[name], mix) for name, mix in mixes.items()}
+    return {**{name: np.stack(said) for name, said in answers.items()}, **known, "seconds": np.array(seconds)}
+
+
+def _answer_of_mix(scores: NDArray[np.floating], mix: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """The sites (n,) that relation scores (n, 15) name where it is known how frequent each is, `mix` (15,).
+
+    The networks are trained as if all were alike, so the logarithm of a site's frequency is added to its
+    logit (Menon et al. 2021, logit adjustment).
+    """
+    exact = np.clip(scores.astype(np.float64), 1e-9, 1 - 1e-9)
+    with np.errstate(divide="ignore"):  # a site that does not occur
+        logits = np.log(exact / (1 - exact)) + np.log(mix / mix.sum())
+    return logits.argmax(axis=1).astype(np.uint8)
 
 
 def _answer_baselines(labelled: Labelled, recipe: Recipe, seed: int, say: Progress) -> Arrays:
@@ -296,14 +319,16 @@ def _collect(work: Path, recipe: Recipe, seeds: int, parts: dict[str, Part], n_r
         folder = work / recipe.name / f"seed{seed}"
         own, baselines = read_embedded(work, recipe, seed)[1], _read(folder / "baselines.npz")
         related = {
-            "BaseNet+RN": _read(folder / "relation_all.npz"),
-            "BaseNet+RN+NN": _read(folder / "relation_nearest.npz"),
+            "BaseNet+RN": _read(folder / "relation_all.npz", f"{TESTS[0]}_mix_known"),
+            "BaseNet+RN+NN": _read(folder / "relation_nearest.npz", f"{TESTS[0]}_mix_known"),
         }
         for name in TESTS:
             said[name].setdefault("BaseNet", []).append(own[name])
             for method, arrays in related.items():
                 said[name].setdefault(method, []).append(arrays[name][-1])
                 curves[name].setdefault(method, []).append(arrays[name])
+            for method, arrays in related.items():
+                said[name].setdefault(f"{method}, mix known", []).append(arrays[f"{name}_mix_known"])
             for key, answer in baselines.items():
                 method, _, of = key.partition("/")
                 if of == name:
@@ -334,12 +359,16 @@ def _whole(path: Path, make: Callable[[], Arrays]) -> None:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _read(path: Path) -> Arrays:
+def _read(path: Path, *names: str) -> Arrays:
+    """The arrays of a stage; those of these `names`, at least, must be there."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise OutputError(f"{path}: is damaged: delete it to run this stage again") from error
+    if not set(names) <= set(arrays):
+        raise OutputError(f"{path}: is of an earlier version: delete it to run this stage again")
+    return arrays
 
 
 def _keep_settings(home: Path, settings: dict[str, Any]) -> None:
