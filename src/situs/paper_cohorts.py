@@ -68,6 +68,11 @@ class Scale:
     epochs: int = 15
     test_share: float = 0.25
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(15,) `slices` in the order of `situs.anatomy.SITES`."""
+        return np.array([self.slices.get(key, 0) for key in SITE_KEYS], dtype=np.int64)
+
 
 PAPER_SCALE = Scale()
 SMALL_SCALE = Scale(
@@ -234,7 +239,7 @@ def _paper_cohort(
     work: Path, name: str, heads: list[Path], scale: Scale, jobs: int, say: Progress
 ) -> tuple[Path, NDArray[np.int64]]:
     """The cohort of one side, with its number of scans, and the slices of every site that it must have."""
-    need, n = _wanted(scale.slices, name), scale.test_scans if name == "test" else scale.train_scans
+    need, n = _wanted(scale, name), scale.test_scans if name == "test" else scale.train_scans
     cohort, pool = work / name, work / f"{name}_pool"
     if (cohort / "manifest.csv").exists():
         return cohort, need
@@ -255,11 +260,10 @@ def _paper_cohort(
     return cohort, need
 
 
-def _wanted(slices: dict[str, int], name: str) -> NDArray[np.int64]:
+def _wanted(scale: Scale, name: str) -> NDArray[np.int64]:
     """How many slices of every site one side has, of those of both."""
-    total = np.array([slices.get(key, 0) for key in SITE_KEYS])
-    of_test = np.rint(total * _TEST_SHARE).astype(np.int64)
-    return of_test if name == "test" else total - of_test
+    of_test = np.rint(scale.counts * _TEST_SHARE).astype(np.int64)
+    return of_test if name == "test" else scale.counts - of_test
 
 
 def _count_slices(cohort: Path, say: Progress) -> tuple[list[Path], NDArray[np.int64]]:

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS, SITES
+from situs.anatomy import SITES
 from situs.augment import augment
 from situs.baselines import fit_baselines
 from situs.comparison import Answers, write_results
@@ -131,10 +131,7 @@ def reproduce(
     # Of the paper's scans the Relation Networks see every slice, as in the paper.
     related = parts["train"] if own is None else parts["train"].few(recipe.n_targets)
     asked = {**parts, "train": related}
-    mixes = {
-        "test": np.array([scale.slices.get(key, 0) for key in SITE_KEYS]),
-        "balanced": np.ones(len(SITES)),
-    }
+    mixes = {"test": scale.counts, "balanced": np.ones(len(SITES))}
     for seed in range(seeds):
         folder = home / f"seed{seed}"
         learn = partial(
@@ -247,9 +244,9 @@ def _relate(
     machine: Machine,
     say: Progress,
 ) -> Arrays:
-    """Answers after every epoch, ``test`` and ``balanced`` (epochs, n); at the end, if a cohort's `mixes`
-    (15,) are known, ``test_mix_known`` and ``balanced_mix_known`` (n,); and ``seconds`` (epochs,) of training
-    until every epoch, neighbour search included, testing not."""
+    """Answers after every epoch, ``test`` and ``balanced`` (epochs, n), and ``seconds`` (epochs,) of
+    training until then, neighbour search included, testing not; ``test_mix_known`` and
+    ``balanced_mix_known`` (n,) at the end, if it is known how frequent each site is (`mixes`, (15,) each)."""
     asked = {name: labelled[name].embeddings.astype(np.float32) for name in TESTS}
     answers: dict[str, list[NDArray[Any]]] = {name: [] for name in TESTS}
     near: dict[str, Neighbors | None] = {}
@@ -318,9 +315,10 @@ def _collect(work: Path, recipe: Recipe, seeds: int, parts: dict[str, Part], n_r
     for seed in range(seeds):
         folder = work / recipe.name / f"seed{seed}"
         own, baselines = read_embedded(work, recipe, seed)[1], _read(folder / "baselines.npz")
+        known = [f"{name}_mix_known" for name in TESTS]
         related = {
-            "BaseNet+RN": _read(folder / "relation_all.npz", f"{TESTS[0]}_mix_known"),
-            "BaseNet+RN+NN": _read(folder / "relation_nearest.npz", f"{TESTS[0]}_mix_known"),
+            "BaseNet+RN": _read(folder / "relation_all.npz", *known),
+            "BaseNet+RN+NN": _read(folder / "relation_nearest.npz", *known),
         }
         for name in TESTS:
             said[name].setdefault("BaseNet", []).append(own[name])
