@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -51,10 +52,17 @@ def test_strings_rare_classes_and_pickles(references):
 
 def test_in_a_pipeline_and_a_grid_search_with_groups():
     X, y = blobs()
+    groups = np.arange(len(y)) % 6
     model = make_pipeline(StandardScaler(), quick(max_epochs=20))
     search = GridSearchCV(model, {"relationclassifier__n_neighbors": [1, 3]}, cv=GroupKFold(3))
-    search.fit(X, y, groups=np.arange(len(y)) % 6)
+    search.fit(X, y, groups=groups, relationclassifier__groups=groups)  # the first is for GroupKFold alone
     assert search.best_score_ > 0.8
+    owners = search.best_estimator_[-1].references_.patients.tolist()
+    assert owners == [f"group {group}" for group in groups]
+    with config_context(enable_metadata_routing=True):
+        asked = quick(max_epochs=2).set_fit_request(groups=True)
+        search = GridSearchCV(asked, {"n_neighbors": [1, 3]}, cv=GroupKFold(3)).fit(X, y, groups=groups)
+    assert search.best_estimator_.references_.patients.tolist() == owners
 
 
 def test_an_item_never_meets_its_own_group():
@@ -122,6 +130,8 @@ X, Y = blobs(12)
         (lambda m: m.set_params(dropout=1).fit(X, Y), "dropout"),
         (lambda m: m.fit(X, Y).remove_references(np.ones(len(X))), "not all true"),
         (lambda m: m.fit(X, Y).add_references(X[:, :3], Y), "features"),
+        (lambda m: m.fit(X, Y).add_references(X, np.arange(len(X)) % 3), "classes are strings, got numbers"),
+        (lambda m: m.fit(X, Y[0] == Y).add_references(X, Y), "classes are numbers, got strings"),
         (lambda m: m.set_params(references="all").fit(X, Y).relation_scores(X, Y), "references='nearest'"),
     ],
 )

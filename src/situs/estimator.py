@@ -65,6 +65,12 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     network_ : RelationNetwork
         g and f
 
+    Notes
+    -----
+    A search such as ``GridSearchCV`` keeps the ``groups`` of its ``fit`` for its splits. They reach this
+    classifier too with ``STEP__groups=groups`` where it is a step of a pipeline, or with scikit-learn's
+    metadata routing, ``set_fit_request(groups=True)``.
+
     References
     ----------
     arXiv 1710.09180 (ISBI 2018); Santoro et al. 2017, A simple neural network module for relational
@@ -190,12 +196,17 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError : for values that are not finite or lengths that differ
+        ValueError : for values that are not finite, lengths that differ, or strings where the known classes
+            are numbers, or the other way round
         """
         check_is_fitted(self)
         given, answers = validate_data(self, X, y, dtype=np.float64, reset=False)
         check_classification_targets(answers)
         old, known = self.references_, self.classes_
+        text, wanted = (isinstance(classes[0], str) for classes in (answers, known))
+        if text != wanted:
+            words = "strings", "numbers"
+            raise ValueError(f"y: the known classes are {words[not wanted]}, got {words[not text]}")
         owners = _check_groups(groups, len(given), len(old))
         self.classes_ = np.unique(np.concatenate([known, np.unique(answers)]))
         old_codes, new_codes = (np.searchsorted(self.classes_, classes) for classes in (known, answers))
