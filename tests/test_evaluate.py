@@ -114,6 +114,7 @@ def test_both_answers_are_scored(cohort, use_references):
     assert found.relation.confusion.sum() == 8
     assert found.relation.macro.f1 == 1
     assert found.known_patients == 0 and found.n_patients == 2
+    assert found.unknown_sites == () and "Always missed" not in found.text()
     # BaseNet calls the 4 large slices thalamus (2 rightly) and the 4 small ones cerebellum.
     confusion = np.zeros((15, 15), int)
     confusion[THALAMUS, THALAMUS], confusion[THALAMUS, CEREBELLUM], confusion[BRAINSTEM, THALAMUS] = 2, 4, 2
@@ -137,6 +138,13 @@ def test_no_patient_is_its_own_neighbour(cohort, use_references):
     assert found.relation.confusion[THALAMUS, THALAMUS] == 3
     assert found.known_patients == 1
     assert "NOT A TEST" in found.text()
+
+
+def test_a_site_without_references_is_named(cohort, use_references):
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, CEREBELLUM, "C"))
+    found = evaluate("any", cohort, n_boot=5)
+    assert "Always missed, as the bundle has no reference: brainstem." in found.text()
+    assert found.to_dict()["unknown_sites"] == ["brainstem"]
 
 
 def test_only_the_named_patients(cohort, use_references):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
+from situs.anatomy import SITE_KEYS, SITES
 from situs.answers import Answers, answer_slices, average_slices, join_slices, judge
 from situs.bundle import read_bundle
 from situs.certainty import Coverage, coverage
@@ -48,6 +48,7 @@ class Evaluation:
     known_patients : how many of them are among the bundle's references. Those were no neighbours of their
         own patient, but the networks were trained on them unless they were added later, so with any of these
         it is no test
+    unknown_sites : names of the sites of the cohort that the bundle has no reference of: always missed
     """
 
     relation: Table
@@ -63,6 +64,7 @@ class Evaluation:
     n_neighbors: int
     n_patients: int
     known_patients: int
+    unknown_sites: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the Relation Network's table at the top, BaseNet's under ``basenet``, both per ROI under
@@ -72,6 +74,7 @@ class Evaluation:
             "n_neighbors": self.n_neighbors,
             "patients": self.n_patients,
             "known_patients": self.known_patients,
+            "unknown_sites": list(self.unknown_sites),
             "upright": self.upright,
             "shares": {"error": self.share_error, "rois": self.share_rois},
             "certainty": None if self.coverage is None else asdict(self.coverage),
@@ -104,6 +107,8 @@ class Evaluation:
                 f"NOT A TEST: {self.known_patients} of the {self.n_patients} patients are among the bundle's "
                 "references. None was its own neighbour here,\nbut networks trained on them have seen them."
             )
+        if self.unknown_sites:
+            parts.append(f"Always missed, as the bundle has no reference: {', '.join(self.unknown_sites)}.")
         parts += [
             "",
             _comparison("a slice is an example", self.basenet, self.relation),
@@ -203,6 +208,7 @@ def evaluate(
         n_neighbors=found.n_neighbors,
         n_patients=len(people),
         known_patients=len((people & set(found.references.patients.tolist())) - {""}),
+        unknown_sites=tuple(SITES[n].name for n in np.setdiff1d(truth, found.references.sites)),
     )
 
 
