@@ -11,8 +11,19 @@ from torch import nn
 from situs.devices import CPU, open_machine
 from situs.errors import InputError
 from situs.fit import Plan, fit
+from situs.neighbors import References
+from situs.relations import train_relations
 
 STEPS, BATCH = 12, 8
+RELATION_BATCH = 4
+
+
+def clouds():
+    """A target more than whole batches: alone in the last one, half of the processes would have none."""
+    sites = np.arange(2 * RELATION_BATCH + 1) % 2
+    X = np.eye(3, dtype=np.float32)[sites] + np.random.default_rng(0).normal(0, 0.2, (len(sites), 3))
+    names = np.array([f"p{n}" for n in range(len(sites))])
+    return References(X.astype(np.float32), sites, names, names)
 
 
 def train(folder, machine):
@@ -43,6 +54,8 @@ def work(rank, port, folder):
     network[1].running_mean.fill_(float(rank))
     machine.average_buffers(network)
     torch.save(network.state_dict(), folder / f"{rank}.pt")
+    relations = train_relations(clouds(), "nearest", 2, 3, machine=machine, batch=RELATION_BATCH)
+    torch.save(relations.network.state_dict(), folder / f"relation{rank}.pt")
     machine.wait()  # nobody leaves while another still needs it
     os._exit(0)  # gloo's threads can abort a process that ends in the usual way: seen once in hundreds
 
@@ -59,6 +72,9 @@ def test_two_processes_do_what_one_does(tmp_path):
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], alone[name])
     assert first["1.running_mean"].tolist() == second["1.running_mean"].tolist() == [0.5] * 4
+    relation = [torch.load(tmp_path / f"relation{rank}.pt") for rank in range(2)]
+    for name, tensor in relation[0].items():
+        assert torch.equal(tensor, relation[1][name]) and tensor.isfinite().all()
     # One checkpoint, of the first process.
     assert [p.name for p in tmp_path.glob("*.safetensors")] == ["line.safetensors"]
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from situs import fit as module
+from situs.errors import InputError
 from situs.fit import Plan, fit
 
 
@@ -51,6 +52,46 @@ def test_goes_on_where_it_was_stopped(tmp_path):
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, parts.state_dict()[name])
         assert torch.equal(tensor, again.state_dict()[name])
+
+
+def test_stopped_amid_a_step_it_goes_on_from_the_last_whole_checkpoint(tmp_path, monkeypatch):
+    """The stop comes after the weights have changed and before that is counted."""
+    (tmp_path / "whole").mkdir()
+    whole, _ = line_through(plan(tmp_path / "whole"))
+    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", -1.0)  # after every step
+    real, steps = module.make_optimizer, []
+
+    def make_optimizer(*args):
+        optimizer = real(*args)
+        step = optimizer.step
+
+        def stop():
+            step()
+            steps.append(1)
+            if len(steps) == 7:
+                raise KeyboardInterrupt
+
+        optimizer.step = stop
+        return optimizer
+
+    monkeypatch.setattr(module, "make_optimizer", make_optimizer)
+    with pytest.raises(KeyboardInterrupt):
+        line_through(plan(tmp_path))
+    parts, _ = line_through(plan(tmp_path))
+    assert len(steps) == 7 + 14  # the seventh is done again
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name])
+
+
+def test_a_loss_that_is_no_number_is_told_and_not_kept(tmp_path):
+    def say(stage, done, *rest):
+        if done == 8:
+            network[0].weight.data.fill_(np.nan)
+
+    network = nn.Sequential(nn.Linear(1, 1))
+    with pytest.raises(InputError, match="straight: the loss is nan"):
+        fit(network, lambda step: torch.ones(4, 1), lambda x: (network(x).mean(), {}), plan(tmp_path), say)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_loss_falls(tmp_path):

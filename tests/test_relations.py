@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from situs.anatomy import SITES
+from situs.errors import InputError
 from situs.losses import relation_loss
 from situs.neighbors import References
 from situs.nets import RelationNetwork
@@ -108,6 +109,33 @@ def test_the_mean_over_pairs_by_hand():
     assert found[0, 1] == -20  # only its own
 
 
+def test_logits_are_those_of_the_scores():
+    train = clouds(20)
+    relations = train_relations(train, "nearest", 2, 2)
+    near = relations.find(train.embeddings)
+    logits = relations.site_logits(train.embeddings, near)
+    scores = relations.scores(train.embeddings, near)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits.astype(float))), rtol=1e-5)
+    assert scores.dtype == np.float32 and not np.allclose(scores[:, 2], scores[:, 5])
+
+
+def test_diverged_training_is_told():
+    with pytest.raises(InputError, match="relation: the loss is"):
+        train_relations(clouds(20), "nearest", 2, 5, learning_rate=1e30, momentum=0.9)
+
+
+def test_embeddings_that_are_all_but_alike_do_not_diverge():
+    """As of a network that has hardly learned: one direction, and a thousandth of it beside."""
+    rng = np.random.default_rng(0)
+    X = (1 + rng.normal(0, 1e-3, (60, 16))).astype(np.float32)
+    names = np.array([f"p{n % 4}" for n in range(60)])
+    references = References(X, np.arange(60) % 3, names, names)
+    relations = train_relations(references, "nearest", 2, 5, momentum=0.9, weight_decay=5e-4)
+    assert float(relations.network.scale) == pytest.approx(10, rel=0.01)
+    same = References(np.zeros_like(X), references.sites, names, names)
+    assert float(train_relations(same, "nearest", 2, 1).network.scale) == 1
+
+
 def test_targets_of_their_own_are_labelled_by_the_references():
     references, targets = clouds(), clouds(20, seed=2)
     relations = train_relations(references, "nearest", 3, 30, targets=targets)
@@ -139,7 +167,8 @@ def test_a_step_is_the_plain_loop(k):
         return [loss.detach(), *(p.grad.clone() for p in network.parameters())]
 
     fast = gradients(relations.logits(targets, near, part, truth, torch.Generator()))
-    slow = gradients(benchmark.plain_logits(network, targets, torch.from_numpy(X), near.indices))
     assert len(fast) == 1 + len(list(network.parameters())) and all(g.abs().max() > 0 for g in fast)
-    for a, b in zip(fast, slow, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    for at_once in (False, True):
+        logits = benchmark.plain_logits(network, targets, torch.from_numpy(X), near.indices, at_once)
+        for a, b in zip(fast, gradients(logits), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

@@ -54,7 +54,7 @@ class Machine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def share(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """This process's part of a batch (n, ...); n is a multiple of `world`."""
+        """This process's part of a batch (n, ...); with fewer than `world` some processes have none."""
         return batch[self.rank :: self.world]
 
     def wait(self) -> None:

@@ -4,6 +4,7 @@ made beside the steps, checkpoints."""
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -21,8 +22,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from situs.checkpoints import resume_training, save_training
 from situs.devices import CPU, Machine
+from situs.errors import InputError
 
-__all__ = ["Plan", "Progress", "fit", "make_optimizer", "share_right", "silent"]
+__all__ = ["Plan", "Progress", "check_loss", "fit", "make_optimizer", "share_right", "silent"]
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, message
 T = TypeVar("T")
@@ -90,6 +92,7 @@ def fit(
     Raises
     ------
     OutputError : if the checkpoint is damaged or of another run, or cannot be written
+    InputError : if the loss is not finite any more
     """
     stage, steps, batch, machine = plan.stage, plan.steps, plan.batch, plan.machine
     optimizer = make_optimizer(network, plan.learning_rate, plan.weight_decay, plan.momentum)
@@ -99,7 +102,7 @@ def fit(
     network.train()
     mean = _Mean()
     saved = logged = time.monotonic()
-    step = start
+    step, whole = start, True  # whole: no step is half done
     batches = _prefetch(make, start, steps)
     try:
         for prepared in batches:
@@ -108,6 +111,8 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = plan.learning_rate * _one_cycle(step / steps, plan.averaged)
             loss, right = loss_of(prepared)
+            whole = False
+            value = check_loss(loss, stage)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             machine.average_gradients(network.parameters())
@@ -117,7 +122,8 @@ def fit(
             if average is not None and step >= (1 - plan.averaged) * steps:
                 average.update_parameters(network)
             step += 1
-            mean.add({"loss": float(loss.detach()), **right})
+            whole = True
+            mean.add({"loss": value, **right})
             now = time.monotonic()
             if now - logged > _LOG_SECONDS or step == steps:
                 rate = mean.count * batch / max(now - logged, 1e-9)
@@ -130,7 +136,7 @@ def fit(
         machine.average_buffers(network)
     finally:
         batches.close()
-        if machine.first and step > start:
+        if machine.first and step > start and whole:
             save_training(plan.checkpoint, plan.key, network, optimizer, step, figures, average)
     if average is not None and average.n_averaged > 0:  # the checkpoint of a finished stage has no average
         network.load_state_dict(average.module.state_dict())
@@ -145,6 +151,22 @@ def fit(
 def share_right(scores: Tensor, site: Tensor) -> float:
     """The share of the sites (n,) that have the highest of the scores (n, m)."""
     return float((scores.detach().argmax(dim=1) == site).float().mean())
+
+
+def check_loss(loss: Tensor, stage: str) -> float:
+    """The loss of a step as a number.
+
+    Raises
+    ------
+    InputError : if it is not finite: weights would stay so
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise InputError(
+            f"{stage}: the loss is {value}: weights that were given hold such numbers, or the learning rate "
+            "is too high; start again in another work folder"
+        )
+    return value
 
 
 def silent(stage: str, done: int, total: int, message: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from situs.dataset import balanced_indices
 from situs.devices import CPU, Machine
-from situs.fit import make_optimizer
+from situs.fit import check_loss, make_optimizer
 from situs.losses import relation_loss
 from situs.neighbors import Neighbors, References, nearest
 from situs.nets import RelationNetwork
@@ -75,10 +75,15 @@ class Relations:
         """The neighbours of targets (n, width), not of their own patients (n,); None if all are related."""
         return None if self.kind == "all" else nearest(X, self.references, self.k, patients)
 
-    @torch.inference_mode()
     def scores(self, X: NDArray[np.floating], near: Neighbors | None) -> NDArray[np.floating]:
         """Relation scores (n, sites) in [0, 1] of targets (n, width), whose neighbours `find` gave; of
         patients without references where all are related."""
+        logits = torch.from_numpy(self.site_logits(X, near))
+        return np.asarray(logits.sigmoid().numpy())
+
+    @torch.inference_mode()
+    def site_logits(self, X: NDArray[np.floating], near: Neighbors | None) -> NDArray[np.floating]:
+        """The logits (n, sites) of `scores`."""
         was_training = self.network.training
         self.network.eval()
         joint = None
@@ -90,7 +95,7 @@ class Relations:
             with self._machine.autocast():
                 targets = self._machine.put(X[part]).to(self._dtype)
                 logits = self._nearest(targets, near, part) if joint is None else self._all(targets, joint)
-            said.append(logits.to(self._dtype).sigmoid().cpu().numpy())
+            said.append(logits.to(self._dtype).cpu().numpy())
         self.network.train(was_training)
         return np.concatenate(said)
 
@@ -175,6 +180,10 @@ def train_relations(
     hidden, dropout : of the network
     batch, learning_rate, weight_decay, momentum : see `situs.fit.make_optimizer`; the rate is constant, so
         that an early epoch is not the middle of a cycle
+
+    Raises
+    ------
+    InputError : if the loss is not finite any more
     """
     targets = references if targets is None else targets
     X, sites = targets.embeddings.astype(np.float32), targets.sites.astype(np.int64)
@@ -191,11 +200,14 @@ def train_relations(
         network.train()
         for epoch in range(1, epochs + 1):
             order = balanced_indices(sites, len(X), rng)
+            if len(order) % batch < machine.world:  # a last batch with a process that has no share
+                order = order[: len(order) // batch * batch]
             for start in range(0, len(order), batch):
                 part = machine.share(order[start : start + batch])
                 with machine.autocast():
                     logits = relations.logits(own[part], near, part, owners[part], draw)
                 loss = relation_loss(logits.float(), truth[part])
+                check_loss(loss, "relation")
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 machine.average_gradients(network.parameters())
@@ -207,6 +219,8 @@ def train_relations(
 
 
 def _scale(references: References) -> float:
-    """What makes the features of the references spread by 1, together."""
+    """What makes the features of the references spread by 1, together. Those of a network that has hardly
+    learned are all but alike: they are made no larger than 10, else training would diverge."""
     embeddings = references.embeddings.astype(np.float64)
-    return 1 / max(float(np.sqrt(embeddings.var(axis=0).mean())), 1e-6)
+    spread, size = np.sqrt(embeddings.var(axis=0).mean()), np.sqrt((embeddings**2).mean())
+    return 1 / (float(max(spread, size / 10)) or 1.0)
