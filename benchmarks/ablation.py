@@ -375,7 +375,8 @@ def main(args: list[str] | None = None) -> int:
         variants = [v for v in variants if any(text in v.name for text in options.only)]
         if not variants:
             raise InputError(f"--only: no variant has {' or '.join(map(repr, options.only))} in its name")
-    labelled, said = read_embedded(options.work, recipe, options.seed)
+    labelled, logits = read_embedded(options.work, recipe, options.seed)
+    said = {name: of_name.argmax(axis=1) for name, of_name in logits.items()}
     embeddings = options.work / recipe.name / f"seed{options.seed}" / "embeddings.npz"
     with embeddings.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

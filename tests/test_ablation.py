@@ -222,8 +222,8 @@ def work(tmp_path, labelled, monkeypatch):
     path = tmp_path / "work" / "compact" / "seed0" / "embeddings.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"any")
-    said = {name: of.sites for name, of in labelled.items()}
-    monkeypatch.setattr(ablation, "read_embedded", lambda work, recipe, seed: (labelled, said))
+    logits = {name: np.eye(len(SITES))[of.sites] for name, of in labelled.items()}
+    monkeypatch.setattr(ablation, "read_embedded", lambda work, recipe, seed: (labelled, logits))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     return tmp_path / "work"
 

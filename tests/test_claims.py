@@ -106,3 +106,7 @@ def test_heads_without_a_rare_site_take_no_part():
     counts = count(truth, [truth], heads)
     found = compare(counts, count(truth, [np.array([5, 5, 5])], heads), rare_f1)
     assert (found.pairs, found.difference) == (1, 1)
+    nowhere = count(truth[1:], [truth[1:]], heads[1:])
+    found = compare(nowhere, nowhere, rare_f1)
+    assert found.pairs == found.better == 0
+    assert np.isnan([found.difference, found.low, found.high, found.p]).all()

@@ -389,6 +389,8 @@ def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
     assert main([*args, "--small", "--recipe", "paper", "--jobs", "2", "--work", "w"]) == 0
     given |= {"scale": SMALL_SCALE, "seeds": 1, "recipe": "paper", "work": Path("w")}
     assert asked == {**given, "threads": 1, "jobs": 2}
+    assert main(["reproduce", "heads", "--small"]) == 0  # beside a whole run, not over it
+    assert (asked["out"], asked["work"]) == (Path("reproduce_small"), Path("reproduce_small.work"))
     assert main([*args, "--samples", "0.5", "--train-cohort", "own"]) == 0
     assert asked["scale"] == replace(PAPER_SCALE, samples=0.5) and asked["train_cohort"] == Path("own")
 

@@ -20,6 +20,7 @@ SETTINGS = {
     "device": "cpu",
     "seeds": 2,
     "samples": 1.0,
+    "basenet_examples": 24,
     "cohorts": {"train_cohort": None, "train_heads": ["c.nii.gz"], "test_heads": ["a.nii.gz", "b.nii.gz"]},
 }
 
@@ -108,6 +109,20 @@ def test_claims_compare_the_same_heads(results):
     assert early["difference"] == "+1.000"
 
 
+def test_at_the_time_of_the_other():
+    """RN+NN takes 10 s an epoch, RN 3 s with the first seed and 25 with the second: when RN+NN has trained
+    for two, RN has for six, or not even for one: then what it said after its first counts."""
+    answers = made_up()
+    answers.seconds["BaseNet+RN+NN"] = [np.arange(10.0, 61, 10)] * 2
+    answers.seconds["BaseNet+RN"] = [np.arange(3.0, 19, 3), np.arange(25.0, 151, 25)]
+    late, first = (answers.after("test", "BaseNet+RN", epoch) for epoch in (6, 1))
+    assert (late != first).any()
+    found = answers.at_the_time("test", "BaseNet+RN", "BaseNet+RN+NN", 2)
+    np.testing.assert_array_equal(found, np.stack([late[0], first[1]]))
+    own = answers.at_the_time("test", "BaseNet+RN+NN", "BaseNet+RN+NN", 2)
+    np.testing.assert_array_equal(own, answers.after("test", "BaseNet+RN+NN", 2))
+
+
 def test_curves_have_every_epoch(results):
     found = [r for r in rows(results, "curves.csv") if r["cohort"] == "test" and r["seed"] == "1"]
     nearest = [r for r in found if r["method"] == "BaseNet+RN+NN"]
@@ -119,7 +134,9 @@ def test_readme_names_what_was_run_and_every_file(results, tmp_path):
     text = (results / "README.md").read_text()
     assert "Recipe `compact`; seeds: 2; on cpu" in text and "small run" not in text
     assert "Highest macro F1 on the balanced cohort: BaseNet+RN+NN, 1.000;" in text
-    assert "| BaseNet+RN+NN | .590 | 1.000 | 1.000 |" in text
+    assert "| BaseNet+RN+NN | .590 | 1.000 | 1.000 | 1.000 |" in text
+    assert "BaseNet saw 24 examples" in text
+    assert "Nothing to train on, so always missed: parietal region." in text
     for name in ("table1.md", "table2.md", "methods.md", "claims.md"):
         assert f"({name})" in text and (results / name).exists()
     assert len(list(results.glob("confusion_*.svg"))) == 6 and len(list(results.glob("f1_*.svg"))) == 4

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_cohort import BANDS, COLUMNS, draw_cohort, write_manifest
+from small_head import small_head
+from test_synth_cohort import draw_small_plan
 from test_train import SHORT
 
 from situs import paper_cohorts
@@ -17,9 +19,12 @@ from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.claims import count, macro_f1, weighted_f1
 from situs.dataset import open_slices
 from situs.errors import InputError, ManifestError, OutputError
+from situs.io.nifti import nifti_stem
 from situs.paper_cohorts import PAPER_SCALE, SMALL_SCALE, Part, Scale, check_apart, choose_scans
 from situs.reproduce import _answer_of_mix, choose_references, read_embedded, reproduce
+from situs.synth import cohort, render
 from situs.synth.cohort import paper_slices
+from situs.synth.lesions import LesionGrower
 
 HEADS = [Path(f"maps/head_{c}.nii.gz") for c in "cabd"]
 TINY = Scale(6, 4, dict.fromkeys(BANDS, 20), balanced_scans=4, epochs=6, test_share=0.5)
@@ -75,12 +80,34 @@ def test_counts_are_met_exactly_and_no_head_is_on_both_sides(whole):
     assert set(open_slices(folder / "work" / "balanced", SHORT.spec).patient) == {"head_c", "head_d"}
 
 
+def test_with_scans_that_are_rendered(tmp_path, monkeypatch):
+    """Nothing stands for anything, but that the heads are small."""
+    monkeypatch.setattr(paper_cohorts, "render_cohort", cohort.render_cohort)
+    growers = {head.name: LesionGrower(small_head(nifti_stem(head))) for head in HEADS}
+    monkeypatch.setattr(cohort, "_grower", lambda path, atrophy_mm: growers[path.name])
+    monkeypatch.setattr(cohort, "_BATCH", 2)
+    monkeypatch.setattr(render, "draw_plan", draw_small_plan)
+    sites = ("frontal_region", "parietal_region", "ventricular_system", "maxillary")
+    run(tmp_path, scale=Scale(4, 2, dict.fromkeys(sites, 15), balanced_scans=4, epochs=6, test_share=0.5))
+    found = {row["site"]: row for row in table(tmp_path, "table1.csv")}
+    for site in (SITES[SITE_INDEX[key]].name for key in sites):
+        assert (found[site]["to train on"], found[site]["to test on"]) == ("12", "3")
+    assert (found["scans"]["to train on"], found["scans"]["to test on"]) == ("4", "2")
+    labelled, _ = read_embedded(tmp_path / "work", SHORT)
+    assert set(labelled["train"].patients) == {"head_a", "head_b"}
+    assert set(labelled["test"].patients) <= set(labelled["balanced"].patients) == {"head_c", "head_d"}
+    # The balanced test has all sites of these heads, of which some were not trained on.
+    assert set(labelled["balanced"].sites.tolist()) > set(labelled["train"].sites.tolist())
+    text = (tmp_path / "results" / "README.md").read_text()
+    assert "small run" in text and "always missed: along falx/tentorium" in text
+
+
 def test_every_method_every_seed_every_epoch(whole):
     folder, calls = whole
     methods = {row["method"] for row in table(folder, "methods.csv")}
     baselines = {"kNN", "nearest centroid", "logistic regression", "mean prototypes"}
-    networks = {"BaseNet+RN", "BaseNet+RN+NN"}
-    assert methods == {"BaseNet"} | networks | {f"{name}, mix known" for name in networks} | baselines
+    every = {"BaseNet", "BaseNet+RN", "BaseNet+RN+NN"} | baselines
+    assert methods == every | {f"{name}, mix known" for name in every}
     curves = table(folder, "curves.csv")
     assert len(curves) == 2 * 2 * 2 * TINY.epochs  # cohorts, methods, seeds
     for method in ("BaseNet+RN", "BaseNet+RN+NN"):
@@ -101,30 +128,30 @@ def test_to_know_that_all_sites_are_alike_changes_nothing(whole):
         for row in table(whole[0], "methods.csv")
         if (row["cohort"], row["f1"]) == ("balanced", "macro")
     }
-    for name in ("BaseNet+RN", "BaseNet+RN+NN"):
+    for name in (name for name in f1 if "known" not in name):
         assert f1[f"{name}, mix known"] == f1[name]
 
 
-def test_a_known_mix_counts_as_much_as_the_odds_of_a_score():
-    scores = np.full((3, len(SITES)), 0.01)
-    scores[:, 0], scores[:, 1] = [0.9, 0.9, 0.9], [0.6, 0.8, 0.6]  # odds 9 to 1.5, 9 to 4, 9 to 1.5
+def test_a_known_mix_counts_as_much_as_the_odds():
+    logits = np.full((3, len(SITES)), -9.0)
+    logits[:, 0], logits[:, 1] = np.log(9), np.log([1.5, 4, 1.5])
     mix = np.ones(len(SITES))
-    assert _answer_of_mix(scores, mix).tolist() == [0, 0, 0]
+    assert _answer_of_mix(logits, mix).tolist() == [0, 0, 0]
     mix[1] = 3.0
-    assert _answer_of_mix(scores, mix).tolist() == [0, 1, 0]
+    assert _answer_of_mix(logits, mix).tolist() == [0, 1, 0]
     mix[0] = 0.0
-    assert _answer_of_mix(scores, mix).tolist() == [1, 1, 1]
-    assert _answer_of_mix(np.eye(len(SITES)), np.ones(len(SITES))).tolist() == list(range(len(SITES)))
+    assert _answer_of_mix(logits, mix).tolist() == [1, 1, 1]
 
 
 def test_a_stage_of_an_earlier_version_is_refused(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "work" / SHORT.name / "seed1" / "relation_all.npz"
-    with np.load(path) as arrays:
-        old = {name: array for name, array in arrays.items() if "mix_known" not in name}
-    np.savez(path, **old)
-    with pytest.raises(OutputError, match=r"relation_all.npz: is of an earlier version: delete it"):
-        run(tmp_path, seeds=2)
+    for stage, missing in (("relation_all", "known"), ("baselines", "known"), ("embeddings", "logits")):
+        path = tmp_path / "work" / SHORT.name / "seed1" / f"{stage}.npz"
+        with np.load(path) as arrays:
+            old = {name: array for name, array in arrays.items() if missing not in name}
+        np.savez(path, **old)
+        with pytest.raises(OutputError, match=rf"{stage}.npz: is of an earlier version: delete it"):
+            run(tmp_path, seeds=2)
 
 
 def numbers(folder):
@@ -207,7 +234,8 @@ def test_embeddings_are_read_with_their_labels(whole):
     for name, measure in (("weighted", weighted_f1), ("macro", macro_f1)):
         for part in ("test", "balanced"):
             asked = labelled[part]
-            counts = count(asked.sites, [said[part] for _, said in read], asked.patients)
+            said = [logits[part].argmax(axis=1) for _, logits in read]
+            counts = count(asked.sites, said, asked.patients)
             assert f"{measure(counts.sum(axis=1)).mean():.4f}" == written[part, name]
 
 
@@ -221,6 +249,10 @@ def test_other_embeddings_are_refused(whole, tmp_path):
     with pytest.raises(OutputError, match="is damaged: delete it"):
         read_embedded(tmp_path, SHORT)
     np.savez(path, train=np.zeros((3, 2), np.float16))
+    with pytest.raises(OutputError, match="is of an earlier version: delete it"):
+        read_embedded(tmp_path, SHORT)
+    with np.load(folder / "work" / SHORT.name / "seed0" / "embeddings.npz") as arrays:
+        np.savez(path, **{name: array[:3] for name, array in arrays.items() if name != "test_site"})
     with pytest.raises(OutputError, match="is damaged: delete it"):
         read_embedded(tmp_path, SHORT)
 

@@ -215,19 +215,27 @@ def test_heads_are_not_quite_upright_in_training(cohort, tmp_path, exported):
         np.testing.assert_array_equal(decode_picture(picture.webp) == OUTLINE, expected == OUTLINE)
 
 
-def test_one_site_only(tmp_path, exported):
-    """A cohort in which most sites have no example."""
+def test_two_sites_are_enough_and_one_is_refused(tmp_path, exported):
+    """Cohorts in which most sites have no example."""
     folder = draw_cohort(tmp_path / "c", patients=2, scans=1)
-    rows = [r for r in read_manifest(folder) if r.value == 1]
-    write_manifest(
-        folder,
-        [
-            {"scan": r.scan.name, "roi": r.roi.name, "value": 1, "site": "thalamus", "patient": r.patient}
-            for r in rows
-        ],
-    )
+    sites = {1: "thalamus", 2: "brainstem"}
+    rows = [
+        {
+            "scan": r.scan.name,
+            "roi": r.roi.name,
+            "value": r.value,
+            "site": sites[r.value],
+            "patient": r.patient,
+        }
+        for r in read_manifest(folder)
+        if r.value in sites
+    ]
+    write_manifest(folder, rows)
     train(folder, tmp_path / "b", SHORT)
-    assert set(exported["references"].sites.tolist()) == {SITE_INDEX["thalamus"]}
+    assert set(exported["references"].sites.tolist()) == {SITE_INDEX[site] for site in sites.values()}
+    write_manifest(folder, [row for row in rows if row["value"] == 1])
+    with pytest.raises(ManifestError, match="of one site, thalamus: at least two are needed"):
+        train(folder, tmp_path / "d", SHORT)
 
 
 # --- the paper's recipe, with paths a few channels wide ---
@@ -320,6 +328,10 @@ def test_what_does_not_fit_the_recipe_is_refused(cohort, vgg_file, tmp_path, exp
         train(cohort, tmp_path / "b", TINY, weights=vgg_file)
     with pytest.raises(InputError, match="give the weights that are to be kept"):
         train(cohort, tmp_path / "b", replace(VGG, frozen=True))
+    with pytest.raises(InputError, match="frozen: the recipe 'tiny' has no VGG16"):
+        train(cohort, tmp_path / "b", replace(TINY, frozen=True), init=vgg_file)
+    with pytest.raises(InputError, match=r"nowhere: cannot be read"):
+        train(tmp_path / "no cohort", tmp_path / "b", VGG, weights=tmp_path / "nowhere")
     train(cohort, tmp_path / "compact", SHORT)
     checkpoint = tmp_path / "compact.work" / "basenet.safetensors"
     with pytest.raises(InputError, match="not a checkpoint of this recipe's BaseNet"):

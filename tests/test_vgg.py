@@ -88,6 +88,21 @@ def test_weights_go_into_both_paths(weights, tmp_path):
     assert torch.equal(basenet.fc1.weight, fc)
 
 
+def test_a_file_of_the_published_shapes(tmp_path):
+    """14.7 million weights, as in torchvision's file; into paths on the device meta, as to see if it fits."""
+    tensors = {}
+    for n, (given, made) in LAYOUT.items():
+        tensors |= {f"features.{n}.weight": torch.full((made, given, 3, 3), float(n))}
+        tensors |= {f"features.{n}.bias": torch.full((made,), -float(n))}
+    with torch.device("meta"):
+        basenet = vgg16_basenet(15)
+    load_vgg16_weights(save(tensors, tmp_path / "w.pth"), basenet)
+    for path in (basenet.global_path, basenet.local_path):
+        assert path.features[28].weight[511, 511, 2, 2] == 28 and path.features[0].bias[63] == 0
+    first, second = basenet.global_path.features[5].weight, basenet.local_path.features[5].weight
+    assert first.data_ptr() != second.data_ptr()
+
+
 def test_the_hash_in_the_name_is_checked(weights, tmp_path):
     path = save(weights, tmp_path / "w.pth")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -17,20 +17,27 @@ from torch import Tensor, nn
 from situs.dataset import balanced_indices
 from situs.neighbors import References
 
-__all__ = ["PrototypeRelation", "fit_baselines"]
+__all__ = ["BASELINES", "PrototypeRelation", "fit_baselines"]
+
+BASELINES = ("kNN", "nearest centroid", "logistic regression", "mean prototypes")
 
 
 class Classifier(Protocol):
     """What has learned and can be asked."""
 
+    classes_: NDArray[Any]
+
     def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:
         """Classes (n,) of embeddings (n, d)."""
+
+    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.floating]:
+        """How likely each of the m classes is (n, m), if all were as frequent."""
 
 
 def fit_baselines(
     references: References, targets: References, seed: int, n_neighbors: int = 5
 ) -> dict[str, Classifier]:
-    """Every baseline by its name, trained on what a Relation Network is.
+    """Every baseline by its name, one of `BASELINES`, trained on what a Relation Network is.
 
     Parameters
     ----------
@@ -45,12 +52,13 @@ def fit_baselines(
         # About what shrinking would do, which is not asked for: where classes have no spread.
         warnings.simplefilter("ignore", UserWarning)
         centroid = NearestCentroid().fit(X, y)
-    return {
-        "kNN": KNeighborsClassifier(min(n_neighbors, len(X))).fit(X, y),
-        "nearest centroid": centroid,
-        "logistic regression": make_pipeline(StandardScaler(), logistic).fit(many, labels),
-        "mean prototypes": PrototypeRelation(random_state=seed).fit(many, labels, targets.patients),
-    }
+    fitted: tuple[Classifier, ...] = (
+        KNeighborsClassifier(min(n_neighbors, len(X))).fit(X, y),
+        centroid,
+        make_pipeline(StandardScaler(), logistic).fit(many, labels),
+        PrototypeRelation(random_state=seed).fit(many, labels, targets.patients),
+    )
+    return dict(zip(BASELINES, fitted, strict=True))
 
 
 class PrototypeRelation:
@@ -103,12 +111,16 @@ class PrototypeRelation:
         )
         return self
 
-    @torch.inference_mode()
     def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:
         """Classes (n,) of embeddings (n, d)."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+    @torch.inference_mode()
+    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Relation scores (n, m) of embeddings (n, d) with the m classes, as shares of their sum."""
         parts = torch.from_numpy(X).split(1024)
-        scores = [self._scores(t, self._means.expand(len(t), -1, -1)) for t in parts]
-        return np.asarray(self.classes_[torch.cat(scores).argmax(dim=1).numpy()])
+        scores = torch.cat([self._scores(t, self._means.expand(len(t), -1, -1)) for t in parts])
+        return np.asarray((scores / scores.sum(dim=1, keepdim=True)).numpy())
 
     def _scores(self, targets: Tensor, means: Tensor) -> Tensor:
         """Scores (n, classes) of targets (n, d) with means (n, classes, d)."""

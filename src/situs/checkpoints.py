@@ -75,7 +75,7 @@ def resume_training(
 
 
 def load_weights(path: Path, basenet: BaseNet) -> None:
-    """Load the weights that `save_training` wrote, of whatever run.
+    """Load the weights that `save_training` wrote, of whatever run; `basenet` may be on the device ``meta``.
 
     Raises
     ------
@@ -84,8 +84,10 @@ def load_weights(path: Path, basenet: BaseNet) -> None:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        basenet.load_state_dict(_under("weights.", tensors))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        basenet.load_state_dict(_under("weights.", tensors), assign=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{path}: is not a checkpoint of this recipe's BaseNet") from error
 
 

@@ -111,9 +111,11 @@ class Comparison:
 
 
 def compare(first: Counts, second: Counts, measure: Measure, n_boot: int = 2000, seed: int = 0) -> Comparison:
-    """Compare two methods on the same heads and seeds."""
+    """Compare two methods on the same heads and seeds; all NaN where no pair has what is measured."""
     rng = np.random.default_rng(seed)
     gaps = np.asarray(measure(first) - measure(second))
+    if np.isnan(gaps).all():
+        return Comparison(np.nan, np.nan, np.nan, np.nan, 0, 0)
     n_seeds, n_heads = gaps.shape
     seeds, heads = (rng.integers(n, size=(n_boot, n)) for n in (n_seeds, n_heads))
     drawn = gaps[seeds[:, :, None], heads[:, None, :]].reshape(n_boot, -1)

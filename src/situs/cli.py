@@ -297,12 +297,20 @@ def calibrate(
 @app.command()
 def reproduce(
     heads: Annotated[Path, typer.Argument(metavar="HEADS", help="Folder of head label maps (.nii.gz).")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for tables and figures.")] = Path(
-        "docs/results"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder for tables and figures: docs/results, or reproduce_small."
+        ),
+    ] = None,
     work: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for scans and checkpoints; a stopped run goes on.")
-    ] = Path("reproduce.work"),
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for scans and checkpoints, with which a stopped run goes on: reproduce.work, or "
+            "reproduce_small.work.",
+        ),
+    ] = None,
     recipe: Annotated[RecipeName, typer.Option(help="Which BaseNet.")] = RecipeName.compact,
     train_cohort: Annotated[
         Path | None,
@@ -333,6 +341,8 @@ def reproduce(
     """
     from situs.output import check_folder
 
+    out = out or Path("reproduce_small" if small else "docs/results")
+    work = work or Path("reproduce_small.work" if small else "reproduce.work")
     for folder in (out, work):
         check_folder(folder)
     from dataclasses import replace

@@ -47,8 +47,8 @@ class Answers:
     """What every method said about the test slices, with every seed.
 
     truth, heads : of every cohort (n,): sites and heads; cohorts are ``test`` and ``balanced``
-    said : cohort -> method -> for every seed (n,) sites; `METHODS` first, then the Relation Networks with the
-        mix of sites known, then the baselines
+    said : cohort -> method -> for every seed (n,) sites; `METHODS` first, then the baselines, then all
+        with the mix of sites known
     curves : cohort -> Relation Network -> for every seed (epochs, n) sites
     seconds : Relation Network -> for every seed (epochs,) of training until then
     train_sites : (n,) of the slices that BaseNet was trained on
@@ -66,6 +66,12 @@ class Answers:
     scans: dict[str, int]
 
     @cached_property
+    def untrained(self) -> list[str]:
+        """The names of the sites that are tested on, but of which there was nothing to train on."""
+        tested = np.unique(np.concatenate(list(self.truth.values())))
+        return [SITES[site].name for site in np.setdiff1d(tested, self.train_sites)]
+
+    @cached_property
     def counts(self) -> dict[str, dict[str, Counts]]:
         """Cohort -> method -> counts, see `situs.claims`."""
         return {
@@ -77,6 +83,17 @@ class Answers:
         """The counts of a Relation Network after an epoch, from 1; after the last where there are fewer."""
         curves = self.curves[cohort][method]
         said = [curve[min(epoch, len(curve)) - 1] for curve in curves]
+        return count(self.truth[cohort], said, self.heads[cohort])
+
+    def at_the_time(self, cohort: str, method: str, other: str, epoch: int) -> Counts:
+        """The counts of a Relation Network when, with the same seed, the other one has trained for `epoch`
+        epochs: after its last whole epoch by then, or its first."""
+        said = []
+        for curve, own, others in zip(
+            self.curves[cohort][method], self.seconds[method], self.seconds[other], strict=True
+        ):
+            by_then = int((own <= others[min(epoch, len(others)) - 1]).sum())
+            said.append(curve[max(by_then, 1) - 1])
         return count(self.truth[cohort], said, self.heads[cohort])
 
 
@@ -191,13 +208,19 @@ def _claims(answers: Answers) -> dict[str, str]:
             f"{nearest} against {base}": (counts[nearest], counts[base]),
             f"{related} against {base}": (counts[related], counts[base]),
             f"both after {_EARLY} epochs": (early, answers.after(cohort, related, _EARLY)),
+            f"{nearest} after {_EARLY} epochs against {related} after as many seconds": (
+                early,
+                answers.at_the_time(cohort, related, nearest, _EARLY),
+            ),
             f"{nearest} after {_EARLY} epochs against {related} at its end": (early, counts[related]),
         }
         for text, (first, second) in pairs.items():
             for name, measure in _MEASURES.items():
                 found = compare(first, second, measure)
                 ends = np.array([found.low, found.high])
-                numbers = [f"{found.difference:+.3f}", _range(ends), f"{found.p:.3f}"]
+                numbers = ["-"] * 3
+                if found.pairs:
+                    numbers = [f"{found.difference:+.3f}", _range(ends), f"{found.p:.3f}"]
                 rows.append([what, text, name, *numbers, f"{found.better} of {found.pairs}"])
     head = ["cohort", "claim", "F1", "difference", "95 %", "p", "pairs ahead"]
     return {
@@ -262,6 +285,8 @@ def _readme(answers: Answers, settings: dict[str, Any]) -> str:
         )
     if n["test"] < 43 or (of_paper and n["train"] + n["test"] < 216):
         remarks.append("A small run: fewer scans than the paper's. Its figures say nothing.")
+    if answers.untrained:
+        remarks.append(f"Nothing to train on, so always missed: {', '.join(answers.untrained)}.")
     if settings["samples"] < 1:
         remarks.append(f"BaseNet was trained on {100 * settings['samples']:.2g} % of the recipe's examples.")
     warning = "".join(f"**{remark}**\n" for remark in remarks)
@@ -279,7 +304,7 @@ def _readme(answers: Answers, settings: dict[str, Any]) -> str:
         warning,
         *([f"- Heads to train on: {', '.join(cohorts['train_heads'])}."] if of_paper else []),
         f"- Heads to test on: {', '.join(cohorts['test_heads'])}. No head is on both sides.",
-        f"- BaseNet saw {recipe['paint_samples'] + recipe['basenet_samples']:,} examples; the Relation "
+        f"- BaseNet saw {settings['basenet_examples']:,} examples; the Relation "
         f"Networks {settings['epochs']} epochs of {answers.n_related:,}.",
         f"- Highest macro F1 on the balanced cohort: {best}, {_short(macro[best])}; "
         f"{METHODS[-1]} has {_short(macro[METHODS[-1]])}.",
@@ -288,12 +313,19 @@ def _readme(answers: Answers, settings: dict[str, Any]) -> str:
         "- Tests: sign flips of the differences by head and seed; pairs of one head, or of one seed, are not"
         " independent, so p is too small rather than too large.",
         "",
-        "| weighted F1 | paper, 5 epochs | here, 5 epochs | here, at the end | minutes of training |",
-        "|---|---|---|---|---|",
+        f"| weighted F1 | paper, {_EARLY} epochs | here, {_EARLY} epochs | here, after as many seconds as "
+        f"{_EARLY} epochs of RN+NN take | here, at the end | minutes of training |",
+        "|---|---|---|---|---|---|",
     ]
     for method, theirs in _PAPER_EARLY.items():
-        end = weighted_f1(answers.counts["test"][method].sum(axis=1)).mean()
-        numbers = f"{_short(early[method])} | {_short(end)} | {minutes[method]:.2f}"
+        then, end = (
+            weighted_f1(counts.sum(axis=1)).mean()
+            for counts in (
+                answers.at_the_time("test", method, METHODS[-1], _EARLY),
+                answers.counts["test"][method],
+            )
+        )
+        numbers = f"{_short(early[method])} | {_short(then)} | {_short(end)} | {minutes[method]:.2f}"
         lines.append(f"| {method} | {_short(theirs)} | {numbers} |")
     lines += [
         "",

@@ -35,6 +35,7 @@ __all__ = [
     "Slices",
     "balanced_indices",
     "check_ids",
+    "check_sites",
     "choose_evenly",
     "open_slices",
     "split_patients",
@@ -92,6 +93,10 @@ class Slices:
 
     def __len__(self) -> int:
         return len(self.site)
+
+    def count_scans(self, indices: NDArray[np.integer]) -> int:
+        """Of how many scans the examples `indices` (n,) are; scans of two patients may have one name."""
+        return len(set(zip(self.patient[indices].tolist(), self.scan[indices].tolist(), strict=True)))
 
     def batch(self, indices: NDArray[np.integer]) -> Batch:
         """A copy in memory of the examples `indices` (n,)."""
@@ -233,6 +238,20 @@ def choose_evenly(
         members = order[sites[order] == site]
         chosen.append(members[np.argsort(turn[members], kind="stable")][: most[site]])
     return np.asarray(np.sort(np.concatenate(chosen)), dtype=np.int64)
+
+
+def check_sites(sites: NDArray[np.integer]) -> None:
+    """Refuse to train on examples (n,) of a single site.
+
+    Raises
+    ------
+    ManifestError : with its name
+    """
+    present = np.unique(sites).tolist()
+    if len(present) < 2:
+        raise ManifestError(
+            f"every slice to train on is of one site, {SITES[present[0]].name}: at least two are needed"
+        )
 
 
 def check_ids(ids: NDArray[np.str_]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
-from situs.dataset import Slices, choose_evenly, open_slices, split_patients
+from situs.dataset import Slices, check_sites, choose_evenly, open_slices, split_patients
 from situs.errors import InputError, ManifestError
 from situs.fit import Progress
 from situs.manifest import read_manifest
@@ -110,7 +110,7 @@ class Part:
 
     @property
     def scans(self) -> int:
-        return len(np.unique(self.slices.scan[self.chosen]))
+        return self.slices.count_scans(self.chosen)
 
     def few(self, n: int | NDArray[np.integer], of: NDArray[np.str_] | None = None) -> Part:
         """Of every site at most `n`, spread evenly over the patients, or over what else `of` (n,) names."""
@@ -142,7 +142,7 @@ def open_parts(
     Raises
     ------
     InputError : if the counts cannot be met
-    ManifestError : if a patient is on both sides, or `train_cohort` cannot be used
+    ManifestError : if a patient is on both sides, or `train_cohort` cannot be used or has one site alone
     OutputError : if something cannot be written
     """
     parts = {}
@@ -162,6 +162,7 @@ def open_parts(
         tested = {name for test in TESTS for name in parts[test].patient.tolist()}
         kept, _ = split_patients(whole.patient.tolist(), sorted(tested & set(whole.patient.tolist())))
         parts["train"] = Part(whole.slices, np.flatnonzero(np.isin(whole.slices.patient, kept)))
+    check_sites(parts["train"].site)
     for test in TESTS:
         check_apart(parts["train"], parts[test])
     return parts

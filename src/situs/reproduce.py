@@ -8,12 +8,12 @@ last whole one:
 ``basenet``   for every seed: BaseNet (`situs.train_basenet`)
 ``embed``     the embeddings of the slices, and BaseNet's own answers; those to train on also changed as in
               its own training, because it has fitted them as they are
-``relation``  the Relation Network on all references and on the nearest ones, tested after every epoch; at the
-              end also as if it were known how frequent each site is among the slices to test on
+``relation``  the Relation Network on all references and on the nearest ones, tested after every epoch
 ``baselines`` plain classifiers of the same embeddings
 ``tables``    tables, intervals, tests and figures, from the answers alone
 
-Instead of the paper's scans, those of any cohort can be trained on: the tests stay the same.
+At their end all methods are also asked as if it were known how frequent each site is among the slices to test
+on. Instead of the paper's scans, those of any cohort can be trained on: the tests stay the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITES
 from situs.augment import augment
-from situs.baselines import fit_baselines
+from situs.baselines import BASELINES, fit_baselines
 from situs.comparison import Answers, write_results
 from situs.dataset import choose_evenly
 from situs.devices import DeviceName, Machine, open_machine
@@ -43,16 +43,18 @@ from situs.fit import Progress, silent
 from situs.manifest import MANIFEST, read_manifest
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
-from situs.output import make_folder, replacing
+from situs.output import make_folder, replacing, sweep
 from situs.paper_cohorts import PAPER_SCALE, SEED, TESTS, Part, Scale, open_parts, split_heads
 from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
-from situs.train_basenet import embed, train_basenet
-from situs.training_run import given_files
+from situs.train_basenet import count_examples, embed, given_files, train_basenet
+from situs.training_run import file_digest
 
 __all__ = ["choose_references", "read_embedded", "reproduce"]
 
 _KINDS: tuple[Kind, ...] = ("all", "nearest")
+_KNOWN = ", mix known"
+_LEAST_PROBABILITY = 1e-9  # before its logarithm
 
 
 def reproduce(
@@ -91,8 +93,8 @@ def reproduce(
 
     Raises
     ------
-    InputError : for fewer than two heads, or if the counts cannot be met
-    ManifestError : if a patient is on both sides, or `train_cohort` cannot be used
+    InputError : for fewer than two heads, weights that do not fit, or if the counts cannot be met
+    ManifestError : if a patient is on both sides, or `train_cohort` cannot be used or has one site alone
     OutputError : if `work` holds a run of other settings, or something cannot be written
     """
     out, work = Path(out), Path(work)
@@ -120,6 +122,7 @@ def reproduce(
     training = {
         "recipe": recipe.to_dict(),
         "weights": None if given is None else given.name,
+        **({} if given is None else {"weights_sha256": file_digest(given)}),
         "epochs": scale.epochs,
         "device": machine.device.type,
     }
@@ -150,18 +153,19 @@ def reproduce(
         for kind in _KINDS:
             relate = partial(_relate, kind, labelled, mixes, recipe, scale.epochs, seed, machine, say)
             _whole(folder / f"relation_{kind}.npz", relate)
-        _whole(folder / "baselines.npz", partial(_answer_baselines, labelled, recipe, seed, say))
+        _whole(folder / "baselines.npz", partial(_answer_baselines, labelled, mixes, recipe, seed, say))
 
     say("tables", 0, 1, "counting and drawing")
     settings = {**training, "seeds": seeds, "cohorts": cohorts, "samples": scale.samples}
-    write_results(out, _collect(work, recipe, seeds, parts, len(related.chosen)), settings)
+    settings["basenet_examples"] = count_examples(recipe, parts["train"].slices)
+    write_results(out, _collect(work, recipe, mixes, seeds, parts, len(related.chosen)), settings)
     say("tables", 1, 1, "done")
     return out
 
 
 def read_embedded(
     work: str | Path, recipe: Recipe, seed: int = 0
-) -> tuple[dict[str, References], dict[str, NDArray[np.int64]]]:
+) -> tuple[dict[str, References], dict[str, NDArray[np.float32]]]:
     """What BaseNet made of the slices of a run, whose stage ``embed`` is done with this seed.
 
     Parameters
@@ -171,7 +175,7 @@ def read_embedded(
     Returns
     -------
     labelled embeddings: ``train``; ``targets``, the same slices changed; ``test``; ``balanced``
-    BaseNet's own answers (n,) of all but ``targets``
+    BaseNet's own site logits (n, 15) of all but ``targets``
 
     Raises
     ------
@@ -181,7 +185,7 @@ def read_embedded(
     path = Path(work) / recipe.name / f"seed{seed}" / "embeddings.npz"
     if not path.exists():
         raise InputError(f"{path}: is not there: 'situs reproduce' writes it in its stage 'embed'")
-    arrays = _read(path)
+    arrays = _read(path, *(f"{name}_logits" for name in ("train", *TESTS)))
 
     def label(name: str, part: str) -> References:
         site, names, patient = (arrays[f"{part}_{what}"] for what in ("site", "id", "patient"))
@@ -189,8 +193,8 @@ def read_embedded(
 
     try:
         labelled = {name: label(name, name) for name in ("train", *TESTS)}
-        said = {name: arrays[f"{name}_said"] for name in labelled}
-        return {**labelled, "targets": label("targets", "train")}, said
+        logits = {name: arrays[f"{name}_logits"] for name in labelled}
+        return {**labelled, "targets": label("targets", "train")}, logits
     except (KeyError, ValueError) as error:
         raise OutputError(f"{path}: is damaged: delete it to run this stage again") from error
 
@@ -208,7 +212,7 @@ Labelled = dict[str, References]
 
 
 def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, Part], seed: int, say: Progress) -> Arrays:
-    """Of every part its embeddings ``NAME`` (n, width), BaseNet's own answers ``NAME_said`` (n,) and its
+    """Of every part its embeddings ``NAME`` (n, width), BaseNet's own ``NAME_logits`` (n, 15) and its
     labels ``NAME_site``, ``NAME_patient``, ``NAME_id`` (n,); ``targets``: those of ``train``, changed."""
     basenet = learn()
     arrays: Arrays = {}
@@ -219,7 +223,7 @@ def _embed_all(learn: Callable[[], BaseNet], parts: dict[str, Part], seed: int, 
         say(f"seed {seed}, embed", before + done, total, "slices")
 
     for name, part in parts.items():
-        arrays[name], arrays[f"{name}_said"] = embed(basenet, part.slices, part.chosen, report)
+        arrays[name], arrays[f"{name}_logits"] = embed(basenet, part.slices, part.chosen, report)
         arrays |= {f"{name}_site": part.site, f"{name}_patient": part.patient, f"{name}_id": part.id}
         before += len(part.chosen)
     rng = np.random.default_rng(seed)
@@ -246,11 +250,11 @@ def _relate(
 ) -> Arrays:
     """Answers after every epoch, ``test`` and ``balanced`` (epochs, n), and ``seconds`` (epochs,) of
     training until then, neighbour search included, testing not; ``test_mix_known`` and
-    ``balanced_mix_known`` (n,) at the end, if it is known how frequent each site is (`mixes`, (15,) each)."""
+    ``balanced_mix_known`` (n,) at the end, by `_answer_of_mix` with the `mixes` (15,)."""
     asked = {name: labelled[name].embeddings.astype(np.float32) for name in TESTS}
     answers: dict[str, list[NDArray[Any]]] = {name: [] for name in TESTS}
     near: dict[str, Neighbors | None] = {}
-    scores: Arrays = {}
+    logits: Arrays = {}
     seconds: list[float] = []
     resumed, spent = time.perf_counter(), 0.0
 
@@ -261,8 +265,8 @@ def _relate(
         for name, X in asked.items():
             if name not in near:
                 near[name] = relations.find(X)
-            scores[name] = relations.scores(X, near[name])
-            answers[name].append(scores[name].argmax(axis=1).astype(np.uint8))
+            logits[name] = relations.site_logits(X, near[name])
+            answers[name].append(logits[name].argmax(axis=1).astype(np.uint8))
         say(f"seed {seed}, relation {kind}", epoch, epochs, f"{spent:.0f} s of training")
         resumed = time.perf_counter()
 
@@ -277,60 +281,77 @@ def _relate(
         targets=labelled["targets"],
         **relation_settings(recipe),
     )
-    known = {f"{name}_mix_known": _answer_of_mix(scores[name], mix) for name, mix in mixes.items()}
+    known = {f"{name}_mix_known": _answer_of_mix(logits[name], mix) for name, mix in mixes.items()}
     return {**{name: np.stack(said) for name, said in answers.items()}, **known, "seconds": np.array(seconds)}
 
 
-def _answer_of_mix(scores: NDArray[np.floating], mix: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The sites (n,) that relation scores (n, 15) name where it is known how frequent each is, `mix` (15,).
+def _answer_of_mix(logits: NDArray[np.floating], mix: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """The sites (n,) that logits (n, 15) name where it is known how frequent each is, `mix` (15,).
 
-    The networks are trained as if all were alike, so the logarithm of a site's frequency is added to its
+    All methods are trained as if sites were alike, so the logarithm of a site's frequency is added to its
     logit (Menon et al. 2021, logit adjustment).
     """
-    exact = np.clip(scores.astype(np.float64), 1e-9, 1 - 1e-9)
     with np.errstate(divide="ignore"):  # a site that does not occur
-        logits = np.log(exact / (1 - exact)) + np.log(mix / mix.sum())
-    return logits.argmax(axis=1).astype(np.uint8)
+        adjusted = logits + np.log(mix / mix.sum())
+    return adjusted.argmax(axis=1).astype(np.uint8)
 
 
-def _answer_baselines(labelled: Labelled, recipe: Recipe, seed: int, say: Progress) -> Arrays:
-    """``NAME/SET``: the answers (n,) of every baseline."""
+def _answer_baselines(
+    labelled: Labelled, mixes: dict[str, NDArray[Any]], recipe: Recipe, seed: int, say: Progress
+) -> Arrays:
+    """The answers (n,) of every baseline: ``METHOD/SET``; by `_answer_of_mix`, ``METHOD, mix known/SET``."""
     say(f"seed {seed}, baselines", 0, 1, "training")
     few = _few_references(labelled, recipe)
     fitted = fit_baselines(few, labelled["targets"], seed, recipe.n_neighbors)
-    arrays = {
-        f"{name}/{part}": classifier.predict(labelled[part].embeddings.astype(np.float32)).astype(np.uint8)
-        for name, classifier in fitted.items()
-        for part in TESTS
-    }
+    arrays: Arrays = {}
+    for name, classifier in fitted.items():
+        for part in TESTS:
+            X = labelled[part].embeddings.astype(np.float32)
+            arrays[f"{name}/{part}"] = classifier.predict(X).astype(np.uint8)
+            logits = np.full((len(X), len(SITES)), -np.inf)
+            logits[:, classifier.classes_] = np.log(
+                np.maximum(classifier.predict_proba(X), _LEAST_PROBABILITY)
+            )
+            arrays[f"{name}{_KNOWN}/{part}"] = _answer_of_mix(logits, mixes[part])
     say(f"seed {seed}, baselines", 1, 1, "done")
     return arrays
 
 
-def _collect(work: Path, recipe: Recipe, seeds: int, parts: dict[str, Part], n_related: int) -> Answers:
+def _collect(
+    work: Path,
+    recipe: Recipe,
+    mixes: dict[str, NDArray[Any]],
+    seeds: int,
+    parts: dict[str, Part],
+    n_related: int,
+) -> Answers:
     """What all methods said with every seed, by cohort and method."""
     said: dict[str, dict[str, list[NDArray[Any]]]] = {name: {} for name in TESTS}
     curves: dict[str, dict[str, list[NDArray[Any]]]] = {name: {} for name in TESTS}
     seconds: dict[str, list[NDArray[np.float64]]] = {}
     for seed in range(seeds):
         folder = work / recipe.name / f"seed{seed}"
-        own, baselines = read_embedded(work, recipe, seed)[1], _read(folder / "baselines.npz")
+        logits = read_embedded(work, recipe, seed)[1]
+        both = [f"{method}{known}/{name}" for method in BASELINES for known in ("", _KNOWN) for name in TESTS]
+        baselines = _read(folder / "baselines.npz", *both)
         known = [f"{name}_mix_known" for name in TESTS]
         related = {
             "BaseNet+RN": _read(folder / "relation_all.npz", *known),
             "BaseNet+RN+NN": _read(folder / "relation_nearest.npz", *known),
         }
         for name in TESTS:
-            said[name].setdefault("BaseNet", []).append(own[name])
             for method, arrays in related.items():
-                said[name].setdefault(method, []).append(arrays[name][-1])
                 curves[name].setdefault(method, []).append(arrays[name])
-            for method, arrays in related.items():
-                said[name].setdefault(f"{method}, mix known", []).append(arrays[f"{name}_mix_known"])
-            for key, answer in baselines.items():
-                method, _, of = key.partition("/")
-                if of == name:
-                    said[name].setdefault(method, []).append(answer)
+            answers = {
+                "BaseNet": logits[name].argmax(axis=1),
+                **{method: arrays[name][-1] for method, arrays in related.items()},
+                **{method: baselines[f"{method}/{name}"] for method in BASELINES},
+                f"BaseNet{_KNOWN}": _answer_of_mix(logits[name], mixes[name]),
+                **{f"{method}{_KNOWN}": arrays[f"{name}_mix_known"] for method, arrays in related.items()},
+                **{f"{method}{_KNOWN}": baselines[f"{method}{_KNOWN}/{name}"] for method in BASELINES},
+            }
+            for method, answer in answers.items():
+                said[name].setdefault(method, []).append(answer)
         for method, arrays in related.items():
             seconds.setdefault(method, []).append(arrays["seconds"])
     return Answers(
@@ -372,6 +393,7 @@ def _read(path: Path, *names: str) -> Arrays:
 def _keep_settings(home: Path, settings: dict[str, Any]) -> None:
     """Write the settings, or refuse a folder that holds a run of other ones."""
     make_folder(home)
+    sweep(home)
     note = home / "settings.json"
     text = json.dumps(settings, indent=1)
     try:

@@ -31,7 +31,7 @@ from situs.augment import augment
 from situs.bundle import check_replaceable
 from situs.checkpoints import read_checkpoint, write_checkpoint
 from situs.cohort_pictures import draw_pictures, wants_pictures
-from situs.dataset import choose_evenly, open_slices, split_patients
+from situs.dataset import check_sites, choose_evenly, open_slices, split_patients
 from situs.devices import DeviceName, open_machine
 from situs.export import export_bundle
 from situs.fit import Progress, silent
@@ -40,8 +40,8 @@ from situs.nets import BaseNet, RelationNetwork
 from situs.recipe import COMPACT, Recipe, relation_settings
 from situs.relations import train_relations
 from situs.synth.cohort import describe_cohort
-from situs.train_basenet import basenet_stages, embed, lay_out
-from situs.training_run import Run, given_files, open_run
+from situs.train_basenet import basenet_stages, embed, given_files, lay_out
+from situs.training_run import Run, open_run
 
 __all__ = ["train"]
 
@@ -88,9 +88,9 @@ def train(
 
     Raises
     ------
-    ManifestError : if the cohort, or a patient's name, cannot be used
+    ManifestError : if the cohort, or a patient's name, cannot be used, or all examples are of one site
     InputError : if `init` is no checkpoint of such a BaseNet, `weights` do not fit, there is no such device,
-        or pictures are asked for that the recipe's views do not show
+        pictures are asked for that the recipe's views do not show, or the loss is not finite any more
     OutputError : if `out` holds something else than a bundle, `work` holds another run, or something cannot
         be written
     """
@@ -113,6 +113,7 @@ def train(
     drawn = wants_pictures(Path(cohort), slices, pictures)
     kept, _ = split_patients(slices.patient.tolist(), test_patients)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
+    check_sites(slices.site[chosen])
     run = open_run(work, recipe, seed, slices, chosen, given, say, machine)
 
     basenet, results = basenet_stages(run, given)
@@ -208,7 +209,7 @@ def _facts(run: Run, results: dict[str, dict[str, float]]) -> dict[str, Any]:
     counts = np.bincount(slices.site[chosen], minlength=len(SITES))
     return {
         "patients": len(np.unique(slices.patient[chosen])),
-        "scans": len(np.unique(slices.scan[chosen])),
+        "scans": slices.count_scans(chosen),
         "regions": len(np.unique(slices.row[chosen])),
         "slices": len(chosen),
         "slices of each site": {site.key: int(n) for site, n in zip(SITES, counts, strict=True)},

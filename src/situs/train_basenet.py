@@ -16,15 +16,24 @@ from situs.augment import augment
 from situs.checkpoints import load_weights
 from situs.dataset import Batch, Slices, balanced_indices
 from situs.devices import CPU, Machine
+from situs.errors import InputError
 from situs.fit import Progress, fit, share_right, silent
 from situs.losses import paintings_loss, shares_loss, site_map_weights
 from situs.nets import BaseNet, compact_basenet
 from situs.recipe import Recipe
 from situs.train_frozen import train_fc
-from situs.training_run import Run, given_files, open_run
-from situs.vgg import load_vgg16_weights, vgg16_basenet
+from situs.training_run import Run, open_run
+from situs.vgg import fetch_imagenet_weights, load_vgg16_weights, vgg16_basenet
 
-__all__ = ["basenet_stages", "embed", "lay_out", "new_basenet", "train_basenet"]
+__all__ = [
+    "basenet_stages",
+    "count_examples",
+    "embed",
+    "given_files",
+    "lay_out",
+    "new_basenet",
+    "train_basenet",
+]
 
 _EMBED_BATCH = 32
 
@@ -59,20 +68,60 @@ def basenet_stages(run: Run, given: dict[str, Path]) -> tuple[BaseNet, dict[str,
     """
     recipe = run.recipe
     basenet = new_basenet(recipe, run.seed)
-    if "weights" in given:
-        load_vgg16_weights(given["weights"], basenet)
-    if "init" in given:
-        load_weights(given["init"], basenet)
+    _load(given, basenet)
     basenet.to(run.machine.device)
     lay_out(basenet, torch.channels_last)  # twice as fast in convolutions
     results = {}
     if recipe.frozen:
         results["fc"] = train_fc(basenet, run)
     else:
-        if recipe.paint_samples and run.slices.global_sites is not None:
+        if _paints(recipe, run.slices):
             results["paint"] = _train_paths("paint", basenet, run)
         results["basenet"] = _train_paths("basenet", basenet, run)
     return basenet, results
+
+
+def count_examples(recipe: Recipe, slices: Slices) -> int:
+    """How many examples of a cohort BaseNet sees, in whole batches."""
+    stages = [recipe.basenet_samples, *([recipe.paint_samples] if _paints(recipe, slices) else [])]
+    return sum(samples // recipe.batch * recipe.batch for samples in stages)
+
+
+def _paints(recipe: Recipe, slices: Slices) -> bool:
+    """Whether the paths learn to paint: where the recipe says so and the cohort has site maps."""
+    return recipe.paint_samples > 0 and not recipe.frozen and slices.global_sites is not None
+
+
+def given_files(recipe: Recipe, init: str | Path | None, weights: str | Path | None) -> dict[str, Path]:
+    """The files that weights come from, by the name of `situs.train.train`'s argument.
+
+    Raises
+    ------
+    InputError : for weights that the recipe cannot take or that do not fit, or paths frozen without any
+    """
+    if recipe.network != "vgg16":
+        if weights is not None:
+            raise InputError(f"weights: the recipe {recipe.name!r} has no VGG16 to load them into")
+        if recipe.frozen:
+            raise InputError(f"frozen: the recipe {recipe.name!r} has no VGG16; only its paths can be kept")
+    if recipe.frozen and init is None and weights is None:
+        raise InputError("frozen: give the weights that are to be kept")
+    if weights == "imagenet":
+        weights = fetch_imagenet_weights()
+    given = {name: Path(file) for name, file in (("init", init), ("weights", weights)) if file is not None}
+    if given:
+        with torch.device("meta"):
+            like = new_basenet(recipe, 0)
+        _load(given, like)
+    return given
+
+
+def _load(given: dict[str, Path], basenet: BaseNet) -> None:
+    """Load the files into a BaseNet, if only to see whether they fit one on the device ``meta``."""
+    if "weights" in given:
+        load_vgg16_weights(given["weights"], basenet)
+    if "init" in given:
+        load_weights(given["init"], basenet)
 
 
 def new_basenet(recipe: Recipe, seed: int) -> BaseNet:
@@ -89,7 +138,7 @@ def _train_paths(stage: str, basenet: BaseNet, run: Run) -> dict[str, float]:
     n = recipe.paint_samples if stage == "paint" else recipe.basenet_samples
     rng = np.random.default_rng(run.stage_seed(stage))
     order = chosen[balanced_indices(slices.site[chosen], n, rng, recipe.balance)]
-    paints = recipe.paint_samples and slices.global_sites is not None
+    paints = _paints(recipe, slices)
     weights = site_map_weights(slices, chosen, run.seed).to(machine.device) if paints else None
 
     def make(step: int) -> Batch:
@@ -125,10 +174,10 @@ def embed(
     indices: NDArray[np.integer],
     progress: Callable[[int], None] | None = None,
     change: Callable[[Batch], Batch] | None = None,
-) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Embeddings (n, width) of the examples `indices` (n,), in single precision as in use, stored in half,
-    and the sites (n,) that BaseNet itself would say; `change` is done to every batch first."""
-    parts, sites = [], []
+    and BaseNet's own site logits (n, 15); `change` is done to every batch first."""
+    parts, logits = [], []
     was_training = basenet.training
     basenet.eval()
     machine = Machine(next(basenet.parameters()).device)
@@ -138,11 +187,11 @@ def embed(
             batch = batch if change is None else change(batch)
             said = basenet(machine.put(batch.global_view), machine.put(batch.local_view))
             parts.append(said.embedding.cpu().numpy().astype(np.float16))
-            sites.append(said.site_logits.argmax(dim=1).cpu().numpy())
+            logits.append(said.site_logits.cpu().numpy())
             if progress is not None:
                 progress(start + len(batch.site))
     basenet.train(was_training)
-    return np.concatenate(parts), np.concatenate(sites)
+    return np.concatenate(parts), np.concatenate(logits)
 
 
 def lay_out(network: nn.Module, order: torch.memory_format) -> None:

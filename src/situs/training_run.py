@@ -14,11 +14,10 @@ from situs.dataset import Slices
 from situs.devices import CPU, Machine
 from situs.errors import InputError, OutputError
 from situs.fit import Plan, Progress
-from situs.output import replacing
+from situs.output import replacing, sweep
 from situs.recipe import Recipe
-from situs.vgg import fetch_imagenet_weights
 
-__all__ = ["Run", "given_files", "open_run"]
+__all__ = ["Run", "file_digest", "open_run"]
 
 _STAGES = ("paint", "basenet", "embed", "relation", "fc")  # their places are in the seeds
 
@@ -74,7 +73,11 @@ def open_run(
     say: Progress,
     machine: Machine,
 ) -> Run:
-    """A run, new or to go on with, in the folder `work`; the other arguments are `Run`'s and `given_files`'.
+    """A run, new or to go on with, in the folder `work`; the other arguments are `Run`'s.
+
+    Parameters
+    ----------
+    given : the files that weights come from, see `situs.train_basenet.given_files`
 
     Raises
     ------
@@ -85,6 +88,8 @@ def open_run(
     note = work / "run.json"
     try:
         work.mkdir(parents=True, exist_ok=True)
+        if machine.first:
+            sweep(work)
         if note.exists() and json.loads(note.read_text(encoding="utf-8"))["key"] != key:
             raise OutputError(
                 f"{work}: holds a run of another cohort, recipe or seed: delete it or choose another"
@@ -108,25 +113,19 @@ def _run_key(
     digest.update("\n".join(slices.id[chosen].tolist()).encode())
     digest.update(slices.site[chosen].tobytes())
     for name, file in given.items():
-        try:
-            with file.open("rb") as stream:
-                digest.update(f"{name}{hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read ({error.strerror}): expected {name}") from error
+        digest.update(f"{name}{file_digest(file)}".encode())
     return digest.hexdigest()[:16]
 
 
-def given_files(recipe: Recipe, init: str | Path | None, weights: str | Path | None) -> dict[str, Path]:
-    """The files that weights come from, by the name of `train`'s argument; what does not fit is refused.
+def file_digest(file: Path) -> str:
+    """The SHA-256 of a file of weights.
 
     Raises
     ------
-    InputError : for weights that the recipe cannot take, or paths frozen without any
+    InputError : if it cannot be read
     """
-    if weights is not None and recipe.network != "vgg16":
-        raise InputError(f"weights: the recipe {recipe.name!r} has no VGG16 to load them into")
-    if recipe.frozen and init is None and weights is None:
-        raise InputError("frozen: give the weights that are to be kept")
-    if weights == "imagenet":
-        weights = fetch_imagenet_weights()
-    return {name: Path(file) for name, file in (("init", init), ("weights", weights)) if file is not None}
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error

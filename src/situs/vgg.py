@@ -98,7 +98,7 @@ def load_vgg16_weights(file: Path, basenet: BaseNet) -> None:
     """Load the convolutions of a VGG16 in torchvision's names into both paths of a BaseNet.
 
     Where the file's name bears a hash as torchvision's do (``vgg16-397923af.pth``), it is checked. What else
-    the file holds, as its classifier, is not read.
+    the file holds, as its classifier, is not read. `basenet` may be on the device ``meta``.
 
     Raises
     ------
@@ -129,7 +129,8 @@ def load_vgg16_weights(file: Path, basenet: BaseNet) -> None:
                     f"{file}: is no VGG16 in torchvision's names: {name} {got}, expected "
                     f"{tuple(tensor.shape)}"
                 )
-        path.load_state_dict({name: tensors[name] for name in expected})
+        own = {name: tensors[name].to(like.dtype, copy=True) for name, like in expected.items()}
+        path.load_state_dict(own, assign=True)
 
 
 def _hash_in_name(file: Path) -> str | None:
