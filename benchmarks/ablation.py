@@ -42,7 +42,7 @@ from situs.neighbors import Neighbors, References, nearest
 from situs.nets import RelationNetwork
 from situs.output import replacing
 from situs.recipe import RECIPES, Recipe, relation_settings
-from situs.relations import Relations, train_relations
+from situs.relations import Kind, Relations, train_relations
 from situs.reproduce import choose_references, read_embedded
 
 Labelled = dict[str, References]  # see `read_embedded`
@@ -81,6 +81,16 @@ class Concatenation(RelationNetwork):
         whole = (references * present[..., None]).flatten(2)
         read = self.read_pairs(self.g_first(whole)[:, :, None])
         return mean_of(references, present) + self.g_last(read.squeeze(2))
+
+
+class Summed(RelationNetwork):
+    """g's outputs are summed over the pairs of a class, as in Santoro et al. 2017, not averaged."""
+
+    def join(self, references: Tensor, present: Tensor) -> Tensor:
+        middle = mean_of(references, present)
+        n = present.sum(dim=2)[..., None]
+        read = super().join(references, present) - middle - self.g_last.bias
+        return middle + read * (n * (n + 1) / 2) + self.g_last.bias
 
 
 class NotAdded(RelationNetwork):
@@ -207,6 +217,7 @@ class Variant:
     name : the row's
     patches : names of `situs.relations`, and what takes their place
     settings : arguments of `train_relations`
+    kind : whether the nearest references are related or all
     references : how many of every site, at most; None for the recipe's number
     targets : which part is learned from; `OUT_OF_FOLD` for heads that BaseNet has not seen
     """
@@ -214,6 +225,7 @@ class Variant:
     name: str
     patches: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    kind: Kind = "nearest"
     references: int | None = None
     targets: str = "targets"
 
@@ -239,6 +251,7 @@ def make_variants(recipe: Recipe) -> list[Variant]:
         *of_k,
         network("g reads single references", Singles),
         network(f"g reads the {k} references at once", concatenation),
+        network("g summed over the pairs", Summed),
         network("g not added to the references' mean", NotAdded),
         network("the references' mean, no g", MeanAlone),
         network("no squared differences", NoSquares),
@@ -258,6 +271,7 @@ def make_variants(recipe: Recipe) -> list[Variant]:
         Variant("targets out of fold", targets=OUT_OF_FOLD),
         Variant("targets as frequent as they are", {"balanced_indices": as_frequent}),
         Variant(f"neighbours drawn among the {2 * k} nearest", {"Relations": Redrawn}),
+        *(Variant(f"all references, {n} pairs", {"PAIRS": n}, kind="all") for n in (64, 256, 1024)),
     ]
 
 
@@ -280,7 +294,8 @@ def train_and_ask(
     """The relation scores (n, 15) of each of `COHORTS`, and the CPU seconds of training with its neighbour
     search, asking not counted."""
     few = recipe.n_references if variant.references is None else variant.references
-    settings = {"k": recipe.n_neighbors, **relation_settings(recipe), **variant.settings}
+    settings = {"kind": variant.kind, "k": recipe.n_neighbors}
+    settings |= {**relation_settings(recipe), **variant.settings}
     references, seconds = choose_references(labelled["train"], few), 0.0
     scores: dict[str, NDArray[np.floating]] = {
         name: np.zeros((len(labelled[name]), references.n_sites), np.float32) for name in COHORTS
@@ -289,7 +304,7 @@ def train_and_ask(
         with patched(variant.patches):
             before = time.process_time()
             relations = train_relations(
-                references, "nearest", epochs=epochs, seed=seed, machine=machine, targets=targets, **settings
+                references, epochs=epochs, seed=seed, machine=machine, targets=targets, **settings
             )
             seconds += time.process_time() - before
             for name, which in asked.items():

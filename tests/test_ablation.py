@@ -117,11 +117,14 @@ def test_networks_by_hand():
 
     # The same weights, so every variant is the default with something else in one place.
     joint = default.join(2 * references, present)
+    pairs = torch.tensor([6, 3, 6, 6, 6])[:, None]
+    summed = middle + (joint - middle - default.g_last.bias) * pairs + default.g_last.bias
     by_hand = {
         RelationNetwork: default.score(2 * target, joint, distance),
         ablation.NoDistance: default.score(2 * target, joint, torch.zeros(4, 5)),
         ablation.NotAdded: default.score(2 * target, joint - middle, distance),
         ablation.MeanAlone: default.score(2 * target, middle, distance),
+        ablation.Summed: default.score(2 * target, summed, distance),
         ablation.DistanceToJoint: default.score(
             2 * target, joint, ((2 * target[:, None] - joint) ** 2).mean(dim=2).sqrt()
         ),
