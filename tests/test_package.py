@@ -21,7 +21,7 @@ synth synth.head_frame synth.sinuses synth.site_map synth.noise synth.atrophy sy
 synth.artifacts synth.render synth.cohort
 nets vgg devices manifest extract dataset cohort_pictures recipe augment checkpoints fit losses relations
 training_run train_frozen train_basenet export train scores answers evaluate calibrate references estimator
-baselines figures claims comparison paper_cohorts reproduce console cli __main__
+baselines figures claims comparison paper_cohorts stage_files reproduce console cli __main__
 """
 ORDER = IN_ORDER.split()
 

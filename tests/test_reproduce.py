@@ -14,7 +14,6 @@ from test_synth_cohort import draw_small_plan
 from test_train import SHORT
 
 from situs import paper_cohorts
-from situs import reproduce as module
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.claims import count, macro_f1, weighted_f1
 from situs.dataset import open_slices
@@ -193,7 +192,7 @@ def test_a_full_disk_leaves_no_half_stage(tmp_path, monkeypatch):
         file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.np, "savez", full)
+    monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OutputError, match=r"embeddings\.npz: cannot be written: No space left"):
         run(tmp_path)
     assert not list(tmp_path.rglob("embeddings.npz*"))

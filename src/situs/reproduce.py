@@ -19,14 +19,12 @@ on. Instead of the paper's scans, those of any cohort can be trained on: the tes
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -43,10 +41,10 @@ from situs.fit import Progress, silent
 from situs.manifest import MANIFEST, read_manifest
 from situs.neighbors import Neighbors, References
 from situs.nets import BaseNet
-from situs.output import make_folder, replacing, sweep
 from situs.paper_cohorts import PAPER_SCALE, SEED, TESTS, Part, Scale, open_parts, split_heads
 from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
+from situs.stage_files import Arrays, keep_settings, make_stage, read_stage
 from situs.train_basenet import count_examples, embed, given_files, train_basenet
 from situs.training_run import file_digest
 
@@ -127,8 +125,8 @@ def reproduce(
         "device": machine.device.type,
     }
     home = work / recipe.name
-    _keep_settings(work, cohorts)
-    _keep_settings(home, training)
+    keep_settings(work, cohorts)
+    keep_settings(home, training)
 
     parts = open_parts(work, split, recipe, scale, jobs, say, own)
     # Of the paper's scans the Relation Networks see every slice, as in the paper.
@@ -148,12 +146,12 @@ def reproduce(
             machine,
             given,
         )
-        _whole(folder / "embeddings.npz", partial(_embed_all, learn, asked, seed, say))
+        make_stage(folder / "embeddings.npz", partial(_embed_all, learn, asked, seed, say))
         labelled, _ = read_embedded(work, recipe, seed)
         for kind in _KINDS:
             relate = partial(_relate, kind, labelled, mixes, recipe, scale.epochs, seed, machine, say)
-            _whole(folder / f"relation_{kind}.npz", relate)
-        _whole(folder / "baselines.npz", partial(_answer_baselines, labelled, mixes, recipe, seed, say))
+            make_stage(folder / f"relation_{kind}.npz", relate)
+        make_stage(folder / "baselines.npz", partial(_answer_baselines, labelled, mixes, recipe, seed, say))
 
     say("tables", 0, 1, "counting and drawing")
     settings = {**training, "seeds": seeds, "cohorts": cohorts, "samples": scale.samples}
@@ -185,7 +183,7 @@ def read_embedded(
     path = Path(work) / recipe.name / f"seed{seed}" / "embeddings.npz"
     if not path.exists():
         raise InputError(f"{path}: is not there: 'situs reproduce' writes it in its stage 'embed'")
-    arrays = _read(path, *(f"{name}_logits" for name in ("train", *TESTS)))
+    arrays = read_stage(path, *(f"{name}_logits" for name in ("train", *TESTS)))
 
     def label(name: str, part: str) -> References:
         site, names, patient = (arrays[f"{part}_{what}"] for what in ("site", "id", "patient"))
@@ -207,7 +205,6 @@ def choose_references(everything: References, n: int) -> References:
 
 # --- the stages of one seed -----------------------------------------------------------------------------
 
-Arrays = dict[str, NDArray[Any]]
 Labelled = dict[str, References]
 
 
@@ -333,11 +330,11 @@ def _collect(
         folder = work / recipe.name / f"seed{seed}"
         logits = read_embedded(work, recipe, seed)[1]
         both = [f"{method}{known}/{name}" for method in BASELINES for known in ("", _KNOWN) for name in TESTS]
-        baselines = _read(folder / "baselines.npz", *both)
+        baselines = read_stage(folder / "baselines.npz", *both)
         known = [f"{name}_mix_known" for name in TESTS]
         related = {
-            "BaseNet+RN": _read(folder / "relation_all.npz", *known),
-            "BaseNet+RN+NN": _read(folder / "relation_nearest.npz", *known),
+            "BaseNet+RN": read_stage(folder / "relation_all.npz", *known),
+            "BaseNet+RN+NN": read_stage(folder / "relation_nearest.npz", *known),
         }
         for name in TESTS:
             for method, arrays in related.items():
@@ -364,45 +361,6 @@ def _collect(
         n_related=n_related,
         scans={name: part.scans for name, part in parts.items()},
     )
-
-
-# --- files ----------------------------------------------------------------------------------------------
-
-
-def _whole(path: Path, make: Callable[[], Arrays]) -> None:
-    """The file of a stage, unless it is there: written under another name, then renamed."""
-    if not path.exists():
-        arrays = make()
-        make_folder(path.parent)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-
-
-def _read(path: Path, *names: str) -> Arrays:
-    """The arrays of a stage; those of these `names`, at least, must be there."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise OutputError(f"{path}: is damaged: delete it to run this stage again") from error
-    if not set(names) <= set(arrays):
-        raise OutputError(f"{path}: is of an earlier version: delete it to run this stage again")
-    return arrays
-
-
-def _keep_settings(home: Path, settings: dict[str, Any]) -> None:
-    """Write the settings, or refuse a folder that holds a run of other ones."""
-    make_folder(home)
-    sweep(home)
-    note = home / "settings.json"
-    text = json.dumps(settings, indent=1)
-    try:
-        if note.exists() and note.read_text(encoding="utf-8") != text:
-            raise OutputError(f"{home}: holds a run of other settings: delete it or choose another --work")
-    except (UnicodeDecodeError, PermissionError) as error:
-        raise OutputError(f"{note}: is damaged: delete {home} or choose another --work") from error
-    with replacing(note) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _describe(cohort: Path) -> dict[str, str]:
