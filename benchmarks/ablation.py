@@ -42,7 +42,7 @@ from situs.neighbors import Neighbors, References, nearest
 from situs.nets import RelationNetwork
 from situs.output import replacing
 from situs.recipe import RECIPES, Recipe, relation_settings
-from situs.relations import Kind, Relations, train_relations
+from situs.relations import Relations, train_relations
 from situs.reproduce import choose_references, read_embedded
 
 Labelled = dict[str, References]  # see `read_embedded`
@@ -217,7 +217,6 @@ class Variant:
     name : the row's
     patches : names of `situs.relations`, and what takes their place
     settings : arguments of `train_relations`
-    kind : whether the nearest references are related or all
     references : how many of every site, at most; None for the recipe's number
     targets : which part is learned from; `OUT_OF_FOLD` for heads that BaseNet has not seen
     """
@@ -225,7 +224,6 @@ class Variant:
     name: str
     patches: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    kind: Kind = "nearest"
     references: int | None = None
     targets: str = "targets"
 
@@ -271,7 +269,7 @@ def make_variants(recipe: Recipe) -> list[Variant]:
         Variant("targets out of fold", targets=OUT_OF_FOLD),
         Variant("targets as frequent as they are", {"balanced_indices": as_frequent}),
         Variant(f"neighbours drawn among the {2 * k} nearest", {"Relations": Redrawn}),
-        *(Variant(f"all references, {n} pairs", {"PAIRS": n}, kind="all") for n in (64, 256, 1024)),
+        *(Variant(f"all references, {n} pairs", {"PAIRS": n}, {"kind": "all"}) for n in (64, 256, 1024)),
     ]
 
 
@@ -294,8 +292,8 @@ def train_and_ask(
     """The relation scores (n, 15) of each of `COHORTS`, and the CPU seconds of training with its neighbour
     search, asking not counted."""
     few = recipe.n_references if variant.references is None else variant.references
-    settings = {"kind": variant.kind, "k": recipe.n_neighbors}
-    settings |= {**relation_settings(recipe), **variant.settings}
+    defaults = {"kind": "nearest", "k": recipe.n_neighbors, **relation_settings(recipe)}
+    settings = {**defaults, **variant.settings}
     references, seconds = choose_references(labelled["train"], few), 0.0
     scores: dict[str, NDArray[np.floating]] = {
         name: np.zeros((len(labelled[name]), references.n_sites), np.float32) for name in COHORTS

@@ -19,7 +19,7 @@ io io.values io.series io.regrid io.nifti io.dicom io.rois
 card certainty bundle runtime doubts labeler report picture
 synth synth.head_frame synth.sinuses synth.site_map synth.noise synth.atrophy synth.heads synth.lesions
 synth.artifacts synth.render synth.cohort
-nets vgg devices manifest extract dataset cohort_pictures recipe augment checkpoints fit losses relations
+nets checkpoints vgg devices manifest extract dataset cohort_pictures recipe augment fit losses relations
 training_run train_frozen train_basenet export train scores answers evaluate calibrate references estimator
 baselines figures claims comparison paper_cohorts stage_files reproduce console cli __main__
 """

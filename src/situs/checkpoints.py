@@ -5,6 +5,7 @@ A checkpoint bears the key of its run; that of another run is refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from situs.nets import BaseNet
 from situs.output import replacing
 
 __all__ = [
+    "file_digest",
     "load_weights",
     "read_checkpoint",
     "resume_training",
@@ -74,12 +76,26 @@ def resume_training(
     return int(notes["step"]), json.loads(notes["figures"])
 
 
+def file_digest(file: Path) -> str:
+    """The SHA-256 of a file of weights.
+
+    Raises
+    ------
+    InputError : if it cannot be read
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
 def load_weights(path: Path, basenet: BaseNet) -> None:
     """Load the weights that `save_training` wrote, of whatever run; `basenet` may be on the device ``meta``.
 
     Raises
     ------
-    InputError : if it is no checkpoint of such a BaseNet
+    InputError : if it cannot be read, or is no checkpoint of such a BaseNet
     """
     try:
         with safe_open(path, "pt") as file:

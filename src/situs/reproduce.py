@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from situs.anatomy import SITES
 from situs.augment import augment
 from situs.baselines import BASELINES, fit_baselines
+from situs.checkpoints import file_digest
 from situs.comparison import Answers, write_results
 from situs.dataset import choose_evenly
 from situs.devices import DeviceName, Machine, open_machine
@@ -46,7 +47,6 @@ from situs.recipe import Recipe, relation_settings
 from situs.relations import Kind, Relations, train_relations
 from situs.stage_files import Arrays, keep_settings, make_stage, read_stage
 from situs.train_basenet import count_examples, embed, given_files, train_basenet
-from situs.training_run import file_digest
 
 __all__ = ["choose_references", "read_embedded", "reproduce"]
 

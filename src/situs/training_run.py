@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.checkpoints import file_digest
 from situs.dataset import Slices
 from situs.devices import CPU, Machine
-from situs.errors import InputError, OutputError
+from situs.errors import OutputError
 from situs.fit import Plan, Progress
 from situs.output import replacing, sweep
 from situs.recipe import Recipe
 
-__all__ = ["Run", "file_digest", "open_run"]
+__all__ = ["Run", "open_run"]
 
 _STAGES = ("paint", "basenet", "embed", "relation", "fc")  # their places are in the seeds
 
@@ -115,17 +116,3 @@ def _run_key(
     for name, file in given.items():
         digest.update(f"{name}{file_digest(file)}".encode())
     return digest.hexdigest()[:16]
-
-
-def file_digest(file: Path) -> str:
-    """The SHA-256 of a file of weights.
-
-    Raises
-    ------
-    InputError : if it cannot be read
-    """
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error

@@ -5,7 +5,6 @@ Layers are laid out and named as in torchvision, so that its published weights f
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from situs.checkpoints import file_digest
 from situs.errors import InputError
 from situs.nets import BaseNet, PathOutput, ViewPath
 
@@ -104,16 +104,11 @@ def load_vgg16_weights(file: Path, basenet: BaseNet) -> None:
     ------
     InputError : if the file is missing, changed, or holds other names or shapes
     """
-    try:
-        wanted = _hash_in_name(file)
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if wanted and not found.startswith(wanted):
-            raise InputError(
-                f"{file}: SHA-256 begins with {found[: len(wanted)]}, not {wanted}; get the file again"
-            )
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
+    wanted, found = _hash_in_name(file), file_digest(file)
+    if wanted and not found.startswith(wanted):
+        raise InputError(
+            f"{file}: SHA-256 begins with {found[: len(wanted)]}, not {wanted}; get the file again"
+        )
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of any class, when it meets other bytes
