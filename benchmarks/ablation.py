@@ -32,18 +32,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from situs import relations as package
-from situs.baselines import fit_baselines
-from situs.claims import count, macro_f1, rare_f1, weighted_f1
-from situs.dataset import balanced_indices
-from situs.devices import CPU, Machine, open_machine
+from situs.cohort.slices import balanced_indices
 from situs.errors import InputError, OutputError, SitusError
+from situs.files import replacing
+from situs.learn import relations as package
+from situs.learn.devices import CPU, Machine, open_machine
+from situs.learn.nets import RelationNetwork
+from situs.learn.recipe import RECIPES, Recipe, relation_settings
+from situs.learn.relations import Relations, train_relations
 from situs.neighbors import Neighbors, References, nearest
-from situs.nets import RelationNetwork
-from situs.output import replacing
-from situs.recipe import RECIPES, Recipe, relation_settings
-from situs.relations import Relations, train_relations
-from situs.reproduce import choose_references, read_embedded
+from situs.paper.baselines import fit_baselines
+from situs.paper.claims import count, macro_f1, rare_f1, weighted_f1
+from situs.paper.experiment import choose_references, read_embedded
 
 Labelled = dict[str, References]  # see `read_embedded`
 Answers = dict[str, NDArray[np.integer]]  # sites (n,) of the slices of each of `COHORTS`
@@ -215,7 +215,7 @@ class Variant:
     """One change of the default.
 
     name : the row's
-    patches : names of `situs.relations`, and what takes their place
+    patches : names of `situs.learn.relations`, and what takes their place
     settings : arguments of `train_relations`
     references : how many of every site, at most; None for the recipe's number
     targets : which part is learned from; `OUT_OF_FOLD` for heads that BaseNet has not seen
@@ -275,7 +275,7 @@ def make_variants(recipe: Recipe) -> list[Variant]:
 
 @contextmanager
 def patched(patches: dict[str, Any]) -> Iterator[None]:
-    """Other things under the names of `situs.relations`, for a while."""
+    """Other things under the names of `situs.learn.relations`, for a while."""
     before = {name: getattr(package, name) for name in patches}
     try:
         for name, value in patches.items():

@@ -37,26 +37,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from situs.anatomy import SITE_KEYS, SITES
-from situs.answers import average_slices, region_areas
-from situs.augment import augment
 from situs.bundle import Bundle, read_bundle
-from situs.dataset import Batch, Slices, balanced_indices, open_slices, split_patients
-from situs.devices import CPU, Machine, open_machine
+from situs.cohort.answers import average_slices, region_areas
+from situs.cohort.evaluate import evaluate
+from situs.cohort.examples import SITE_UNKNOWN
+from situs.cohort.manifest import read_manifest
+from situs.cohort.scores import Table, score_table
+from situs.cohort.slices import Batch, Slices, balanced_indices, open_slices, split_patients
 from situs.errors import ManifestError, SitusError
-from situs.evaluate import evaluate
-from situs.extract import SITE_UNKNOWN
-from situs.fit import Plan, fit
+from situs.files import write_file
 from situs.labeler import Labeler
-from situs.losses import site_map_weights
-from situs.manifest import read_manifest
-from situs.output import write_file
-from situs.recipe import COMPACT
+from situs.learn.augment import augment
+from situs.learn.devices import CPU, Machine, open_machine
+from situs.learn.loop import Plan, fit
+from situs.learn.losses import site_map_weights
+from situs.learn.recipe import COMPACT
 from situs.runtime import Embedded, Runtime
-from situs.scores import Table, score_table
 
 SAMPLES = 100_000
 WIDTH = 24  # so a step takes as long as one of BaseNet's
-# As in `situs.losses`: what is asked about counts more.
+# As in `situs.learn.losses`: what is asked about counts more.
 REGION_WEIGHT = 10.0
 VIEWS = ("global", "local")
 READINGS = {"U-Nets, both views": VIEWS, "U-Net, global view": ("global",), "U-Net, local view": ("local",)}
@@ -115,7 +115,7 @@ def new_networks(n_channels: int, width: int, seed: int, machine: Machine) -> nn
 
 def painting_loss(logits: Tensor, sites: Tensor, region: Tensor, class_weights: Tensor) -> Tensor:
     """Cross-entropy of logits (n, 16, h, w) and site maps (n, h, w), `SITE_UNKNOWN` ignored, weighted by
-    class (16,) and by how much of a pixel is region (n, h, w): as in `situs.losses`, without the midline."""
+    class (16,) and by how much of a pixel is region (n, h, w): as in `situs.learn`, without midline."""
     pixel_weights = 1 + (REGION_WEIGHT - 1) * region
     loss = F.cross_entropy(logits, sites, class_weights, ignore_index=SITE_UNKNOWN, reduction="none")
     known = (sites != SITE_UNKNOWN) * class_weights[sites.clamp(max=len(SITES))]

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from situs.cohort.manifest import Row, read_manifest
 from situs.errors import SitusError
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
-from situs.manifest import Row, read_manifest
 from situs.views import Place, resample_slice, sample_slice
 
 TILE_PX, PIXEL_MM = 200, 1.2

@@ -26,17 +26,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.cohort.examples import LATERAL_UNKNOWN
+from situs.cohort.manifest import Row, read_manifest
+from situs.cohort.scores import text_table
 from situs.errors import InputError, SitusError
-from situs.extract import LATERAL_UNKNOWN
+from situs.files import write_file
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
 from situs.labeler import Labeler, choose_slices
-from situs.manifest import Row, read_manifest
-from situs.midline import Midline, fit_midline, median_line, side_of_distances
 from situs.midplane import find_midplane
-from situs.output import write_file
 from situs.runtime import Runtime
-from situs.scores import text_table
+from situs.side import Midline, fit_midline, median_line, side_of_distances
 from situs.views import extract_views, head_centre_mm
 from situs.volume import Roi, Volume, split_lesions, union_mask
 

@@ -20,8 +20,8 @@ from statistics import median
 import nibabel
 import numpy as np
 
+from situs.cohort.scores import text_table
 from situs.errors import SitusError
-from situs.scores import text_table
 from situs.synth.cohort import render_cohort
 
 

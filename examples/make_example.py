@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from situs.midline import side_of_distances
+from situs.side import side_of_distances
 from situs.synth.heads import read_head
 from situs.synth.lesions import Lesion, LesionGrower
 from situs.synth.render import ScanPlan, draw_plan, render_scan

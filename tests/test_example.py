@@ -2,13 +2,13 @@
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
+from phantoms import REPO
 
 from situs.cli import main
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = REPO / "examples"
 
 
 @pytest.fixture(scope="module")

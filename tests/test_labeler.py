@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_bundle import small_bundle
+from phantoms.small_bundle import small_bundle
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import Bundle

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from situs.geometry import Geometry
-from situs.midline import Midline
 from situs.midplane import find_midplane
+from situs.side import Midline
 from situs.volume import Volume
 
 CENTRE = np.array([0.0, 0.0, 60.0])

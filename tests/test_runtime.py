@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_bundle import N_NEIGHBORS, SPEC, WIDTH, small_bundle, small_model
+from phantoms.small_bundle import N_NEIGHBORS, SPEC, WIDTH, small_bundle, small_model
 
 from situs.anatomy import SITES
 from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle, write_bundle

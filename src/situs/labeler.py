@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS
 from situs.bundle import Bundle, read_bundle
-from situs.doubts import lesion_doubts, scan_doubts
 from situs.errors import RoiError
 from situs.finding import Finding, Reference, Side
 from situs.geometry import Geometry
-from situs.midline import Midline, fit_midline, median_line, side_of_distances
 from situs.midplane import find_midplane
 from situs.neighbors import Neighbors, nearest, nearest_distances, reference_sets
+from situs.plausibility import lesion_doubts, scan_doubts
 from situs.runtime import Embedded, Runtime
+from situs.side import Midline, fit_midline, median_line, side_of_distances
 from situs.views import LEAST_TURN_DEG, Views, extract_views
 from situs.volume import Roi, Volume, split_lesions, union_mask
 

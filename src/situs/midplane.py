@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.midline import Midline
+from situs.side import Midline
 from situs.views import Place, resample_slice, to_gray
 from situs.volume import Volume
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
-from situs.output import replacing, sweep
+from situs.files import replacing, sweep
 
-__all__ = ["MANIFEST_COLUMNS", "SiteMix", "describe_cohort", "paper_slices", "render_cohort"]
+__all__ = ["MANIFEST_COLUMNS", "SiteMix", "paper_slices", "render_cohort"]
 
 SiteMix = Literal["paper", "balanced"]
 MANIFEST_COLUMNS = ("scan", "roi", "value", "site", "patient", "side", "kind", "sites", "lateral")
@@ -98,24 +98,6 @@ def paper_slices() -> dict[str, int]:
     return {row["site"]: int(row["slices"]) for row in csv.DictReader(text.splitlines())}
 
 
-def describe_cohort(cohort: Path) -> dict[str, str]:
-    """What a model card says about a rendered cohort: ``data`` and ``attribution``; empty for any other, and
-    for one whose manifest has been given rows of somebody else."""
-    try:
-        settings = json.loads((cohort / "cohort.json").read_text(encoding="utf-8"))
-        heads = [name.partition(".")[0] for name in settings["heads"]]
-        with (cohort / "manifest.csv").open(encoding="utf-8-sig", newline="") as stream:
-            if not {row["patient"] for row in csv.DictReader(stream)} <= set(heads):
-                return {}
-        data = (
-            f"Rendered scans only, no patient's: `situs synth` from {len(heads)} head label maps "
-            f"({', '.join(heads)}), seed {settings['seed']}, sites {settings['sites']}."
-        )
-    except (OSError, ValueError, KeyError, csv.Error):
-        return {}
-    return {"data": data, "attribution": "The label maps' origins and licences: `NOTICE` of situs."}
-
-
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
     settings = {"format": _FORMAT, **settings}
     file = out / "cohort.json"
@@ -160,7 +142,7 @@ def _draw_atrophy(seed: int, batch: int) -> float:
 
 
 def _render_one(grower: Any, out: Path, n: int, rng: np.random.Generator, mix: SiteMix, count: int) -> None:
-    from situs.midline import side_of_distances
+    from situs.side import side_of_distances
     from situs.synth.render import draw_plan, render_scan
 
     plan = draw_plan(grower.head, rng)

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
+from situs.files import replacing
 from situs.io.nifti import nifti_stem
-from situs.output import replacing
 from situs.synth.atrophy import shrink_brain
 from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
 

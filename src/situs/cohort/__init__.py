@@ -1,0 +1,1 @@
+"""Labelled cases and a bundle's answers to them. No torch."""

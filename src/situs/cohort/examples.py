@@ -1,0 +1,207 @@
+"""From one scan of a cohort to examples: its regions' slices as views, and what BaseNet paints over them.
+
+Painting targets are at half the view's size: the site map (0 none, site index + 1, `SITE_UNKNOWN`) and the
+signed distance to the midline (mm, positive to the patient's left, `LATERAL_UNKNOWN`). Where views are
+upright (`situs.views.ViewSpec`), the distances or, without them, the head's symmetry tell how it is turned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.cohort.manifest import Row
+from situs.errors import ManifestError
+from situs.geometry import Geometry
+from situs.io.nifti import nifti_stem, read_nifti_grid
+from situs.midplane import find_midplane
+from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
+from situs.volume import Roi, Volume, union_mask
+
+__all__ = [
+    "LATERAL_UNKNOWN",
+    "SITE_UNKNOWN",
+    "TARGETS",
+    "Extraction",
+    "extract_scan",
+    "iter_scans",
+]
+
+SITE_UNKNOWN = 255
+LATERAL_UNKNOWN = 127
+TARGETS = (
+    "global_sites",
+    "local_sites",
+    "global_lateral",
+    "local_lateral",
+)  # of a `Batch`
+
+_SAME_GRID_MM = 0.1
+# In training, this part of the regions is seen as the heads lie, so that networks can tell how a head is
+# turned; the others upright but for an error (standard deviation).
+_AS_THEY_LIE = 0.25
+_TURN_ERROR_DEG = 5.0
+_TURN_VOXELS = 5000  # are looked at to tell how a head is turned
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How the examples of a scan are made.
+
+    spec : how slices become views
+    max_slices : at most this many slices of each region, spread evenly over its area; None for all
+    painted : whether the cohort has site maps and distances to the midline, so that there are targets
+    training : upright views are not quite so, and of a quarter of the regions as the heads lie
+    """
+
+    spec: ViewSpec
+    max_slices: int | None
+    painted: bool
+    training: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arrays that examples are made of."""
+        return ("global_view", "local_view", *(TARGETS if self.painted else ()))
+
+    def turn_deg(self, lies_deg: float, row: int) -> float:
+        """By how much the views of a region (a row of the manifest) are turned, if the head lies turned."""
+        if not self.spec.upright:
+            return 0.0
+        if not self.training:
+            return lies_deg if abs(lies_deg) >= LEAST_TURN_DEG else 0.0
+        rng = np.random.default_rng(row)
+        return 0.0 if rng.random() < _AS_THEY_LIE else lies_deg + rng.normal(0, _TURN_ERROR_DEG)
+
+
+def extract_scan(
+    rows: list[tuple[int, Row]], how: Extraction
+) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
+    """The examples of one scan.
+
+    Parameters
+    ----------
+    rows : of the manifest, with their numbers; all of one scan
+    how : they are made
+
+    Returns
+    -------
+    arrays (n, ...) by the names of `Extraction.names`, and for each example its ``row``, ``k`` and ``id``
+
+    Raises
+    ------
+    ManifestError : if a file lacks a value that a row names, or maps lie on another grid than their scan
+    InputError : if a file cannot be read
+    """
+    from situs.io import read_rois, read_volume
+
+    spec, volume = how.spec, read_volume(rows[0][1].scan)
+    maps = _read_maps(rows[0][1], volume.geometry) if how.painted else None
+    lies = _turn_deg(volume, None if maps is None else maps[1]) if spec.upright else 0.0
+    arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in how.names}
+    entries = []
+    files: dict[Path, tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
+    for index, row in rows:
+        if row.roi not in files:  # as in use: all regions of one mask file are given, and filled, together
+            rois = read_rois(row.roi, volume)
+            files[row.roi] = {roi.value: roi for roi in rois}, union_mask(rois, volume.geometry)
+        by_value, fill = files[row.roi]
+        if row.value not in by_value:
+            raise ManifestError(f"{row.roi}: has no value {row.value}; its values are {sorted(by_value)}")
+        roi = by_value[row.value]
+        turn = how.turn_deg(lies, index)
+        for k in _choose_slices(roi.areas_px, how.max_slices):
+            views = extract_views(volume, k, roi, fill, spec, turn)
+            arrays["global_view"].append(views.global_view)
+            arrays["local_view"].append(views.local_view)
+            if maps is not None:
+                for view, place in zip(("global", "local"), views.places, strict=True):
+                    targets = _targets(maps, volume.geometry, k, place, spec)
+                    arrays[f"{view}_sites"].append(targets[0])
+                    arrays[f"{view}_lateral"].append(targets[1])
+            entries.append(
+                {"row": index, "k": k, "id": f"{nifti_stem(row.scan)}/{nifti_stem(row.roi)}/{row.value}/{k}"}
+            )
+    return {name: np.stack(planes) for name, planes in arrays.items()}, entries
+
+
+def iter_scans(
+    scans: list[list[tuple[int, Row]]], how: Extraction, jobs: int
+) -> Iterator[tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]]:
+    """`extract_scan` of every scan, in order, a few ahead in other processes if `jobs` is not 1."""
+    if jobs == 1:  # as in evaluation, which needs no more packages than labelling does
+        return (extract_scan(scan, how) for scan in scans)
+    from joblib import Parallel, delayed
+
+    tasks = (delayed(extract_scan)(scan, how) for scan in scans)
+    results: Iterator[Any] = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks)
+    return results
+
+
+def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Site map and distance to the midline on the scan's grid."""
+    maps = []
+    for path in (row.sites, row.lateral):
+        assert path is not None  # only asked for where every row has both
+        grid = read_nifti_grid(path, ManifestError)
+        if not _same_grid(grid.geometry, geometry):
+            raise ManifestError(f"{path}: is not on the grid of its scan {row.scan.name}")
+        maps.append(grid.values)
+    return maps[0], maps[1]
+
+
+def _turn_deg(volume: Volume, lateral: NDArray[Any] | None) -> float:
+    """By how much a head is turned on its slices, clockwise in the picture: from the distances to the midline
+    (ni, nj, nk) or, without them, by its own symmetry; 0 where there is none."""
+    geometry = volume.geometry
+    if lateral is None:
+        plane = find_midplane(volume)
+        return 0.0 if plane is None else geometry.turn_deg(plane.left)
+    known = np.flatnonzero(lateral != LATERAL_UNKNOWN)
+    known = known[:: max(1, known.size // _TURN_VOXELS)]
+    if known.size < 4:
+        return 0.0
+    world = geometry.to_world(np.stack(np.unravel_index(known, lateral.shape), axis=1))
+    design = np.concatenate([world - world.mean(axis=0), np.ones((len(world), 1))], axis=1)
+    to_left = np.linalg.lstsq(design, lateral.ravel()[known].astype(np.float64), rcond=None)[0][:3]
+    return geometry.turn_deg(to_left)
+
+
+def _same_grid(a: Geometry, b: Geometry) -> bool:
+    if a.shape != b.shape:
+        return False
+    ends = [[0, 0, 0], [a.shape[0] - 1, 0, 0], [0, a.shape[1] - 1, 0], [0, 0, a.shape[2] - 1]]
+    return bool(np.abs(a.to_world(ends) - b.to_world(ends)).max() < _SAME_GRID_MM)
+
+
+def _targets(
+    maps: tuple[NDArray[Any], NDArray[Any]], geometry: Geometry, k: int, place: Place, spec: ViewSpec
+) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    half = (spec.size_px // 2, spec.size_px // 2)
+    coarse = replace(place, pixel_mm=2 * place.pixel_mm)
+    sites, lateral = (
+        sample_slice(whole[:, :, k], geometry, k, coarse, half, outside)
+        for whole, outside in zip(maps, (0, LATERAL_UNKNOWN), strict=True)
+    )
+    limit = LATERAL_UNKNOWN - 1  # so that the mirrored distance is a byte too
+    lateral = np.where(lateral == LATERAL_UNKNOWN, lateral, np.clip(lateral, -limit, limit))
+    return sites.astype(np.uint8), lateral.astype(np.int8)
+
+
+def _choose_slices(areas: dict[int, int], most: int | None) -> list[int]:
+    """At most `most` of the slices {k: area}, ascending: those at even steps through the summed area."""
+    ks = sorted(areas)
+    if most is None or len(ks) <= most:
+        return ks
+    weights = np.array([areas[k] for k in ks], dtype=np.float64)
+    middles = (np.cumsum(weights) - weights / 2) / weights.sum()
+    chosen: list[int] = []
+    for quantile in (np.arange(most) + 0.5) / most:
+        order = np.argsort(np.abs(middles - quantile), kind="stable")
+        chosen.append(next(n for n in order.tolist() if n not in chosen))
+    return [ks[n] for n in sorted(chosen)]

@@ -1,0 +1,1 @@
+"""Learning: the networks in torch, their training, and their export to a bundle."""

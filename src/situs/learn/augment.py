@@ -1,0 +1,122 @@
+"""Random changes of examples, as a new patient or scanner would make them; views and targets stay in step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.cohort.examples import LATERAL_UNKNOWN, SITE_UNKNOWN, TARGETS
+from situs.cohort.slices import Batch
+from situs.views import ViewSpec
+
+__all__ = ["augment"]
+
+_MAX_SHIFT = 4  # pixels of the targets, two of the view
+
+Bytes = NDArray[np.uint8]
+
+
+def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
+    """The batch with a random change of every example, as a new patient or scanner would make it.
+
+    Half of the examples are mirrored left to right, with their targets. Gray values (not the region's
+    mask) get another contrast, offset and gamma, some noise or blur; the local view is shifted by up
+    to 8 pixels, in steps of two so that targets at half the size shift exactly.
+    """
+    batch = _mirror(batch, rng.random(len(batch.site)) < 0.5)
+    batch = _shift_local(batch, rng.integers(-_MAX_SHIFT, _MAX_SHIFT + 1, (len(batch.site), 2)))
+    gray: dict[str, list[int]] = {}  # channels of one window are changed alike, whichever slice they show
+    for c, name in enumerate(spec.channels):
+        window = name.partition("_")[0]
+        if window != "roi":
+            gray.setdefault(window, []).append(c)
+    return replace(
+        batch,
+        global_view=_change_gray(batch.global_view, list(gray.values()), rng),
+        local_view=_change_gray(batch.local_view, list(gray.values()), rng),
+    )
+
+
+def _mirror(batch: Batch, which: NDArray[np.bool_]) -> Batch:
+    """The examples `which` (n,) mirrored left to right."""
+    changed = {}
+    for name in ("global_view", "local_view", *TARGETS):
+        maps = getattr(batch, name)
+        if maps is None:
+            continue
+        maps = maps.copy()
+        flipped = maps[which][..., ::-1]
+        if name.endswith("lateral"):
+            flipped = np.where(flipped == LATERAL_UNKNOWN, flipped, -flipped)
+        maps[which] = flipped
+        changed[name] = maps
+    return replace(batch, **changed)
+
+
+def _shift_local(batch: Batch, steps: NDArray[np.integer]) -> Batch:
+    """The local view and its targets moved by `steps` (n, 2) target pixels down and to the right."""
+    fills = {"local_view": (2, 0), "local_sites": (1, SITE_UNKNOWN), "local_lateral": (1, LATERAL_UNKNOWN)}
+    changed = {}
+    for name, (scale, fill) in fills.items():
+        maps = getattr(batch, name)
+        if maps is None:
+            continue
+        moved = np.full_like(maps, fill)
+        for n, (down, right) in enumerate((steps * scale).tolist()):
+            (to_r, from_r), (to_c, from_c) = _overlap(down), _overlap(right)
+            moved[n][..., to_r, to_c] = maps[n][..., from_r, from_c]
+        changed[name] = moved
+    return replace(batch, **changed)
+
+
+def _overlap(step: int) -> tuple[slice, slice]:
+    """Where the kept part of an axis goes, and where it came from, when it moves by `step`."""
+    if step >= 0:
+        return slice(step, None), slice(None, -step or None)
+    return slice(None, step), slice(-step, None)
+
+
+def _change_gray(view: Bytes, alike: list[list[int]], rng: np.random.Generator) -> Bytes:
+    """The gray channels of (n, c, s, s) with random contrast, offset, gamma, and sometimes blur or noise.
+
+    alike : lists of channels that get the same contrast, offset and gamma
+    """
+    if not alike:
+        return view
+    channels = [c for group in alike for c in group]
+    out = view.copy()
+    n = len(view)
+    pixels = view.shape[-1] ** 2
+    levels = np.linspace(0, 1, 256, dtype=np.float32)
+    for group in alike:
+        contrast = rng.uniform(0.8, 1.25, (n, 1))
+        offset = rng.uniform(-0.12, 0.12, (n, 1))
+        gamma = np.exp(rng.uniform(-0.25, 0.25, (n, 1)))
+        curve = np.clip((levels**gamma - 0.5) * contrast + 0.5 + offset, 0, 1)
+        tables = np.rint(curve * 255).astype(np.uint8)
+        for i, table in enumerate(tables):
+            for c in group:
+                out[i, c] = table[view[i, c]]
+    blurred = np.flatnonzero(rng.random(n) < 0.2)
+    for c in channels:
+        out[blurred, c] = _blur(out[blurred, c])
+    # One pool of normal numbers for the batch: a new one for every pixel would cost more than the rest.
+    pool = rng.standard_normal(4 * pixels, dtype=np.float32)
+    for i in np.flatnonzero(rng.random(n) < 0.5).tolist():
+        amplitude = rng.uniform(2, 14)
+        for c in channels:
+            start = int(rng.integers(3 * pixels))
+            noise = pool[start : start + pixels].reshape(view.shape[-2:]) * np.float32(amplitude)
+            np.clip(out[i, c] + noise, 0, 255, out=noise)
+            out[i, c] = noise
+    return out
+
+
+def _blur(planes: Bytes) -> Bytes:
+    """(n, s, s) smoothed by (1, 2, 1) / 4 along rows and columns; the border stays."""
+    wide = planes.astype(np.uint16)
+    wide[:, 1:-1] = wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:] + 2 >> 2
+    wide[:, :, 1:-1] = wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:] + 2 >> 2
+    return wide.astype(np.uint8)

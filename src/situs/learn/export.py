@@ -1,0 +1,263 @@
+"""From trained networks (torch) to a bundle, which is read back and compared before it takes its place."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from situs.anatomy import SITES
+from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle, write_bundle
+from situs.bundle.pictures import ReferencePicture
+from situs.errors import BundleError
+from situs.learn.nets import BaseNet, RelationNetwork
+from situs.neighbors import References, nearest, reference_sets
+from situs.runtime import Runtime
+from situs.views import ViewSpec
+
+__all__ = ["export_bundle"]
+
+OPSET = 18
+# Largest difference allowed between the trained networks and the exported ones: of an output's value where
+# that is above 1, else absolute. float32 arithmetic in another order stays below 1e-5.
+TOLERANCE = 1e-3
+
+# Of BaseNet, in their order; paths that do not paint give the first two.
+_OUTPUTS = ("embedding", "site_probability", "shares", "inside", "midline")
+
+Bytes = NDArray[np.uint8]
+
+
+def export_bundle(
+    basenet: BaseNet,
+    relation: RelationNetwork,
+    references: References,
+    spec: ViewSpec,
+    recipe: dict[str, Any],
+    facts: dict[str, Any],
+    out: str | Path,
+    *,
+    n_neighbors: int,
+    sample_views: tuple[Bytes, Bytes] | None = None,
+    pictures: Mapping[str, ReferencePicture] | None = None,
+    evaluation: list[dict[str, Any]] | None = None,
+    name: str = "situs",
+    version: str = "1",
+) -> Path:
+    """Write the bundle of two trained networks.
+
+    Parameters
+    ----------
+    basenet, relation : the networks; exported as in use, whatever mode they are in
+    references : the labelled embeddings, made by `basenet`
+    spec, n_neighbors : as the networks were trained
+    recipe, facts : what the card says about the training, see `situs.bundle.card.model_card`
+    out : the folder; new, empty, or an older bundle
+    sample_views : global and local views (n, channels, size, size) uint8 to compare the networks on,
+        beside random ones
+    pictures : of references, by id
+    evaluation : tables for the card
+
+    Returns
+    -------
+    `out`
+
+    Raises
+    ------
+    BundleError : if the exported networks do not answer as the trained ones do; nothing is written
+    OutputError : if `out` cannot be written, or holds something else
+    """
+    views = _random_views(spec)
+    if sample_views is not None:
+        views = (np.concatenate([views[0], sample_views[0]]), np.concatenate([views[1], sample_views[1]]))
+    modes = basenet.training, relation.training
+    in_use = _BaseNetInUse(basenet).eval()
+    relation.eval()
+    try:
+        outputs = _basenet_outputs(in_use, views)
+        networks = {
+            BASENET_FILE: _basenet_bytes(in_use, views, outputs),
+            RELATION_FILE: _relation_bytes(relation, n_neighbors),
+        }
+
+        def check(bundle: Bundle) -> None:
+            _check_parity(in_use, relation, bundle, views)
+
+        return write_bundle(
+            out,
+            networks=networks,
+            contract=_contract(spec, n_neighbors, basenet.width, outputs),
+            references=references,
+            spec=spec,
+            n_neighbors=n_neighbors,
+            recipe=recipe,
+            training={**facts, "onnx opset": OPSET},
+            pictures=pictures,
+            evaluation=evaluation,
+            name=name,
+            version=version,
+            check=check,
+        )
+    finally:
+        basenet.train(modes[0])
+        relation.train(modes[1])
+
+
+class _BaseNetInUse(nn.Module):
+    """BaseNet with the outputs that labelling needs, under their names in the bundle."""
+
+    def __init__(self, basenet: BaseNet) -> None:
+        super().__init__()
+        self.basenet = basenet
+
+    def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
+        said = self.basenet(global_view, local_view)
+        painted = () if said.shares is None else (said.shares, said.inside, said.midline)
+        return said.embedding, said.site_logits.softmax(dim=1), *painted
+
+
+def _contract(spec: ViewSpec, k: int, width: int, outputs: Sequence[str]) -> dict[str, Any]:
+    """What goes into the networks and comes out; `outputs` are those of BaseNet."""
+    view = ["n", len(spec.channels), spec.size_px, spec.size_px]
+    m = len(SITES)
+
+    def tensor(kind: str, shape: list[Any], meaning: str) -> dict[str, Any]:
+        return {"type": kind, "shape": shape, "meaning": meaning}
+
+    from_basenet = {
+        "embedding": tensor("float32", ["n", width], "the region's place among the references"),
+        "site_probability": tensor("float32", ["n", m], "BaseNet's own answer"),
+        "shares": tensor("float32", ["n", m], "share of the region in each site, of what lies in any"),
+        "inside": tensor("float32", ["n"], "share of the region that lies in any site"),
+        "midline": tensor(
+            "float32",
+            ["n", 2, 2, spec.size_px // 2, spec.size_px // 2],
+            "over the global and the local view: distance to the midline (mm, left positive); head",
+        ),
+    }
+    return {
+        BASENET_FILE: {
+            "inputs": {
+                "global_view": tensor(
+                    "uint8", view, "the whole slice, anterior up, the patient's left on the right"
+                ),
+                "local_view": tensor("uint8", view, "a crop around the region, in the same orientation"),
+            },
+            "outputs": {name: from_basenet[name] for name in outputs},
+        },
+        RELATION_FILE: {
+            "inputs": {
+                "target": tensor("float32", ["n", width], "an embedding"),
+                "references": tensor("float32", ["n", m, k, width], "the nearest references of every site"),
+                "present": tensor("bool", ["n", m, k], "which of them are there"),
+            },
+            "outputs": {
+                "relation_score": tensor("float32", ["n", m], "relation with every site; not a probability")
+            },
+        },
+    }
+
+
+def _random_views(spec: ViewSpec) -> tuple[Bytes, Bytes]:
+    """Noise with a square region in the middle, so that every output depends on its input."""
+    rng = np.random.default_rng(0)
+    shape = (4, len(spec.channels), spec.size_px, spec.size_px)
+    views = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
+    if "roi" in spec.channels:
+        middle = slice(spec.size_px // 3, 2 * spec.size_px // 3)
+        region = np.zeros(shape[2:], dtype=np.uint8)
+        region[middle, middle] = 255
+        views[:, :, spec.channels.index("roi")] = region
+    return views[0], views[1]
+
+
+def _basenet_outputs(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes]) -> list[str]:
+    """The names of what BaseNet gives."""
+    device = next(in_use.parameters()).device
+    with torch.no_grad():
+        said = in_use(*(torch.from_numpy(v[:1]).to(device) for v in views))
+    return list(_OUTPUTS[: len(said)])
+
+
+def _basenet_bytes(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes], outputs: list[str]) -> bytes:
+    example = tuple(torch.from_numpy(v[:2]) for v in views)
+    return _onnx_bytes(in_use, example, ["global_view", "local_view"], outputs)
+
+
+def _relation_bytes(relation: RelationNetwork, k: int) -> bytes:
+    example = (
+        torch.rand(2, relation.width),
+        torch.rand(2, len(SITES), k, relation.width),
+        torch.ones(2, len(SITES), k, dtype=torch.bool),
+    )
+    return _onnx_bytes(relation, example, ["target", "references", "present"], ["relation_score"])
+
+
+def _onnx_bytes(
+    network: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]
+) -> bytes:
+    """The network as an ONNX file whose first axes are free."""
+    device = next(network.parameters()).device
+    n = torch.export.Dim("n")
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's, about its own insides
+            program = torch.onnx.export(
+                network,
+                tuple(tensor.to(device) for tensor in example),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=tuple({0: n} for _ in inputs),
+            )
+    finally:
+        logger.setLevel(level)
+    model = cast(torch.onnx.ONNXProgram, program).model_proto
+    for node in model.graph.node:  # stack traces, with the file paths of whoever exports
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return bytes(model.SerializeToString())
+
+
+def _check_parity(
+    in_use: _BaseNetInUse, relation: RelationNetwork, bundle: Bundle, views: tuple[Bytes, Bytes]
+) -> None:
+    """Run the written bundle beside the networks it was made from; BundleError if they differ."""
+    runtime = Runtime(bundle)
+    found = runtime.embed(*views)
+    neighbors = nearest(found.embedding, bundle.references, bundle.n_neighbors)
+    sets = reference_sets(bundle.references, neighbors)
+    scores = runtime.relate(found.embedding, sets, neighbors.present)
+    device = next(in_use.parameters()).device
+
+    def on_device(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    with torch.no_grad():
+        batches = zip(*(on_device(v).split(32) for v in views), strict=True)
+        expected = [torch.cat(parts) for parts in zip(*(in_use(*b) for b in batches), strict=True)]
+        related = relation(on_device(found.embedding), on_device(sets), on_device(neighbors.present))
+    pairs: dict[str, tuple[NDArray[Any], Tensor]] = {
+        name: (getattr(found, name), e) for name, e in zip(_OUTPUTS, expected, strict=False)
+    }
+    pairs["relation_score"] = (scores, related)
+    for name, (exported, trained) in pairs.items():
+        truth = trained.cpu().numpy()
+        difference = float((np.abs(exported - truth) / np.maximum(1, np.abs(truth))).max())
+        if not difference < TOLERANCE:
+            raise BundleError(
+                f"{bundle.name}: {name} of the exported network differs from the trained one by "
+                f"{difference:.2g}, more than {TOLERANCE:g}; nothing was written"
+            )

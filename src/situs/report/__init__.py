@@ -1,0 +1,21 @@
+"""What is said about a scan's lesions, for people and for programs."""
+
+from situs.report.findings import (
+    CSV_COLUMNS,
+    DISCLAIMER,
+    SCHEMA,
+    format_csv,
+    format_json,
+    format_text,
+    to_json_object,
+)
+
+__all__ = [
+    "CSV_COLUMNS",
+    "DISCLAIMER",
+    "SCHEMA",
+    "format_csv",
+    "format_json",
+    "format_text",
+    "to_json_object",
+]

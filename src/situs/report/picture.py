@@ -1,0 +1,302 @@
+"""One picture a lesion: its largest slice, its contour, its site and the relation scores as bars.
+
+Beneath are the references to compare it with, if the bundle has pictures of them.
+
+The slice is shown as radiologists hang it (anterior up, the patient's left on the picture's right), in the
+brain window, with square pixels, whatever the order of the file's voxels; ``_px`` are pixels of the picture.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.anatomy import SITE_INDEX, SITES
+from situs.bundle.pictures import OUTLINE
+from situs.finding import Finding, Reference
+from situs.geometry import Geometry
+from situs.report.findings import DISCLAIMER, millilitres, site_name, slice_ranges
+from situs.views import Place, head_centre_mm, resample_slice
+from situs.volume import Roi, Volume, split_lesions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+__all__ = ["EVIDENCE_BOXES", "SLICE_BOX", "draw_finding", "iter_pictures", "picture_name"]
+
+_SIZE = (960, 560)
+_EVIDENCE_PX = 262  # higher where there are pictures of references
+SLICE_BOX = (16, 16, 520, 520)  # left, upper, right, lower of the slice within the picture
+_PANEL = (548, 944)  # left and right of the text beside it
+# left, upper, right, lower of the references within the picture
+EVIDENCE_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 784, 188))
+_FIELD_MM = 240.0  # as much as the networks' global view shows; more where a lesion would be cut off
+_WINDOW_HU = (0.0, 80.0)
+_SCALE_BAR_MM = 20.0
+_CONTOUR_PX = 1.5
+
+_BACKGROUND = (18, 20, 24)
+_TEXT = (236, 238, 241)
+_FAINT = (150, 157, 168)
+_TRACK = (38, 42, 49)
+_BAR = (92, 106, 128)
+_ACCENT = (255, 176, 32)
+_OTHER = (70, 148, 170)
+
+
+def picture_name(finding: Finding) -> str:
+    """The file name of a lesion's picture, the same in every run.
+
+    >>> from situs.finding import Finding
+    >>> picture_name(Finding(3, "", 1, 0.5, (4,), 4, None, "left", {}, {}, (), ()))
+    'roi03_lesion1.png'
+    """
+    return f"roi{finding.roi_value:02d}_lesion{finding.component}.png"
+
+
+def iter_pictures(
+    volume: Volume,
+    rois: Sequence[Roi],
+    findings: Sequence[Finding],
+    reference_picture: Callable[[str], NDArray[np.uint8] | None] | None = None,
+) -> Iterator[tuple[str, bytes]]:
+    """The name and the content of every finding's PNG file.
+
+    Parameters
+    ----------
+    rois : the regions that `findings` are about
+    reference_picture : see `draw_finding`
+
+    Raises
+    ------
+    KeyError : for a finding whose lesion is not in `rois`
+    BundleError : if the pictures of the references cannot be used
+    """
+    lesions = {(lesion.value, lesion.component): lesion for roi in rois for lesion in split_lesions(roi)}
+    for finding in findings:
+        lesion = lesions[finding.roi_value, finding.component]
+        others = [other for other in lesions.values() if other is not lesion]
+        content = io.BytesIO()
+        draw_finding(volume, finding, lesion, others, reference_picture).save(content, format="PNG")
+        yield picture_name(finding), content.getvalue()
+
+
+def draw_finding(
+    volume: Volume,
+    finding: Finding,
+    lesion: Roi,
+    others: Sequence[Roi] = (),
+    reference_picture: Callable[[str], NDArray[np.uint8] | None] | None = None,
+) -> Image:
+    """The picture (RGB, 960 x 560) of one finding.
+
+    Parameters
+    ----------
+    others : lesions that are outlined too, dimmer
+    reference_picture : gives the picture of the reference of an id, or None, as `Bundle.picture` does; if it
+        has one of the finding's evidence, the evidence is shown beneath, and the picture is 960 x 822
+    """
+    from PIL import Image, ImageDraw
+
+    shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.evidence]
+    height = _SIZE[1] + (_EVIDENCE_PX if any(small is not None for _, small in shown) else 0)
+    picture = Image.new("RGB", (_SIZE[0], height), _BACKGROUND)
+    pixels, field_mm = _slice_pixels(volume, finding.largest_slice, lesion, others)
+    picture.paste(Image.fromarray(pixels), SLICE_BOX[:2])
+    draw = ImageDraw.Draw(picture)
+    _draw_marks(draw, field_mm)
+    _draw_heading(draw, finding)
+    if finding.scores:
+        _draw_bars(draw, finding)
+    _draw_notes(draw, finding.notes)
+    left, _, _, lower = SLICE_BOX
+    where = f"slice {finding.largest_slice} of 0-{volume.geometry.shape[2] - 1}"
+    name = _shortened(volume.name, 13, 380)
+    draw.text((left, lower + 20), f"{name}   {where}", _FAINT, _font(13), anchor="lm")
+    draw.text((_PANEL[1], lower + 20), DISCLAIMER, _FAINT, _font(13), anchor="rm")
+    if height > _SIZE[1]:
+        _draw_evidence(picture, draw, finding, shown)
+    return picture
+
+
+def _slice_pixels(
+    volume: Volume, k: int, lesion: Roi, others: Sequence[Roi]
+) -> tuple[NDArray[np.uint8], float]:
+    """The slice with its contours as (size, size, 3) bytes, and the side of its field of view in mm."""
+    size = SLICE_BOX[2] - SLICE_BOX[0]
+    hu = np.asarray(volume.hu[:, :, k], dtype=np.float32)
+    geometry = volume.geometry
+    centre = head_centre_mm(hu, geometry, k)
+    field_mm = max(_FIELD_MM, _reach_mm(geometry, lesion.slice_mask(k), k, centre))
+    low, high = _WINDOW_HU
+    place = Place(centre, field_mm / size)
+    shown = resample_slice(hu, geometry, k, place, (size, size), outside=low)
+    gray = np.clip((shown - low) / (high - low), 0, 1) * 255
+    pixels = np.repeat(gray[:, :, None], 3, axis=2)
+    rest = np.zeros(hu.shape, dtype=bool)
+    for other in others:
+        if 0 <= k - other.start[2] < other.mask.shape[2]:
+            rest |= other.slice_mask(k)
+    for mask, colour, strength in ((rest, _OTHER, 0.75), (lesion.slice_mask(k), _ACCENT, 1.0)):
+        if mask.any():
+            cover = strength * _contour(mask, geometry, k, place, size)[:, :, None]
+            pixels = pixels * (1 - cover) + np.array(colour) * cover
+    return np.rint(pixels).astype(np.uint8), field_mm
+
+
+def _contour(
+    mask: NDArray[np.bool_],
+    geometry: Geometry,
+    k: int,
+    place: Place,
+    size: int,
+) -> NDArray[np.float32]:
+    """How much of every pixel (size, size) a thin line just outside the mask covers, 0 to 1."""
+    from scipy import ndimage
+
+    finer = 2  # the line is drawn at twice the size, so that it comes out smooth
+    shape = (size * finer, size * finer)
+    fine = replace(place, pixel_mm=place.pixel_mm / finer)
+    inside = resample_slice(mask.astype(np.float32), geometry, k, fine, shape) >= 0.5
+    ball = ndimage.generate_binary_structure(2, 1)
+    line = ndimage.binary_dilation(inside, ball, iterations=round(_CONTOUR_PX * finer)) & ~inside
+    return np.asarray(line.reshape(size, finer, size, finer).mean(axis=(1, 3), dtype=np.float32))
+
+
+def _reach_mm(geometry: Geometry, mask: NDArray[np.bool_], k: int, centre: NDArray[np.float64]) -> float:
+    """The field of view around `centre` that shows all of the mask, and 10 mm more."""
+    i, j = np.nonzero(mask)
+    world = geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1)) - centre
+    in_plane = np.abs(world @ np.stack(geometry.display_axes(), axis=1))
+    return float(2 * (in_plane.max() + 10.0))
+
+
+def _draw_marks(draw: ImageDraw, field_mm: float) -> None:
+    left, upper, right, lower = SLICE_BOX
+    for x, letter, anchor in ((left + 12, "R", "lm"), (right - 12, "L", "rm")):
+        draw.text(
+            (x, upper + 20), letter, _TEXT, _font(22), anchor=anchor, stroke_width=2, stroke_fill="black"
+        )
+    length = _SCALE_BAR_MM * (right - left) / field_mm
+    draw.line([(left + 12, lower - 14), (left + 12 + length, lower - 14)], _TEXT, 2)
+    draw.text((left + 20 + length, lower - 14), f"{_SCALE_BAR_MM:.0f} mm", _TEXT, _font(13), anchor="lm")
+
+
+def _draw_heading(draw: ImageDraw, finding: Finding) -> None:
+    x, right = _PANEL
+    draw.text((x, 34), site_name(finding), _TEXT, _font(28), anchor="lm")
+    draw.text((x, 66), finding.side, _ACCENT, _font(20), anchor="lm")
+    roi = f"ROI {finding.roi_value} {finding.roi_name}".strip()
+    size = f"{millilitres(finding)} ml   slices {slice_ranges(finding.slices)}"
+    what = f"{roi}, lesion {finding.component}   {size}"
+    draw.text((x, 94), _shortened(what, 14, right - x), _FAINT, _font(14), anchor="lm")
+
+
+def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
+    """One bar a site, the highest relation score first."""
+    left, right = _PANEL
+    start, end, step, thick = left + 168, right - 44, 22.0, 12
+    draw.text((left, 126), "relation scores (not probabilities)", _FAINT, _font(13), anchor="lm")
+    ranked = sorted(SITES, key=lambda site: -finding.scores[site.key])
+    for row, site in enumerate(ranked):
+        y = 150 + row * step
+        score = finding.scores[site.key]
+        chosen = site.key == finding.site
+        box = (start, y - thick / 2, end, y + thick / 2)
+        draw.rounded_rectangle(box, 3, _TRACK)
+        length = (end - start) * min(max(score, 0.0), 1.0)
+        if length >= 1:
+            draw.rounded_rectangle((start, box[1], start + length, box[3]), 3, _ACCENT if chosen else _BAR)
+        text = _TEXT if chosen else _FAINT
+        draw.text((start - 10, y), site.name, text, _font(14), anchor="rm")
+        draw.text((right, y), f"{score:.2f}", text, _font(14), anchor="rm")
+
+
+def _draw_notes(draw: ImageDraw, notes: Sequence[str]) -> None:
+    """As many lines of the notes as fit under the bars; the table has them all."""
+    left, right = _PANEL
+    lines = [line for note in notes for line in _wrapped(note, 13, right - left)]
+    if len(lines) > 2:
+        lines[1] = f"{lines[1]} ..."
+    for row, line in enumerate(lines[:2]):
+        draw.text((left, 488 + row * 18), line, _ACCENT, _font(13), anchor="lm")
+
+
+def _draw_evidence(
+    picture: Image,
+    draw: ImageDraw,
+    finding: Finding,
+    shown: Sequence[tuple[Reference, NDArray[np.uint8] | None]],
+) -> None:
+    """The references in a row, each with its site and distance; those of the named site are framed."""
+    from PIL import Image
+
+    left, upper, _, _ = EVIDENCE_BOXES[0]
+    title = "nearest references of this site, and of the next in score (distances of embeddings, no unit)"
+    draw.text((left, upper - 16), title, _FAINT, _font(13), anchor="lm")
+    for (reference, small), box in zip(shown, EVIDENCE_BOXES, strict=False):
+        named = reference.site == finding.site
+        if small is None:
+            draw.rectangle(box, _TRACK)
+            middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+            draw.text(middle, "no picture", _FAINT, _font(13), anchor="mm")
+        else:
+            size = (box[2] - box[0], box[3] - box[1])
+            picture.paste(Image.fromarray(_enlarged(small, size)), box[:2])
+        draw.rectangle(
+            (box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=_ACCENT if named else _BAR, width=2
+        )
+        site = SITES[SITE_INDEX[reference.site]].name
+        draw.text((box[0], box[3] + 16), site, _TEXT if named else _FAINT, _font(14), anchor="lm")
+        draw.text((box[0], box[3] + 35), f"distance {reference.distance:.2f}", _FAINT, _font(13), anchor="lm")
+
+
+def _enlarged(small: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture of a reference, its outline in colour, as (*size, 3) bytes."""
+    from PIL import Image
+    from scipy import ndimage
+
+    line = small == OUTLINE
+    if line.any() and not line.all():  # what lies under the line is not known, but what is beside it
+        beside = ndimage.distance_transform_edt(line, return_distances=False, return_indices=True)
+        small = small[tuple(beside)]
+    gray, cover = (
+        np.asarray(Image.fromarray(image.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+        for image in (small, line)
+    )
+    cover = np.clip(cover, 0, 1)[:, :, None]
+    pixels = np.clip(gray, 0, 255)[:, :, None] * (1 - cover) + np.array(_ACCENT) * cover
+    return np.rint(pixels).astype(np.uint8)
+
+
+def _wrapped(text: str, size_px: int, width_px: float) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _font(size_px).getlength(longer) > width_px - 20:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _shortened(text: str, size_px: int, width_px: float) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text)
+    if _font(size_px).getlength(text) <= width_px:
+        return text
+    while text and _font(size_px).getlength(f"{text} ...") > width_px:
+        text = text[:-1]
+    return f"{text} ..."
+
+
+def _font(size_px: int) -> FreeTypeFont | ImageFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size_px)

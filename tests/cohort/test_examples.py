@@ -1,0 +1,83 @@
+"""Which slices of a scan become examples, and how its head stands in the views."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from phantoms.small_cohort import draw_cohort
+
+from situs.cohort import examples as extract
+from situs.cohort.examples import LATERAL_UNKNOWN
+from situs.cohort.slices import open_slices
+from situs.views import ViewSpec
+
+SPEC = ViewSpec(size_px=32)
+UPRIGHT = ViewSpec(size_px=32, upright=True)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return draw_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+def turned(cohort, folder, degrees):
+    """The cohort with every patient turned clockwise (in the picture) about the middle of the scan."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # world: from left to front
+    folder.mkdir()
+    for path in cohort.glob("*.nii.gz"):
+        image = nib.load(path)
+        nib.Nifti1Image(np.asarray(image.dataobj), turn @ image.affine).to_filename(folder / path.name)
+    (folder / "manifest.csv").write_text((cohort / "manifest.csv").read_text())
+    return folder
+
+
+def lies(slices):
+    """By how much the heads are turned in the global views, degrees (n,)."""
+    found = []
+    for lateral in slices.global_lateral:
+        rows, columns = np.nonzero(lateral != LATERAL_UNKNOWN)
+        design = np.stack([columns, rows, np.ones(rows.size)], axis=1)
+        to_right, down, _ = np.linalg.lstsq(design, lateral[rows, columns].astype(float), rcond=None)[0]
+        found.append(np.degrees(np.arctan2(down, to_right)))
+    return np.array(found)
+
+
+def test_heads_are_looked_at_upright(cohort, tmp_path):
+    assert np.abs(lies(open_slices(cohort, UPRIGHT))).max() < 1
+    for degrees in (-30, 160):
+        upright = open_slices(turned(cohort, tmp_path / str(degrees), degrees), UPRIGHT)
+        assert np.abs(lies(upright)).max() < 1
+        apart = np.abs(upright.local_view.astype(float) - open_slices(cohort, UPRIGHT).local_view)
+        assert apart.mean() < 3
+    assert np.abs(lies(open_slices(tmp_path / "-30", SPEC)) + 30).max() < 1
+    little = turned(cohort, tmp_path / "little", 3)  # as it lies, as in use
+    np.testing.assert_allclose(lies(open_slices(little, UPRIGHT)), 3, atol=1)
+
+
+def test_to_train_on_some_heads_lie_as_they_do(cohort, tmp_path):
+    slices = open_slices(turned(cohort, tmp_path / "turned", 60), UPRIGHT, training=True)
+    by_row = {row: lies(slices)[slices.row == row] for row in np.unique(slices.row)}
+    assert all(np.ptp(of_row) < 1 for of_row in by_row.values())
+    found = np.array([of_row[0] for of_row in by_row.values()])
+    left = np.abs(found - 60) < 1
+    assert 0.05 < left.mean() < 0.5 and np.abs(found[~left]).max() < 25 and found[~left].std() > 2
+
+
+def test_without_distances_the_head_s_symmetry_tells_how_it_lies(tmp_path):
+    plain = draw_cohort(tmp_path / "plain", painted=False)
+    upright = open_slices(plain, UPRIGHT).global_view.astype(float)
+    lies_turned = turned(plain, tmp_path / "turned", -30)
+
+    def apart(spec, training=False):
+        return np.abs(open_slices(lies_turned, spec, training=training).global_view - upright).mean()
+
+    assert apart(UPRIGHT) < 0.3 * apart(SPEC)
+    # To train on, some are as they lie, the others not quite upright.
+    assert 1.2 * apart(UPRIGHT) < apart(UPRIGHT, training=True) < 0.8 * apart(SPEC)
+
+
+def test_choose_slices_by_area():
+    areas = {3: 1, 4: 1, 5: 10, 6: 10, 7: 10, 8: 1}
+    assert extract._choose_slices(areas, 3) == [5, 6, 7]
+    assert extract._choose_slices(areas, None) == [3, 4, 5, 6, 7, 8]
+    assert extract._choose_slices({0: 5, 1: 1}, 5) == [0, 1]

@@ -1,0 +1,188 @@
+"""From a cohort to slices: which ones, what lies under them, and a cache that can be stopped."""
+
+import sys
+
+import joblib
+import nibabel as nib
+import numpy as np
+import pytest
+from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
+
+from situs.cohort import examples as extract
+from situs.cohort.examples import LATERAL_UNKNOWN
+from situs.cohort.manifest import read_manifest
+from situs.cohort.slices import balanced_indices, choose_evenly, open_slices, split_patients
+from situs.errors import ManifestError
+from situs.views import ViewSpec
+
+SPEC = ViewSpec(size_px=32)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return draw_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+# --- slices ---
+
+
+def test_slices(cohort):
+    slices = open_slices(cohort, SPEC)
+    rows = read_manifest(cohort)
+    # every slice of every region, and nothing else
+    expected = {
+        f"scan{n}/roi{n}/{value}/{k}"
+        for n in range(8)
+        for mask in [np.asarray(nib.load(cohort / f"roi{n}.nii.gz").dataobj)]
+        for value in range(1, 5)
+        for k in np.flatnonzero((mask == value).any(axis=(0, 1)))
+    }
+    assert set(slices.id.tolist()) == expected and len(slices) == len(expected)
+    assert slices.global_view.shape == (len(slices), 3, 32, 32) and slices.global_view.dtype == np.uint8
+    assert slices.local_sites.shape == (len(slices), 16, 16)
+    np.testing.assert_array_equal(slices.site, [rows[n].site for n in slices.row])
+    np.testing.assert_array_equal(slices.patient, [rows[n].patient for n in slices.row])
+
+
+def test_targets_lie_under_the_views(cohort):
+    slices = open_slices(cohort, SPEC)
+    batch = slices.batch(np.arange(len(slices)))
+    roi = batch.local_view[:, 2].reshape(-1, 16, 2, 16, 2).mean(axis=(2, 4))
+    roi = roi == roi.max(axis=(1, 2), keepdims=True)
+    for n in range(len(slices)):  # the balls' middles lie well inside their bands
+        assert set(batch.local_sites[n][roi[n]]) == {batch.site[n] + 1}
+    # columns 0 are the patient's right, where the distance is negative
+    rows = read_manifest(cohort)
+    right = np.array([rows[n].side == "right" for n in slices.row])
+    for side, sign in ((right, -1), (~right, 1)):
+        assert (np.sign(batch.local_lateral[side][roi[side]]) == sign).all()
+        columns = np.nonzero(batch.global_view[side][:, 2] > 127)[2]
+        assert columns.size and ((columns < 16) == (sign < 0)).all()
+    # beyond the scan: none, and no distance
+    edge = batch.global_lateral[0, :, 0]  # 240 mm field, 224 mm scan
+    assert (edge == LATERAL_UNKNOWN).all() and (batch.global_sites[0, :, 0] == 0).all()
+
+
+def test_fill_is_per_mask_file(tmp_path):
+    """Lesions in one mask file are filled together; those of another file stay in the picture."""
+    draw_cohort(tmp_path, patients=1, scans=1)
+    image = nib.load(tmp_path / "scan0.nii.gz")
+    mask = np.asarray(nib.load(tmp_path / "roi0.nii.gz").dataobj)
+    hu = np.asarray(image.dataobj).copy()
+    hu[mask > 0] = 90  # all lesions are bright
+    nib.Nifti1Image(hu, image.affine).to_filename(tmp_path / "scan0.nii.gz")
+    nib.Nifti1Image(np.where(mask == 4, 4, 0).astype(np.uint8), image.affine).to_filename(
+        tmp_path / "one.nii.gz"
+    )
+    sites = list(BANDS)
+    write_manifest(
+        tmp_path,
+        [
+            {"scan": "scan0.nii.gz", "roi": roi, "value": v, "site": sites[v - 1], "patient": "p"}
+            for roi, v in (("roi0.nii.gz", 1), ("one.nii.gz", 4))
+        ],
+    )
+    slices = open_slices(tmp_path, SPEC)
+    middle = slices.k == 2
+    together, alone = (slices.global_view[middle & (slices.row == n)][0, 0] for n in (0, 1))
+    assert together.max() < 250  # 40 HU is mid-window, the bands reach 60 HU
+    assert (alone == 255).any()
+    assert slices.global_sites is None
+
+
+def test_max_slices(cohort):
+    one = open_slices(cohort, SPEC, max_slices=1)
+    assert len(one) == 4 * 2 * 4
+    assert set(one.k.tolist()) <= {1, 2}  # the slices next to the balls' middle
+
+
+def test_killed_run_goes_on(cohort, tmp_path, monkeypatch):
+    whole = open_slices(cohort, SPEC)
+    other = draw_cohort(tmp_path / "same")
+    real, seen = extract.extract_scan, []
+
+    def stop_at_the_fourth(rows, *rest):
+        seen.append(rows[0][0])
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(rows, *rest)
+
+    monkeypatch.setattr(extract, "extract_scan", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        open_slices(other, SPEC)
+    again = open_slices(other, SPEC)
+    assert seen == [0, 4, 8, 12, 12, 16, 20, 24, 28]  # the first row of each scan
+    np.testing.assert_array_equal(again.id, whole.id)
+    for name in ("global_view", "local_view", "global_sites", "local_lateral"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    calls = []
+    open_slices(other, SPEC, progress=lambda *a: calls.append(a))
+    assert len(seen) == 9 and not calls  # nothing left to do
+
+
+def test_one_job_needs_no_joblib_and_two_give_the_same(tmp_path, monkeypatch):
+    """Evaluation runs with what labelling needs; joblib comes with the extra for training."""
+    folders = [draw_cohort(tmp_path / name, patients=3, scans=1) for name in ("one", "two")]
+    with joblib.parallel_config("threading"):
+        two = open_slices(folders[1], SPEC, jobs=2)
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    one = open_slices(folders[0], SPEC, jobs=1)
+    np.testing.assert_array_equal(one.id, two.id)
+    np.testing.assert_array_equal(one.local_view, two.local_view)
+
+
+def test_changed_files_are_read_again(tmp_path):
+    folder = draw_cohort(tmp_path, patients=1, scans=1)
+    before = np.array(open_slices(folder, SPEC).global_view)
+    draw_cohort(folder, patients=1, scans=1, seed=5)
+    assert not np.array_equal(before, open_slices(folder, SPEC).global_view)
+
+
+def test_value_that_is_not_in_the_mask(tmp_path):
+    draw_cohort(tmp_path, patients=1, scans=1)
+    row = {"scan": "scan0.nii.gz", "roi": "roi0.nii.gz", "value": 9, "site": "thalamus", "patient": "p"}
+    write_manifest(tmp_path, [row])
+    with pytest.raises(ManifestError, match=r"no value 9; its values are \[1, 2, 3, 4\]"):
+        open_slices(tmp_path, SPEC)
+
+
+# --- split and sampling ---
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_never_shares_a_patient(seed):
+    patients = [f"p{n % 7}" for n in range(100)]
+    train, test = split_patients(patients, 0.2, seed)
+    assert not set(train) & set(test) and set(train) | set(test) == set(patients)
+    assert len(test) == 1  # 0.2 of 7, rounded
+
+
+def test_split_by_name():
+    assert split_patients(["a", "b", "c", "a"], ["c"]) == (("a", "b"), ("c",))
+    assert split_patients(["a", "b"], []) == (("a", "b"), ())
+    with pytest.raises(ManifestError, match="no patient 'head_1' in the cohort; did you mean 'head_01'"):
+        split_patients(["head_01", "head_02"], ["head_1"])
+    with pytest.raises(ManifestError, match="left to train"):
+        split_patients(["a"], ["a"])
+    with pytest.raises(ManifestError, match="between 0 and 1"):
+        split_patients(["a", "b"], 1.5)
+
+
+def test_balanced_indices():
+    sites = np.repeat([0, 3, 7], [1000, 100, 10])
+    drawn = balanced_indices(sites, 600, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.bincount(sites[drawn], minlength=8)[[0, 3, 7]], [200, 200, 200])
+    counts = np.bincount(drawn, minlength=len(sites))
+    assert counts[:1000].max() == 1  # under-sampled, none twice
+    assert set(counts[1000:1100]) == {2} and set(counts[1100:]) == {20}  # over-sampled, all alike
+    natural = balanced_indices(sites, 1110, np.random.default_rng(0), power=0)
+    np.testing.assert_allclose(np.bincount(sites[natural])[[0, 3, 7]], [1000, 100, 10], atol=2)
+
+
+def test_choose_evenly():
+    sites = np.repeat([0, 1], [100, 6])
+    patients = np.array(["a"] * 90 + ["b"] * 8 + ["c"] * 2 + ["a"] * 5 + ["c"])
+    chosen = choose_evenly(sites, patients, 12, np.random.default_rng(0))
+    names = patients[chosen[sites[chosen] == 0]]
+    assert {p: int((names == p).sum()) for p in "abc"} == {"a": 5, "b": 5, "c": 2}
+    assert (sites[chosen] == 1).sum() == 6 and len(set(chosen.tolist())) == len(chosen)

@@ -1,0 +1,124 @@
+"""Files are refused before the work, or written whole."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from situs.errors import OutputError
+from situs.files import check_file, check_folder, replacing, sweep, write_file
+
+
+def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("a longer text that was there before")
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_stop_while_writing_keeps_the_old_file(tmp_path, monkeypatch, error):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        write_file(path, b"0123456789")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "note"
+    path.write_text("old")
+    with pytest.raises(OutputError, match="disk full"), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise OSError("disk full")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["note"]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    (tmp_path / "a").mkdir()
+    for folder in (tmp_path, tmp_path / "a"):
+        (folder / ".writing-7.b.csv").touch()
+        (folder / "b.csv").touch()
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b.csv", "b.csv"]
+
+
+def test_a_link_keeps_pointing_where_it_did(tmp_path):
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("real.json")
+    write_file(tmp_path / "link.json", b"new")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real.json").read_bytes() == b"new"
+
+
+def test_a_device_is_written_not_replaced():
+    check_file(Path(os.devnull))
+    write_file(Path(os.devnull), b"gone")
+    assert Path(os.devnull).is_char_device()
+
+
+def test_full_disk_is_one_line(tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(OutputError, match=r"^/dev/full: cannot be written: No space left on device$"):
+        write_file(full, b"x")
+
+
+def test_what_cannot_be_a_file_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="is a folder"):
+        check_file(tmp_path)
+    with pytest.raises(OutputError, match="there is no folder"):
+        check_file(tmp_path / "absent" / "a.json")
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(OutputError, match="there is no folder"):
+        check_file(tmp_path / "plain" / "a.json")
+
+
+def test_inputs_are_not_overwritten(tmp_path):
+    scan = tmp_path / "scan.nii.gz"
+    scan.write_text("")
+    (tmp_path / "link.json").symlink_to(scan)
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    (folder / "1.dcm").write_text("")
+    for path in (scan, tmp_path / "link.json", tmp_path / "dicom" / ".." / "scan.nii.gz", folder / "1.dcm"):
+        with pytest.raises(OutputError, match="would overwrite"):
+            check_file(path, [scan, folder])
+    check_file(folder / "new.json", [scan, folder])
+    check_file(tmp_path / "new.json", [scan, folder])
+
+
+def test_a_folder_that_will_be_made_counts(tmp_path):
+    check_file(tmp_path / "out" / "a.json", made=tmp_path / "out")
+    check_folder(tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # checking writes nothing
+
+
+def test_what_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(OutputError, match="is not a folder"):
+        check_folder(tmp_path / "plain")
+    with pytest.raises(OutputError, match="there is no folder"):
+        check_folder(tmp_path / "absent" / "out")
+
+
+def test_read_only_places_are_refused(tmp_path):
+    proc = Path("/proc")
+    if not (proc / "self").exists():
+        pytest.skip("no /proc here")
+    with pytest.raises(OutputError, match="cannot be written to"):
+        check_folder(proc)
+    with pytest.raises(OutputError, match="cannot be written to"):
+        check_file(proc / "a.json")
