@@ -214,11 +214,12 @@ def as_frequent(sites: NDArray[np.integer], n: int, rng: np.random.Generator) ->
 class Variant:
     """One change of the default.
 
-    name : the row's
-    patches : names of `situs.learn.relations`, and what takes their place
-    settings : arguments of `train_relations`
-    references : how many of every site, at most; None for the recipe's number
-    targets : which part is learned from; `OUT_OF_FOLD` for heads that BaseNet has not seen
+    Attributes:
+        name: the row's
+        patches: names of `situs.learn.relations`, and what takes their place
+        settings: arguments of `train_relations`
+        references: how many of every site, at most; None for the recipe's number
+        targets: which part is learned from; `OUT_OF_FOLD` for heads that BaseNet has not seen
     """
 
     name: str

@@ -72,9 +72,8 @@ class UNet(nn.Module):
 
     Its first convolution takes every second pixel: it paints at half the size of its view, as the targets.
 
-    Parameters
-    ----------
-    width : channels at the finest level, doubled at every coarser one
+    Args:
+        width: channels at the finest level, doubled at every coarser one
     """
 
     def __init__(self, n_channels: int, width: int = WIDTH) -> None:
@@ -213,10 +212,9 @@ def read_views(
 class InPlaceOfABundle:
     """Scores of sites as functions of the views, where the labeler expects a bundle's networks.
 
-    Parameters
-    ----------
-    scores_of : gives (n, 15) of the global and the local views
-    width : of the bundle's embeddings, which carry the scores to where the labeler asks for them
+    Args:
+        scores_of: gives (n, 15) of the global and the local views
+        width: of the bundle's embeddings, which carry the scores to where the labeler asks for them
     """
 
     def __init__(self, scores_of: Callable[[Views, Views], Numbers], width: int) -> None:

@@ -64,7 +64,9 @@ class Case:
 class Answer:
     """What the bundle said of a case; `site` is None where it gave none, and `score` its relation score.
 
-    site_set, sure : the sites it may be, and whether the bundle is sure; empty from one without calibration
+    Attributes:
+        site_set: the sites it may be, and whether the bundle is sure; empty from one without calibration
+        sure: See `site_set`.
     """
 
     site: str | None
@@ -146,8 +148,9 @@ def answer_cases(
 ) -> list[Answer]:
     """The bundle's answers, in the order of `cases`, every scan read once.
 
-    scan : a scan to use in place of the cases' own; it must lie in the same patient space
-    turn_seed : turn the scans by random angles; None for as they are
+    Args:
+        scan: a scan to use in place of the cases' own; it must lie in the same patient space
+        turn_seed: turn the scans by random angles; None for as they are
     """
     answers: dict[Case, Answer] = {}
     rng = np.random.default_rng(turn_seed)

@@ -95,10 +95,12 @@ BLURRED, SHARP = (Level(4, 4.0), Level(2, 2.0)), Level(1, 0.0, share=0.2)
 class Template:
     """A head to register to: its picture at `STEP_MM`, and what its voxels are.
 
-    image, coarse : SimpleITK images, world RAS+ mm of the head frame, at `STEP_MM` and 4 times that
-    mask : (nz, ny, nx) bool on its grid, the head
-    to_voxel : (4, 4) from that world to voxels of the head
-    nearest_site : the head's site map with no 0 left: there the nearest site
+    Attributes:
+        image: SimpleITK images, world RAS+ mm of the head frame, at `STEP_MM` and 4 times that
+        coarse: See `image`.
+        mask: (nz, ny, nx) bool on its grid, the head
+        to_voxel: (4, 4) from that world to voxels of the head
+        nearest_site: the head's site map with no 0 left: there the nearest site
     """
 
     head: Head

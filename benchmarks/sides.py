@@ -51,9 +51,10 @@ Array = NDArray[np.float64]
 class Case:
     """One region: its true side, what every way says, and how its head lies.
 
-    sides : way to side
-    off_mm : way to how far it is off; only near the midline
-    off_deg : way to how far the turn is off
+    Attributes:
+        sides: way to side
+        off_mm: way to how far it is off; only near the midline
+        off_deg: way to how far the turn is off
     """
 
     side: str

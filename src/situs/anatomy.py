@@ -16,11 +16,13 @@ __all__ = ["SITES", "SITE_INDEX", "SITE_KEYS", "Site"]
 class Site:
     """One anatomical site.
 
-    key : the name used in files, JSON and columns
-    name : the name shown to people
-    group : ``parenchyma``, ``csf``, ``extra-axial`` or ``sinus``
-    paired : whether there is one on each side of the patient
-    snomed_code, snomed_meaning : SNOMED CT concept, empty where none fits the site as a whole
+    Attributes:
+        key: the name used in files, JSON and columns
+        name: the name shown to people
+        group: ``parenchyma``, ``csf``, ``extra-axial`` or ``sinus``
+        paired: whether there is one on each side of the patient
+        snomed_code: SNOMED CT concept, empty where none fits the site as a whole
+        snomed_meaning: See `snomed_code`.
     """
 
     key: str

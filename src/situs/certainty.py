@@ -34,8 +34,9 @@ Floats = NDArray[np.floating]
 class Judgement:
     """What is said about one lesion.
 
-    site_set : keys of the sites that it may lie in, the likeliest first; never empty
-    reasons : why it is not sure, one sentence each; empty if it is
+    Attributes:
+        site_set: keys of the sites that it may lie in, the likeliest first; never empty
+        reasons: why it is not sure, one sentence each; empty if it is
     """
 
     site_set: tuple[str, ...]
@@ -46,11 +47,13 @@ class Judgement:
 class Certainty:
     """What a calibration found.
 
-    level : share of a site's lesions whose set holds the site
-    thresholds : (15,) the least share of the relation scores with which a site is in the set
-    farthest : distance to the nearest reference that almost no lesion exceeded
-    least_inside : share of a lesion that lies in any site; almost none had less
-    regions, patients : how many were calibrated on
+    Attributes:
+        level: share of a site's lesions whose set holds the site
+        thresholds: (15,) the least share of the relation scores with which a site is in the set
+        farthest: distance to the nearest reference that almost no lesion exceeded
+        least_inside: share of a lesion that lies in any site; almost none had less
+        regions: how many were calibrated on
+        patients: See `regions`.
     """
 
     level: float
@@ -63,10 +66,9 @@ class Certainty:
     def judge(self, scores: Floats, distance: float, inside: float | None) -> Judgement:
         """What can be said about a lesion with relation scores (15,).
 
-        Parameters
-        ----------
-        distance : to the nearest reference, the mean over the slices by area
-        inside : share of the lesion in any site, likewise; None where the bundle does not say
+        Args:
+            distance: to the nearest reference, the mean over the slices by area
+            inside: share of the lesion in any site, likewise; None where the bundle does not say
         """
         part = score_shares(scores)
         order = np.argsort(-part, kind="stable")
@@ -96,9 +98,8 @@ class Certainty:
     def from_dict(cls, values: dict[str, Any]) -> Certainty:
         """The inverse of `to_dict`.
 
-        Raises
-        ------
-        KeyError, TypeError, ValueError : if `values` are not what it gives
+        Raises:
+            KeyError, TypeError, ValueError: if `values` are not what it gives
         """
         thresholds = np.array([float(values["thresholds"][key]) for key in SITE_KEYS])
         return cls(
@@ -115,11 +116,14 @@ class Certainty:
 class Coverage:
     """How a bundle's certainty does on ROIs.
 
-    level : what each site's coverage shall be
-    overall, sites : share of the ROIs, of all and by site, whose set of sites holds theirs
-    mean_size : sites in a set
-    sure : share of the ROIs that are answered without a reason for doubt
-    right_if_sure, right_if_not : share of right answers among these and the others; None without any
+    Attributes:
+        level: what each site's coverage shall be
+        overall: share of the ROIs, of all and by site, whose set of sites holds theirs
+        sites: See `overall`.
+        mean_size: sites in a set
+        sure: share of the ROIs that are answered without a reason for doubt
+        right_if_sure: share of right answers among these and the others; None without any
+        right_if_not: See `right_if_sure`.
     """
 
     level: float
@@ -178,17 +182,16 @@ def calibrate_certainty(
 ) -> Certainty:
     """Thresholds from lesions of patients that the networks that scored them did not see.
 
-    Parameters
-    ----------
-    scores : (n, 15) relation scores; n at least 1
-    truth : (n,) int, index into `SITES`
-    distances, inside : (n,) see `Certainty.judge`
-    patients : (n,) whose the lesions are
-    level : share of every site's lesions whose set shall hold the site, in (0, 1)
+    Args:
+        scores: (n, 15) relation scores; n at least 1
+        truth: (n,) int, index into `SITES`
+        distances: (n,) see `Certainty.judge`
+        inside: See `distances`.
+        patients: (n,) whose the lesions are
+        level: share of every site's lesions whose set shall hold the site, in (0, 1)
 
-    Raises
-    ------
-    ValueError : for no lesions, lengths that differ or a level out of range
+    Raises:
+        ValueError: for no lesions, lengths that differ or a level out of range
     """
     n = len(truth)
     if n < 1 or not 0 < level < 1:

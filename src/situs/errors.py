@@ -56,10 +56,9 @@ class OutputError(SitusError, OSError):
 class MissingExtraError(SitusError, ImportError):
     """An optional dependency is absent.
 
-    Parameters
-    ----------
-    package : name of the package that could not be imported
-    extra : the extra of situs that brings it, as in ``pip install 'situs[extra]'``
+    Args:
+        package: name of the package that could not be imported
+        extra: the extra of situs that brings it, as in ``pip install 'situs[extra]'``
     """
 
     def __init__(self, package: str, extra: str) -> None:

@@ -22,15 +22,13 @@ _HIDDEN = ".writing-"
 def check_file(path: Path, inputs: Iterable[Path] = (), made: Path | None = None) -> None:
     """Refuse a file that could not be written, or that would overwrite something that is read.
 
-    Parameters
-    ----------
-    path : the file to be written
-    inputs : files and folders that are read; what lies in such a folder is not replaced either
-    made : a folder that will exist by then
+    Args:
+        path: the file to be written
+        inputs: files and folders that are read; what lies in such a folder is not replaced either
+        made: a folder that will exist by then
 
-    Raises
-    ------
-    OutputError : the folder is missing or not writable, the file is a folder, read-only or an input
+    Raises:
+        OutputError: the folder is missing or not writable, the file is a folder, read-only or an input
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
@@ -55,9 +53,8 @@ def check_file(path: Path, inputs: Iterable[Path] = (), made: Path | None = None
 def check_folder(path: Path) -> None:
     """Refuse a folder into which nothing could be written; it need not exist, but its parent must.
 
-    Raises
-    ------
-    OutputError : it is not a folder, its parent is missing, or it may not be written
+    Raises:
+        OutputError: it is not a folder, its parent is missing, or it may not be written
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path}: is not a folder; name another")
@@ -69,9 +66,8 @@ def check_folder(path: Path) -> None:
 def make_folder(path: Path) -> None:
     """Make a folder, and those it lies in, unless it is there.
 
-    Raises
-    ------
-    OutputError : it cannot be made
+    Raises:
+        OutputError: it cannot be made
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -82,9 +78,8 @@ def make_folder(path: Path) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Write `content` to `path`, all or nothing; a link keeps pointing where it did.
 
-    Raises
-    ------
-    OutputError : the disk is full, the folder went away, ...
+    Raises:
+        OutputError: the disk is full, the folder went away, ...
     """
     target = path.resolve()
     if target.is_file() or not target.exists():
@@ -101,9 +96,8 @@ def write_file(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A hidden file to write beside `path`, which it replaces when it is whole; else it is removed.
 
-    Raises
-    ------
-    OutputError : the disk is full, the folder went away, ...
+    Raises:
+        OutputError: the disk is full, the folder went away, ...
     """
     temporary = path.with_name(f"{_HIDDEN}{os.getpid()}.{path.name}")
     try:

@@ -15,9 +15,10 @@ SIDES: tuple[Side, ...] = ("left", "right", "midline", "bilateral")
 class Reference:
     """A labelled case that a lesion was compared with.
 
-    id : names the case within its bundle
-    site : its site key
-    distance : Euclidean distance between the embeddings (no unit); smaller is more alike
+    Attributes:
+        id: names the case within its bundle
+        site: its site key
+        distance: Euclidean distance between the embeddings (no unit); smaller is more alike
     """
 
     id: str
@@ -29,24 +30,26 @@ class Reference:
 class Finding:
     """The answer for one lesion.
 
-    roi_value, roi_name : the mask value or segment it belongs to
-    component : 1 for the largest lesion of its value, 2 for the next, ...
-    volume_ml : its volume
-    slices : the scan's slices it meets, 0-based k, ascending
-    largest_slice : the slice with most of its pixels
-    site : the site's key; None if the lesion is too small to be judged
-    side : the patient's side
-    scores : relation score in [0, 1] for every site, in the order of `SITES`; not probabilities, they
-        do not sum to 1. Empty if the lesion could not be judged
-    shares : painted share of the lesion in every site, in the order of `SITES`; they sum to 1. Empty if the
-        lesion could not be judged, or by a bundle that does not paint
-    site_set : keys of the sites that it may lie in, the likeliest first, see `situs.certainty`; empty if the
-        lesion could not be judged, or by a bundle that was not calibrated
-    not_sure : why `site` is not sure, one sentence each; empty if it is
-    references : the nearest labelled cases, nearest first
-    notes : what makes the answer doubtful, one sentence each
-    evidence : for comparison the nearest references of `site`, nearest first, then those of the site with the
-        next highest score; at most 3 and 2. Empty if the lesion could not be judged
+    Attributes:
+        roi_value: the mask value or segment it belongs to
+        roi_name: See `roi_value`.
+        component: 1 for the largest lesion of its value, 2 for the next, ...
+        volume_ml: its volume
+        slices: the scan's slices it meets, 0-based k, ascending
+        largest_slice: the slice with most of its pixels
+        site: the site's key; None if the lesion is too small to be judged
+        side: the patient's side
+        scores: relation score in [0, 1] for every site, in the order of `SITES`; not probabilities, they
+            do not sum to 1. Empty if the lesion could not be judged
+        shares: painted share of the lesion in every site, in the order of `SITES`; they sum to 1. Empty if
+            the lesion could not be judged, or by a bundle that does not paint
+        site_set: keys of the sites that it may lie in, the likeliest first, see `situs.certainty`; empty if
+            the lesion could not be judged, or by a bundle that was not calibrated
+        not_sure: why `site` is not sure, one sentence each; empty if it is
+        references: the nearest labelled cases, nearest first
+        notes: what makes the answer doubtful, one sentence each
+        evidence: for comparison the nearest references of `site`, nearest first, then those of the site with
+            the next highest score; at most 3 and 2. Empty if the lesion could not be judged
     """
 
     roi_value: int

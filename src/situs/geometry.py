@@ -24,15 +24,14 @@ _AFFINE_TOLERANCE_MM = 0.01
 class Geometry:
     """A stack of parallel slices in the patient; RAS+, mm.
 
-    Parameters
-    ----------
-    shape : (3,) number of voxels along i, j (in the plane) and k (the slices)
-    step_i, step_j : (3,) displacement from one pixel centre to the next along i and along j
-    origins : (nk, 3) centre of pixel (0, 0) of every slice, in slice order
+    Args:
+        shape: (3,) number of voxels along i, j (in the plane) and k (the slices)
+        step_i: (3,) displacement from one pixel centre to the next along i and along j
+        step_j: See `step_i`.
+        origins: (nk, 3) centre of pixel (0, 0) of every slice, in slice order
 
-    Raises
-    ------
-    ValueError : for a wrong shape, steps that are zero or parallel, or values that are not finite
+    Raises:
+        ValueError: for a wrong shape, steps that are zero or parallel, or values that are not finite
     """
 
     shape: tuple[int, int, int]
@@ -115,9 +114,8 @@ class Geometry:
     def affine(self) -> Array:
         """(4, 4) voxel-to-world affine, RAS+ mm.
 
-        Raises
-        ------
-        ValueError : if the slices are unevenly spaced, so that no affine is right
+        Raises:
+            ValueError: if the slices are unevenly spaced, so that no affine is right
         """
         if not self.is_affine:
             raise ValueError("the slices are unevenly spaced: no affine describes them")
@@ -131,9 +129,8 @@ class Geometry:
     def to_world(self, ijk: ArrayLike) -> Array:
         """World positions (n, 3) of voxel positions (n, 3): i and j may be fractional, k must be whole.
 
-        Raises
-        ------
-        IndexError : if a k is not a slice of the stack
+        Raises:
+            IndexError: if a k is not a slice of the stack
         """
         p = np.asarray(ijk, dtype=np.float64)
         k = p[:, 2].round().astype(int)
@@ -170,12 +167,11 @@ class Geometry:
 def axial_order(affine: ArrayLike) -> tuple[int, int, int]:
     """The order of a grid's axes that puts the slice axis (the one nearest to feet-head) last.
 
-    Returns
-    -------
-    (3,) a permutation; the two in-plane axes keep their order
+    Returns:
+        (3,) a permutation; the two in-plane axes keep their order
 
-    >>> axial_order([[0, 0, -1, 0], [1, 0, 0, 0], [0, 5, 0, 0], [0, 0, 0, 1]])
-    (0, 2, 1)
+        >>> axial_order([[0, 0, -1, 0], [1, 0, 0, 0], [0, 5, 0, 0], [0, 0, 0, 1]])
+        (0, 2, 1)
     """
     a = np.asarray(affine, dtype=np.float64)[:3, :3]
     unit = np.abs(a) / np.linalg.norm(a, axis=0)

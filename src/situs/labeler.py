@@ -46,9 +46,8 @@ _BATCH_SLICES = 48
 class Labeler:
     """Labels the lesions of a scan with a bundle.
 
-    Attributes
-    ----------
-    bundle : the bundle that answers
+    Attributes:
+        bundle: the bundle that answers
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
@@ -59,9 +58,8 @@ class Labeler:
     def load(cls, bundle: str | Path | None = None, threads: int = 1) -> Labeler:
         """A labeler from a bundle's folder; None for the shipped one; see `Runtime` for `threads`.
 
-        Raises
-        ------
-        BundleError : if the bundle cannot be used
+        Raises:
+            BundleError: if the bundle cannot be used
         """
         found = read_bundle(bundle)
         return cls(found, Runtime(found, threads))
@@ -75,22 +73,19 @@ class Labeler:
     ) -> list[Finding]:
         """Label every lesion of every region.
 
-        Parameters
-        ----------
-        volume : the scan
-        rois : regions on its grid; every connected part of one is a lesion
-        progress : is called with the number of lesions done and their total
-        patient : whose scan it is, as the bundle's references name patients; their own references are left
-            out. Empty for somebody who is not among them
+        Args:
+            volume: the scan
+            rois: regions on its grid; every connected part of one is a lesion
+            progress: is called with the number of lesions done and their total
+            patient: whose scan it is, as the bundle's references name patients; their own references are left
+                out. Empty for somebody who is not among them
 
-        Returns
-        -------
-        the findings, in the order of `rois` and then by size. A lesion that is too small to be judged has
-        no site and no scores, and says so in its notes
+        Returns:
+            the findings, in the order of `rois` and then by size. A lesion that is too small to be judged has
+            no site and no scores, and says so in its notes
 
-        Raises
-        ------
-        RoiError : if a region lies on another grid than the scan
+        Raises:
+            RoiError: if a region lies on another grid than the scan
         """
         for roi in rois:
             if roi.geometry.shape != volume.geometry.shape:
@@ -242,17 +237,15 @@ class Labeler:
 def choose_slices(areas_px: dict[int, int]) -> dict[int, float]:
     """The slices of a lesion to look at, with their weights.
 
-    Parameters
-    ----------
-    areas_px : pixels on every slice that the lesion meets, ``{k: count}``, k ascending
+    Args:
+        areas_px: pixels on every slice that the lesion meets, ``{k: count}``, k ascending
 
-    Returns
-    -------
-    {k: weight} : every slice with its area; of more than `MAX_SLICES` slices those that hold the middles of
-        `MAX_SLICES` parts of equal area, with the number of parts they stand for
+    Returns:
+        {k: weight} : every slice with its area; of more than `MAX_SLICES` slices those that hold the middles
+        of `MAX_SLICES` parts of equal area, with the number of parts they stand for
 
-    >>> choose_slices({3: 10, 4: 30})
-    {3: 10.0, 4: 30.0}
+        >>> choose_slices({3: 10, 4: 30})
+        {3: 10.0, 4: 30.0}
     """
     if len(areas_px) <= MAX_SLICES:
         return {k: float(area) for k, area in areas_px.items()}
@@ -284,11 +277,12 @@ def _by_site(numbers: NDArray[np.floating]) -> dict[str, float]:
 class _Scan:
     """A scan and what is known of it so far.
 
-    fill : (ni, nj, nk) all that is marked on it
-    doubts : what is doubtful about it
-    midplane : of the head; None if none was found
-    turn_deg : how the head is turned in the views
-    seen : views so turned that were made already, and what BaseNet says of them, by region and slice
+    Attributes:
+        fill: (ni, nj, nk) all that is marked on it
+        doubts: what is doubtful about it
+        midplane: of the head; None if none was found
+        turn_deg: how the head is turned in the views
+        seen: views so turned that were made already, and what BaseNet says of them, by region and slice
     """
 
     volume: Volume

@@ -41,15 +41,14 @@ Array = NDArray[np.float64]
 def find_midplane(volume: Volume, near: Midline | None = None) -> Midline | None:
     """The plane over which the slices of a scan are most like their mirror images.
 
-    Parameters
-    ----------
-    near : where the search starts; it says which way is left. Half a head or a few slices are like many a
-        mirror image, so it costs a little to move from there, and other starts, turned against it, must lead
-        to a much better likeness. None: through the head's centre, upright in the picture
+    Args:
+        near: where the search starts; it says which way is left. Half a head or a few slices are like many a
+            mirror image, so it costs a little to move from there, and other starts, turned against it, must
+            lead to a much better likeness. None: through the head's centre, upright in the picture
 
-    Returns
-    -------
-    signed distances in mm to the plane, world; None where no head is seen, or too little of it on both sides
+    Returns:
+        signed distances in mm to the plane, world; None where no head is seen, or too little of it on both
+        sides
     """
     head = _Head.of(volume)
     if head is None:
@@ -90,13 +89,14 @@ def _search(head: _Head, start: Array) -> tuple[Array, float]:
 class _Head:
     """A head in coarse pictures of its slices, and some of its points.
 
-    pictures : (k, s, s) gray values in [0, 1]
-    first_mm : (2,) where the first pixel of a picture lies along its right and down, from `centre_mm`
-    heights_mm : (k,) of the slices, ascending, from `centre_mm`
-    points_mm : (n, 3) along `axes`, from `centre_mm`
-    gray : (n,) there
-    centre_mm : (3,) the mean of the points, world
-    axes : (3, 3) rows: right and down in the pictures, and up; world
+    Attributes:
+        pictures: (k, s, s) gray values in [0, 1]
+        first_mm: (2,) where the first pixel of a picture lies along its right and down, from `centre_mm`
+        heights_mm: (k,) of the slices, ascending, from `centre_mm`
+        points_mm: (n, 3) along `axes`, from `centre_mm`
+        gray: (n,) there
+        centre_mm: (3,) the mean of the points, world
+        axes: (3, 3) rows: right and down in the pictures, and up; world
     """
 
     pictures: NDArray[np.float32]
@@ -150,7 +150,9 @@ class _Head:
         """How different the head is from its mirror image over a plane, and how far that is from where the
         search starts; infinite if too little of it is seen on both sides.
 
-        plane, start : (3,) turn in degrees, the centre's distance in mm, roll in degrees
+        Args:
+            plane: (3,) turn in degrees, the centre's distance in mm, roll in degrees
+            start: See `plane`.
         """
         from scipy import ndimage
 

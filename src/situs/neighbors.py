@@ -27,17 +27,15 @@ _BLOCK_NUMBERS = 4_000_000
 class References:
     """Labelled embeddings that targets are compared with.
 
-    Parameters
-    ----------
-    embeddings : (r, d) float16 or float32
-    sites : (r,) int, index into `SITES`
-    ids : (r,) str, names each reference
-    patients : (r,) str, whose it is (for rendered scans: the head); empty where unknown
-    n_sites : how many classes there are, with or without references
+    Args:
+        embeddings: (r, d) float16 or float32
+        sites: (r,) int, index into `SITES`
+        ids: (r,) str, names each reference
+        patients: (r,) str, whose it is (for rendered scans: the head); empty where unknown
+        n_sites: how many classes there are, with or without references
 
-    Raises
-    ------
-    ValueError : if the lengths differ, an embedding is not finite or a site is out of range
+    Raises:
+        ValueError: if the lengths differ, an embedding is not finite or a site is out of range
     """
 
     embeddings: Floats
@@ -72,9 +70,10 @@ class References:
 class Neighbors:
     """The nearest references of n targets in every class, nearest first.
 
-    indices : (n, sites, k) int, into the references; 0 where not `present`
-    distances : (n, sites, k) float32, Euclidean; inf where not `present`
-    present : (n, sites, k) bool, False where the class has fewer than k references to offer
+    Attributes:
+        indices: (n, sites, k) int, into the references; 0 where not `present`
+        distances: (n, sites, k) float32, Euclidean; inf where not `present`
+        present: (n, sites, k) bool, False where the class has fewer than k references to offer
     """
 
     indices: Indices
@@ -90,21 +89,18 @@ def nearest(
 ) -> Neighbors:
     """The k nearest references of every target in every class.
 
-    Parameters
-    ----------
-    targets : (n, d) embeddings
-    references : what to search
-    k : how many in each class; with fewer in a class, all of them
-    exclude_patient : (n,) the patient of every target, whose own references it must not get; an empty
-        name excludes nothing. None where no target's patient is among the references
+    Args:
+        targets: (n, d) embeddings
+        references: what to search
+        k: how many in each class; with fewer in a class, all of them
+        exclude_patient: (n,) the patient of every target, whose own references it must not get; an empty
+            name excludes nothing. None where no target's patient is among the references
 
-    Returns
-    -------
-    the neighbours; of two equally near references the one that comes first in `references` is nearer
+    Returns:
+        the neighbours; of two equally near references the one that comes first in `references` is nearer
 
-    Raises
-    ------
-    ValueError : for a wrong shape or a k under 1
+    Raises:
+        ValueError: for a wrong shape or a k under 1
     """
     t = np.asarray(targets, dtype=np.float32)
     if t.ndim != 2 or t.shape[1] != references.embeddings.shape[1]:

@@ -31,13 +31,11 @@ Mask = NDArray[np.bool_]
 def scan_doubts(volume: Volume) -> tuple[str, ...]:
     """What is doubtful about a scan.
 
-    Parameters
-    ----------
-    volume : the scan, (ni, nj, nk) HU
+    Args:
+        volume: the scan, (ni, nj, nk) HU
 
-    Returns
-    -------
-    One sentence each; empty for an ordinary head CT, whole or clipped at a brain window
+    Returns:
+        One sentence each; empty for an ordinary head CT, whole or clipped at a brain window
     """
     notes = []
     if volume.geometry.shape[2] < _FEWEST_SLICES:
@@ -74,14 +72,12 @@ def scan_doubts(volume: Volume) -> tuple[str, ...]:
 def lesion_doubts(volume: Volume, lesion: Roi) -> tuple[str, ...]:
     """What is doubtful about where a lesion was drawn, judged on its largest slice.
 
-    Parameters
-    ----------
-    volume : the scan, (ni, nj, nk) HU
-    lesion : a region on its grid
+    Args:
+        volume: the scan, (ni, nj, nk) HU
+        lesion: a region on its grid
 
-    Returns
-    -------
-    One sentence each; empty for a lesion in the head, air in a sinus included
+    Returns:
+        One sentence each; empty for a lesion in the head, air in a sinus included
     """
     levels = _levels(volume)
     k = max(lesion.areas_px, key=lambda k: lesion.areas_px[k])

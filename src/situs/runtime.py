@@ -30,12 +30,13 @@ _RELATE_NUMBERS = 2_000_000
 class Embedded:
     """What BaseNet says about n regions.
 
-    embedding : (n, width) float32
-    site_probability : (n, sites) BaseNet's own answer, sums to 1
-    shares : (n, sites) share of the region in each site, of what lies in any; sums to 1
-    inside : (n,) share of the region that lies in any site
-    midline : (n, 2, 2, h, w) over the global and over the local view: signed distance to the midline in mm,
-        positive on the patient's left, and how much of each pixel is head
+    Attributes:
+        embedding: (n, width) float32
+        site_probability: (n, sites) BaseNet's own answer, sums to 1
+        shares: (n, sites) share of the region in each site, of what lies in any; sums to 1
+        inside: (n,) share of the region that lies in any site
+        midline: (n, 2, 2, h, w) over the global and over the local view: signed distance to the midline in
+            mm, positive on the patient's left, and how much of each pixel is head
 
     A bundle whose BaseNet does not paint has none of the last three: None.
     """
@@ -64,15 +65,13 @@ class Embedded:
 class Runtime:
     """The networks of a bundle, loaded.
 
-    Parameters
-    ----------
-    bundle : where they are
-    threads : how many an operation may use. One: scans are labelled side by side, and a single scan
-        spends more time being read than in the networks
+    Args:
+        bundle: where they are
+        threads: how many an operation may use. One: scans are labelled side by side, and a single scan
+            spends more time being read than in the networks
 
-    Raises
-    ------
-    BundleError : if the engine cannot load a network
+    Raises:
+        BundleError: if the engine cannot load a network
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
@@ -92,11 +91,10 @@ class Runtime:
     def relate(self, targets: Float32, references: Float32, present: NDArray[np.bool_]) -> Float32:
         """Relation scores (n, sites) in [0, 1] of targets with the reference sets of every site.
 
-        Parameters
-        ----------
-        targets : (n, width) embeddings; n at least 1
-        references : (n, sites, k, width) the sets of `situs.neighbors.reference_sets`
-        present : (n, sites, k) which of them are there; a site without any scores 0
+        Args:
+            targets: (n, width) embeddings; n at least 1
+            references: (n, sites, k, width) the sets of `situs.neighbors.reference_sets`
+            present: (n, sites, k) which of them are there; a site without any scores 0
         """
         _, sites, k, width = references.shape
         batch = max(1, _RELATE_NUMBERS // (sites * k * (k + 1) * width))

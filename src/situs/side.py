@@ -33,9 +33,10 @@ Array = NDArray[np.float64]
 class Midline:
     """The midline on one slice, or the midsagittal plane of a head, as a signed distance.
 
-    origin_mm : (3,) a point, world
-    left : (3,) unit vector across it to the patient's left; of one slice's midline, in its plane
-    offset_mm : signed distance of the origin
+    Attributes:
+        origin_mm: (3,) a point, world
+        left: (3,) unit vector across it to the patient's left; of one slice's midline, in its plane
+        offset_mm: signed distance of the origin
     """
 
     origin_mm: Array
@@ -52,17 +53,15 @@ def fit_midline(
 ) -> Midline:
     """The line that fits what was painted over the views of one slice best (weighted least squares).
 
-    Parameters
-    ----------
-    painted : (views, 2, h, w) distance to the midline in mm, and how much of each pixel is head, in [0, 1];
-        None if the network does not paint
-    places : where the views lie, turned alike; every view counts the same
-    size_px : rows and columns of a view
+    Args:
+        painted: (views, 2, h, w) distance to the midline in mm, and how much of each pixel is head, in [0,
+            1]; None if the network does not paint
+        places: where the views lie, turned alike; every view counts the same
+        size_px: rows and columns of a view
 
-    Notes
-    -----
-    Where the painting has no slope, no head was recognised; the midline is then the global view's middle, as
-    it is without a painting.
+    Note:
+        Where the painting has no slope, no head was recognised; the midline is then the global view's middle,
+        as it is without a painting.
     """
     right, down = places[0].axes(geometry)
     origin = places[0].centre_mm
@@ -104,14 +103,13 @@ def side_of(mean_mm: float, left_share: float, width_mm: float) -> Side:
     structure (`BILATERAL_MM`); else *midline* if it is centred on the midline (`MIDLINE_MM`), or crosses it
     (`MIDLINE_SHARE`) and is no wider; else the side where most of it lies.
 
-    Parameters
-    ----------
-    mean_mm : mean signed distance to the midline, positive on the patient's left
-    left_share : share of the lesion on the left, in [0, 1]
-    width_mm : its extent from side to side
+    Args:
+        mean_mm: mean signed distance to the midline, positive on the patient's left
+        left_share: share of the lesion on the left, in [0, 1]
+        width_mm: its extent from side to side
 
-    >>> side_of(20.0, 1.0, 15.0), side_of(-1.0, 0.45, 12.0), side_of(-1.0, 0.45, 60.0)
-    ('left', 'midline', 'bilateral')
+        >>> side_of(20.0, 1.0, 15.0), side_of(-1.0, 0.45, 12.0), side_of(-1.0, 0.45, 60.0)
+        ('left', 'midline', 'bilateral')
     """
     smaller = min(left_share, 1 - left_share)
     if smaller >= BILATERAL_SHARE and width_mm >= BILATERAL_MM:

@@ -52,18 +52,20 @@ _HEAD_PIXEL_MM = 4.0  # the head's centre is looked for at this coarse pixel siz
 class ViewSpec:
     """How a slice becomes two views; travels in the bundle.
 
-    size_px : rows and columns of each view
-    global_mm, local_mm : side of the square field of view of the global and of the local view
-    channels : per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
-        ``_above``, of another (see `CHANNELS`)
-    fill_hu : the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is mid-window)
-    upright : whether a turned head is looked at upright: in use by its midplane (`situs.midplane`), in
-        training and testing by what the cohort knows, if it does
-    away_mm : how far below and above the slice the other slices should lie; the nearest to that is taken
+    Attributes:
+        size_px: rows and columns of each view
+        global_mm: side of the square field of view of the global and of the local view
+        local_mm: See `global_mm`.
+        channels: per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
+            ``_above``, of another (see `CHANNELS`)
+        fill_hu: the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is
+            mid-window)
+        upright: whether a turned head is looked at upright: in use by its midplane (`situs.midplane`), in
+            training and testing by what the cohort knows, if it does
+        away_mm: how far below and above the slice the other slices should lie; the nearest to that is taken
 
-    Raises
-    ------
-    ValueError : for a channel that does not exist or a size that is not positive
+    Raises:
+        ValueError: for a channel that does not exist or a size that is not positive
     """
 
     size_px: int = 112
@@ -95,9 +97,10 @@ class ViewSpec:
 class Place:
     """Where a view lies.
 
-    centre_mm : (3,) its middle in world coordinates
-    pixel_mm : side of its pixels
-    turn_deg : see `extract_views`
+    Attributes:
+        centre_mm: (3,) its middle in world coordinates
+        pixel_mm: side of its pixels
+        turn_deg: see `extract_views`
     """
 
     centre_mm: NDArray[np.float64]
@@ -130,17 +133,15 @@ def extract_views(
 ) -> Views:
     """The views of the region `target` on slice `k`.
 
-    Parameters
-    ----------
-    target : the region asked about; not empty on this slice
-    fill_mask : (ni, nj, nk) bool, all regions given; they are painted gray, so that texture inside says
-        nothing. The target is filled whether it is in it or not
-    turn_deg : of the patient in the picture, clockwise; the views are turned likewise, so that the head
-        stands upright in them
+    Args:
+        target: the region asked about; not empty on this slice
+        fill_mask: (ni, nj, nk) bool, all regions given; they are painted gray, so that texture inside says
+            nothing. The target is filled whether it is in it or not
+        turn_deg: of the patient in the picture, clockwise; the views are turned likewise, so that the head
+            stands upright in them
 
-    Raises
-    ------
-    ValueError : if `target` does not meet the slice
+    Raises:
+        ValueError: if `target` does not meet the slice
     """
     geometry, size = volume.geometry, (spec.size_px, spec.size_px)
     raw = np.asarray(volume.hu[:, :, k], dtype=np.float32)

@@ -21,16 +21,14 @@ __all__ = ["Roi", "Volume", "bounding_box", "split_lesions", "union_mask"]
 class Volume:
     """A head CT.
 
-    Parameters
-    ----------
-    hu : (ni, nj, nk) integers or floats, Hounsfield units
-    geometry : where the voxels lie; same shape
-    name : what to call the scan in the output; holds nothing that identifies the patient
-    assumptions : one sentence for everything that was corrected or assumed while reading
+    Args:
+        hu: (ni, nj, nk) integers or floats, Hounsfield units
+        geometry: where the voxels lie; same shape
+        name: what to call the scan in the output; holds nothing that identifies the patient
+        assumptions: one sentence for everything that was corrected or assumed while reading
 
-    Raises
-    ------
-    ValueError : if `hu` is not 3-D numbers of the geometry's shape
+    Raises:
+        ValueError: if `hu` is not 3-D numbers of the geometry's shape
     """
 
     hu: NDArray[np.generic]
@@ -49,19 +47,17 @@ class Volume:
 class Roi:
     """A region of interest on a scan's grid: one value or segment of a mask, or one lesion of it.
 
-    Parameters
-    ----------
-    mask : (mi, mj, mk) bool, the bounding box of the region, not empty
-    start : (3,) index in the scan of ``mask[0, 0, 0]``
-    geometry : the scan's
-    value : the value of the mask, or the number of the segment
-    name : what the segment is called, if anything
-    component : 0 for the whole region; 1, 2, ... for its lesions, 1 the largest
-    notes : what was corrected or assumed while binding the region to the scan
+    Args:
+        mask: (mi, mj, mk) bool, the bounding box of the region, not empty
+        start: (3,) index in the scan of ``mask[0, 0, 0]``
+        geometry: the scan's
+        value: the value of the mask, or the number of the segment
+        name: what the segment is called, if anything
+        component: 0 for the whole region; 1, 2, ... for its lesions, 1 the largest
+        notes: what was corrected or assumed while binding the region to the scan
 
-    Raises
-    ------
-    ValueError : if the mask is not boolean, is empty, or does not lie within the scan
+    Raises:
+        ValueError: if the mask is not boolean, is empty, or does not lie within the scan
     """
 
     mask: NDArray[np.bool_]

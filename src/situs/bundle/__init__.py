@@ -67,13 +67,15 @@ _CHANGED = "+references."
 class Bundle:
     """A bundle that was found whole.
 
-    path : its folder
-    name, version : what the bundle calls itself
-    spec : how slices become the views its networks were trained on
-    n_neighbors : references that each class offers to a target
-    references : the labelled embeddings
-    certainty : what its calibration found; None if it was not calibrated
-    description : all of ``bundle.json``
+    Attributes:
+        path: its folder
+        name: what the bundle calls itself
+        version: See `name`.
+        spec: how slices become the views its networks were trained on
+        n_neighbors: references that each class offers to a target
+        references: the labelled embeddings
+        certainty: what its calibration found; None if it was not calibrated
+        description: all of ``bundle.json``
     """
 
     path: Path
@@ -105,9 +107,8 @@ class Bundle:
 
         0 to 254 is gray, 255 the outline of the region; anterior is up, the patient's left on the right.
 
-        Raises
-        ------
-        BundleError : if the bundle's file of pictures is missing or changed
+        Raises:
+            BundleError: if the bundle's file of pictures is missing or changed
         """
         found = self.pictures.get(reference_id)
         return None if found is None else decode_picture(found.webp)
@@ -116,13 +117,11 @@ class Bundle:
 def read_bundle(path: str | Path | None = None) -> Bundle:
     """Read a bundle and check that nothing in it changed since its export; its pictures only when asked for.
 
-    Parameters
-    ----------
-    path : its folder; None or ``"shipped"`` for the one inside the package
+    Args:
+        path: its folder; None or ``"shipped"`` for the one inside the package
 
-    Raises
-    ------
-    BundleError : if there is none, its format is unknown, or a file is missing or changed
+    Raises:
+        BundleError: if there is none, its format is unknown, or a file is missing or changed
     """
     folder = _shipped() if path is None or str(path) == "shipped" else Path(path)
     description = _read_description(folder)
@@ -162,25 +161,24 @@ def write_bundle(
 ) -> Path:
     """Write a bundle, or replace an older one, only when the new one is whole.
 
-    Parameters
-    ----------
-    out : the folder; new, empty, or a bundle
-    networks : ONNX files, ``{BASENET_FILE: ..., RELATION_FILE: ...}``
-    contract : ``{network: {"inputs" | "outputs": {tensor: {"type", "shape", "meaning"}}}}``
-    references : the labelled embeddings; stored as float16
-    spec, n_neighbors : as the networks were trained
-    recipe, training : JSON-able facts for the card, see `situs.bundle.card.model_card`
-    pictures : of references, by id; those of no reference are left out
-    evaluation : tables for the card, see there
-    check : is given the written bundle before it takes its place, and raises to stop that
+    Args:
+        out: the folder; new, empty, or a bundle
+        networks: ONNX files, ``{BASENET_FILE: ..., RELATION_FILE: ...}``
+        contract: ``{network: {"inputs" | "outputs": {tensor: {"type", "shape", "meaning"}}}}``
+        references: the labelled embeddings; stored as float16
+        spec: as the networks were trained
+        n_neighbors: See `spec`.
+        recipe: JSON-able facts for the card, see `situs.bundle.card.model_card`
+        training: See `recipe`.
+        pictures: of references, by id; those of no reference are left out
+        evaluation: tables for the card, see there
+        check: is given the written bundle before it takes its place, and raises to stop that
 
-    Returns
-    -------
-    `out`
+    Returns:
+        `out`
 
-    Raises
-    ------
-    OutputError : if `out` holds something that is not a bundle, or cannot be written
+    Raises:
+        OutputError: if `out` holds something that is not a bundle, or cannot be written
     """
     out = Path(out)
     check_replaceable(out)
@@ -222,24 +220,22 @@ def replace_references(
     The description and the card count what was added and removed since the training, in all such changes.
     The version becomes ``<version>+references.<hash>``, so that an answer tells which references it rests on.
 
-    Parameters
-    ----------
-    bundle : the one to change
-    references : all that the new one has, embeddings (r, bundle.embedding_width), r at least 1; stored as
-        float16
-    added, removed : how many of them are new, and how many of the bundle's are gone
-    pictures : of new ones, by id; the bundle's own stay with the references that stay
-    out : the folder; new, empty, or a bundle. None for the bundle's own
+    Args:
+        bundle: the one to change
+        references: all that the new one has, embeddings (r, bundle.embedding_width), r at least 1; stored as
+            float16
+        added: how many of them are new, and how many of the bundle's are gone
+        removed: See `added`.
+        pictures: of new ones, by id; the bundle's own stay with the references that stay
+        out: the folder; new, empty, or a bundle. None for the bundle's own
 
-    Returns
-    -------
-    the folder
+    Returns:
+        the folder
 
-    Raises
-    ------
-    ValueError : if there are no references, or their embeddings have another width
-    BundleError : if the bundle was changed by somebody else since it was read; nothing is written
-    OutputError : if the folder holds something that is not a bundle, or cannot be written
+    Raises:
+        ValueError: if there are no references, or their embeddings have another width
+        BundleError: if the bundle was changed by somebody else since it was read; nothing is written
+        OutputError: if the folder holds something that is not a bundle, or cannot be written
     """
     shape = references.embeddings.shape
     if not len(references) or shape[1] != bundle.embedding_width:
@@ -268,18 +264,15 @@ def replace_references(
 def replace_certainty(bundle: Bundle, certainty: Certainty, out: str | Path | None = None) -> Path:
     """Write a bundle again with what a calibration found; all else stays.
 
-    Parameters
-    ----------
-    out : the folder; new, empty, or a bundle. None for the bundle's own
+    Args:
+        out: the folder; new, empty, or a bundle. None for the bundle's own
 
-    Returns
-    -------
-    the folder
+    Returns:
+        the folder
 
-    Raises
-    ------
-    BundleError : if the bundle was changed by somebody else since it was read; nothing is written
-    OutputError : if the folder holds something that is not a bundle, or cannot be written
+    Raises:
+        BundleError: if the bundle was changed by somebody else since it was read; nothing is written
+        OutputError: if the folder holds something that is not a bundle, or cannot be written
     """
     place = bundle.path if out is None else Path(out)
     check_replaceable(place)
@@ -307,9 +300,8 @@ def _write_changed(
 def check_replaceable(out: Path) -> None:
     """Refuse a place that holds anything but an older bundle: replacing it would delete that.
 
-    Raises
-    ------
-    OutputError : if `out` is a file, or a folder that is neither empty nor a bundle
+    Raises:
+        OutputError: if `out` is a file, or a folder that is neither empty nor a bundle
     """
     if out.is_dir():
         present = {entry.name for entry in out.iterdir()}

@@ -25,15 +25,14 @@ _DEFAULT_DATA = "See the recipe and the training facts below."
 def model_card(description: dict[str, Any]) -> str:
     """The card as Markdown.
 
-    Parameters
-    ----------
-    description : the content of ``bundle.json`` (see `situs.bundle.write_bundle`). Of ``training``, the
-        texts ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a
-        table. ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
-        ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
-        ``certainty``, if there, is that of `situs.certainty.Certainty.to_dict`. ``references``, if there,
-        counts those ``added`` and ``removed`` since the training, and
-        ``pictures``, if there, those with a picture, of ``rendered`` scans and of ``patients``.
+    Args:
+        description: the content of ``bundle.json`` (see `situs.bundle.write_bundle`). Of ``training``, the
+            texts ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a
+            table. ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
+            ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
+            ``certainty``, if there, is that of `situs.certainty.Certainty.to_dict`. ``references``, if there,
+            counts those ``added`` and ``removed`` since the training, and
+            ``pictures``, if there, those with a picture, of ``rendered`` scans and of ``patients``.
     """
     training = dict(description["training"])
     data = _lines(training.pop("data", _DEFAULT_DATA))

@@ -45,8 +45,9 @@ Bytes = NDArray[np.uint8]
 class ReferencePicture(NamedTuple):
     """The stored picture of a reference.
 
-    webp : see `encode_picture`
-    rendered : whether its scan was rendered; if not, it shows a patient
+    Attributes:
+        webp: see `encode_picture`
+        rendered: whether its scan was rendered; if not, it shows a patient
     """
 
     webp: bytes
@@ -63,9 +64,8 @@ def draw_picture(global_view: Bytes, spec: ViewSpec) -> Bytes:
 
     It shows `FIELD_MM` around the middle of the view, moved so far that what surrounds the region is seen.
 
-    Raises
-    ------
-    ValueError : if the view has not the channels that `can_draw` asks for
+    Raises:
+        ValueError: if the view has not the channels that `can_draw` asks for
     """
     from PIL import Image
     from scipy import ndimage
@@ -129,9 +129,8 @@ def pack_pictures(pictures: Mapping[str, ReferencePicture], ids: Sequence[str] |
 def unpack_pictures(data: bytes, ids: Sequence[str] | NDArray[np.str_]) -> dict[str, ReferencePicture]:
     """What `pack_pictures` wrote, of the same references; those without a picture are left out.
 
-    Raises
-    ------
-    ValueError : if it is of another number of references
+    Raises:
+        ValueError: if it is of another number of references
     """
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         webp, ends, rendered = arrays["webp"].tobytes(), arrays["ends"].tolist(), arrays["rendered"].tolist()

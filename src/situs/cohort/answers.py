@@ -33,10 +33,13 @@ _BATCH = 256  # slices answered at a time; their reference sets take some tens o
 class Answers:
     """What a bundle says about n slices, or n ROIs.
 
-    basenet, relation : (n, 15) BaseNet's probabilities and the relation scores
-    shares, inside : (n, 15) and (n,), see `situs.runtime.Embedded`; None where the bundle does not paint
-    distances : (n,) to the nearest reference
-    areas : (n,) what the region covers of each local view
+    Attributes:
+        basenet: (n, 15) BaseNet's probabilities and the relation scores
+        relation: See `basenet`.
+        shares: (n, 15) and (n,), see `situs.runtime.Embedded`; None where the bundle does not paint
+        inside: See `shares`.
+        distances: (n,) to the nearest reference
+        areas: (n,) what the region covers of each local view
     """
 
     basenet: NDArray[np.floating]

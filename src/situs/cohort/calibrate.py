@@ -36,25 +36,23 @@ def calibrate(
     Every fold answers for the ROIs of those patients of the cohort whom it has no reference of, see
     `situs.certainty`. A patient whom two folds left out counts twice.
 
-    Parameters
-    ----------
-    bundle : the one to calibrate; it is not asked itself
-    cohort : a folder with a manifest, of which each fold left some patients out (``situs train
-        --test-patient``)
-    folds : bundles of the same recipe
-    out : the folder to write to; None for the bundle's own
-    level : share of every site's lesions whose set of sites shall hold theirs
-    progress : is called with what is counted (``scans`` or ``slices``), how many are done, and in all
+    Args:
+        bundle: the one to calibrate; it is not asked itself
+        cohort: a folder with a manifest, of which each fold left some patients out (``situs train
+            --test-patient``)
+        folds: bundles of the same recipe
+        out: the folder to write to; None for the bundle's own
+        level: share of every site's lesions whose set of sites shall hold theirs
+        progress: is called with what is counted (``scans`` or ``slices``), how many are done, and in all
 
-    Returns
-    -------
-    what was found, and how such sets do on each patient if all others are calibrated on; None for one patient
+    Returns:
+        what was found, and how such sets do on each patient if all others are calibrated on; None for one
+        patient
 
-    Raises
-    ------
-    BundleError : if a bundle cannot be used, or a fold is of another recipe
-    ManifestError : if the cohort cannot be used, or a fold left none of its patients out
-    OutputError : if `out` cannot be written, or holds something else
+    Raises:
+        BundleError: if a bundle cannot be used, or a fold is of another recipe
+        ManifestError: if the cohort cannot be used, or a fold left none of its patients out
+        OutputError: if `out` cannot be written, or holds something else
     """
     asked = [read_bundle(fold) for fold in folds]
     whole = read_bundle(bundle)

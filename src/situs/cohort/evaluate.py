@@ -34,21 +34,27 @@ SPANNING = 0.95  # a region with more than this in one site does not span severa
 class Evaluation:
     """BaseNet's own answer and the Relation Network's, on the same examples.
 
-    relation, basenet : an example is one slice of one ROI
-    share_error, share_rois : how far the painted shares of ROIs are from the exact ones (mean of half the
-        summed absolute difference), and of how many ROIs: those of which at most `SPANNING` lie in one site.
-        None and 0 where the bundle does not paint or the cohort has no site maps
-    relation_rois, basenet_rois : an example is one ROI (a row of the manifest); the scores of its slices are
-        averaged by area, as `situs.labeler` does for a lesion
-    other_joins : macro F1 over ROIs if the relation scores of their slices were joined in other ways, by name
-    coverage : how its certainty does; None for a bundle that was not calibrated
-    upright : whether turned heads were looked at upright, see `situs.cohort.examples`
-    bundle, n_neighbors : what was evaluated
-    n_patients : patients of the cohort
-    known_patients : how many of them are among the bundle's references. Those were no neighbours of their
-        own patient, but the networks were trained on them unless they were added later, so with any of these
-        it is no test
-    unknown_sites : names of the sites of the cohort that the bundle has no reference of: always missed
+    Attributes:
+        relation: an example is one slice of one ROI
+        basenet: See `relation`.
+        share_error: how far the painted shares of ROIs are from the exact ones (mean of half the summed
+            absolute difference), and of how many ROIs: those of which at most `SPANNING` lie in one site.
+            None and 0 where the bundle does not paint or the cohort has no site maps
+        share_rois: See `share_error`.
+        relation_rois: an example is one ROI (a row of the manifest); the scores of its slices are
+            averaged by area, as `situs.labeler` does for a lesion
+        basenet_rois: See `relation_rois`.
+        other_joins: macro F1 over ROIs if the relation scores of their slices were joined in other ways, by
+            name
+        coverage: how its certainty does; None for a bundle that was not calibrated
+        upright: whether turned heads were looked at upright, see `situs.cohort.examples`
+        bundle: what was evaluated
+        n_neighbors: See `bundle`.
+        n_patients: patients of the cohort
+        known_patients: how many of them are among the bundle's references. Those were no neighbours of their
+            own patient, but the networks were trained on them unless they were added later, so with any of
+            these it is no test
+        unknown_sites: names of the sites of the cohort that the bundle has no reference of: always missed
     """
 
     relation: Table
@@ -148,18 +154,18 @@ def evaluate(
 
     Where a patient of the cohort is among the bundle's references, those are no neighbours of its slices.
 
-    Parameters
-    ----------
-    bundle : its folder; None or ``"shipped"`` for the one inside the package
-    cohort : a folder with a manifest; its views are kept in a cache there
-    patients : only these (at least one); None for all
-    jobs : processes that make views
-    n_boot, seed : of the intervals, see `score_table`
-    progress : is called with what is counted (``scans`` or ``slices``), how many are done, and in all
+    Args:
+        bundle: its folder; None or ``"shipped"`` for the one inside the package
+        cohort: a folder with a manifest; its views are kept in a cache there
+        patients: only these (at least one); None for all
+        jobs: processes that make views
+        n_boot: of the intervals, see `score_table`
+        seed: See `n_boot`.
+        progress: is called with what is counted (``scans`` or ``slices``), how many are done, and in all
 
-    Raises
-    ------
-    BundleError, ManifestError, OutputError : if bundle or cohort cannot be used, or the cache not be written
+    Raises:
+        BundleError, ManifestError, OutputError: if bundle or cohort cannot be used, or the cache not be
+            written
     """
     found = read_bundle(bundle)
     rows = read_manifest(cohort)

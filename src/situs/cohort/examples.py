@@ -53,10 +53,11 @@ _TURN_VOXELS = 5000  # are looked at to tell how a head is turned
 class Extraction:
     """How the examples of a scan are made.
 
-    spec : how slices become views
-    max_slices : at most this many slices of each region, spread evenly over its area; None for all
-    painted : whether the cohort has site maps and distances to the midline, so that there are targets
-    training : upright views are not quite so, and of a quarter of the regions as the heads lie
+    Attributes:
+        spec: how slices become views
+        max_slices: at most this many slices of each region, spread evenly over its area; None for all
+        painted: whether the cohort has site maps and distances to the midline, so that there are targets
+        training: upright views are not quite so, and of a quarter of the regions as the heads lie
     """
 
     spec: ViewSpec
@@ -84,19 +85,16 @@ def extract_scan(
 ) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
     """The examples of one scan.
 
-    Parameters
-    ----------
-    rows : of the manifest, with their numbers; all of one scan
-    how : they are made
+    Args:
+        rows: of the manifest, with their numbers; all of one scan
+        how: they are made
 
-    Returns
-    -------
-    arrays (n, ...) by the names of `Extraction.names`, and for each example its ``row``, ``k`` and ``id``
+    Returns:
+        arrays (n, ...) by the names of `Extraction.names`, and for each example its ``row``, ``k`` and ``id``
 
-    Raises
-    ------
-    ManifestError : if a file lacks a value that a row names, or maps lie on another grid than their scan
-    InputError : if a file cannot be read
+    Raises:
+        ManifestError: if a file lacks a value that a row names, or maps lie on another grid than their scan
+        InputError: if a file cannot be read
     """
     from situs.io import read_rois, read_volume
 

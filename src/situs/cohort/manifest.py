@@ -29,12 +29,16 @@ _MOST_TOLD = 20  # words of an error's line; the sites are fewer
 class Row:
     """One region of interest of a cohort.
 
-    scan, roi : the scan, and a mask on a grid of the same patient
-    value : of the mask
-    site : index into `situs.anatomy.SITES`
-    patient : whose scan it is; for rendered scans, the head
-    side, kind : as the manifest says, or empty
-    sites, lateral : NIfTI files on the scan's grid: site map, and distance to the midline; None if not given
+    Attributes:
+        scan: the scan, and a mask on a grid of the same patient
+        roi: See `scan`.
+        value: of the mask
+        site: index into `situs.anatomy.SITES`
+        patient: whose scan it is; for rendered scans, the head
+        side: as the manifest says, or empty
+        kind: See `side`.
+        sites: NIfTI files on the scan's grid: site map, and distance to the midline; None if not given
+        lateral: See `sites`.
     """
 
     scan: Path
@@ -51,9 +55,8 @@ class Row:
 def read_manifest(cohort: Path) -> list[Row]:
     """The rows of a cohort's manifest, checked, in its order.
 
-    Raises
-    ------
-    ManifestError : if the file, a column or a file it names is missing, or a value is none
+    Raises:
+        ManifestError: if the file, a column or a file it names is missing, or a value is none
     """
     path = Path(cohort) / MANIFEST
     try:

@@ -20,16 +20,14 @@ def wants_pictures(cohort: Path, slices: Slices, of_patients: bool) -> bool:
 
     Those of rendered scans, which show no patient, always do if their views allow; others only if asked for.
 
-    Parameters
-    ----------
-    cohort : the folder
-    slices : its examples
-    of_patients : whether pictures of patients' scans were asked for
+    Args:
+        cohort: the folder
+        slices: its examples
+        of_patients: whether pictures of patients' scans were asked for
 
-    Raises
-    ------
-    InputError : if they were, and the views do not show what a picture is made of
-    ManifestError : if an id comes twice, which would show the wrong picture
+    Raises:
+        InputError: if they were, and the views do not show what a picture is made of
+        ManifestError: if an id comes twice, which would show the wrong picture
     """
     drawable = can_draw(slices.spec)
     if of_patients and not drawable:

@@ -46,10 +46,12 @@ _BATCH = 256  # slices embedded at a time; their views take some tens of MB
 class Change:
     """What was done to a bundle.
 
-    path : where the changed one is
-    added, removed : how many references
-    total : how many it has now
-    emptied : keys of the sites that had references before and have none now
+    Attributes:
+        path: where the changed one is
+        added: how many references
+        removed: See `added`.
+        total: how many it has now
+        emptied: keys of the sites that had references before and have none now
     """
 
     path: Path
@@ -76,23 +78,22 @@ def add_references(
 ) -> Change:
     """Add the slices of a cohort's regions to the references of a bundle.
 
-    Parameters
-    ----------
-    bundle : its folder; None or ``"shipped"`` for the one inside the package
-    cohort : a folder with a manifest; its views are kept in a cache there
-    out : the folder for the changed bundle; None to replace the bundle itself, which the shipped one refuses
-    max_slices : at most this many of each region, spread evenly over its area; None for as many as the
-        bundle's recipe took
-    progress : is called with what is counted (``scans`` or ``slices``), how many are done, and in all
-    pictures : whether small pictures of patients' scans go into the bundle too; those of rendered ones do
+    Args:
+        bundle: its folder; None or ``"shipped"`` for the one inside the package
+        cohort: a folder with a manifest; its views are kept in a cache there
+        out: the folder for the changed bundle; None to replace the bundle itself, which the shipped one
+            refuses
+        max_slices: at most this many of each region, spread evenly over its area; None for as many as the
+            bundle's recipe took
+        progress: is called with what is counted (``scans`` or ``slices``), how many are done, and in all
+        pictures: whether small pictures of patients' scans go into the bundle too; those of rendered ones do
 
-    Raises
-    ------
-    BundleError : if the bundle cannot be used, or may not be changed
-    InputError : if pictures are asked for, and the bundle's views do not show what they are made of
-    ManifestError : if the cohort cannot be used, or a reference of the same id is there already
-    ScanError, RoiError : if a file of the cohort cannot be read
-    OutputError : if the bundle or the cache cannot be written
+    Raises:
+        BundleError: if the bundle cannot be used, or may not be changed
+        InputError: if pictures are asked for, and the bundle's views do not show what they are made of
+        ManifestError: if the cohort cannot be used, or a reference of the same id is there already
+        ScanError, RoiError: if a file of the cohort cannot be read
+        OutputError: if the bundle or the cache cannot be written
     """
     found = read_bundle(bundle)
     place = _place(found, out)
@@ -123,16 +124,17 @@ def remove_references(
 
     The networks remain as they are: what they learned from a removed case stays in them.
 
-    Parameters
-    ----------
-    bundle, out : as for `add_references`
-    patients, ids, site : see `match_references`
+    Args:
+        bundle: as for `add_references`
+        out: See `bundle`.
+        patients: see `match_references`
+        ids: See `patients`.
+        site: See `patients`.
 
-    Raises
-    ------
-    BundleError : if the bundle cannot be used or may not be changed, or if none would be left
-    InputError : for a patient, id or site that is not there, or if nothing is asked for or found
-    OutputError : if the bundle cannot be written
+    Raises:
+        BundleError: if the bundle cannot be used or may not be changed, or if none would be left
+        InputError: for a patient, id or site that is not there, or if nothing is asked for or found
+        OutputError: if the bundle cannot be written
     """
     found = read_bundle(bundle)
     place = _place(found, out)
@@ -154,20 +156,17 @@ def match_references(
 ) -> NDArray[np.bool_]:
     """Which references are of one of the patients, and have one of the ids, and are of the site.
 
-    Parameters
-    ----------
-    patients : names; none for everybody's
-    ids : whole ones, or their beginning up to a slash: ``scan/roi/value`` is all slices of a region. None
-        for all
-    site : its key; None for all
+    Args:
+        patients: names; none for everybody's
+        ids: whole ones, or their beginning up to a slash: ``scan/roi/value`` is all slices of a region. None
+            for all
+        site: its key; None for all
 
-    Returns
-    -------
-    (r,) bool
+    Returns:
+        (r,) bool
 
-    Raises
-    ------
-    InputError : for a patient or an id that no reference has, or a key that is no site's
+    Raises:
+        InputError: for a patient or an id that no reference has, or a key that is no site's
     """
     chosen = np.ones(len(references), dtype=bool)
     if site is not None:
@@ -198,14 +197,12 @@ def embed_slices(
 ) -> References:
     """The slices (n) of a cohort as references, embeddings (n, bundle.embedding_width) float16.
 
-    Parameters
-    ----------
-    slices : made with the bundle's views
-    progress : is called with ``slices``, how many are done, and in all
+    Args:
+        slices: made with the bundle's views
+        progress: is called with ``slices``, how many are done, and in all
 
-    Raises
-    ------
-    BundleError : if the inference engine cannot load the networks
+    Raises:
+        BundleError: if the inference engine cannot load the networks
     """
     runtime = Runtime(bundle)
     parts = []
@@ -221,9 +218,8 @@ def embed_slices(
 def join_references(old: References, new: References) -> References:
     """The references (r + n) of both, `old` (r) first.
 
-    Raises
-    ------
-    ManifestError : if an id of `new` is among those of `old`, or comes twice in `new`
+    Raises:
+        ManifestError: if an id of `new` is among those of `old`, or comes twice in `new`
     """
     _check_ids(old.ids, new.ids)
     return References(
@@ -237,9 +233,8 @@ def join_references(old: References, new: References) -> References:
 def format_references_text(bundle: Bundle, site: str | None = None) -> str:
     """How many references of each site, and of how many patients; of one site, which.
 
-    Raises
-    ------
-    InputError : for a key that is no site's
+    Raises:
+        InputError: for a key that is no site's
     """
     chosen = bundle.references.take(match_references(bundle.references, site=site))
     title = (
@@ -267,9 +262,8 @@ def format_references_text(bundle: Bundle, site: str | None = None) -> str:
 def format_references_csv(bundle: Bundle, site: str | None = None) -> str:
     """A row for each reference, of one site or of all, in the bundle's order: id, site, patient.
 
-    Raises
-    ------
-    InputError : for a key that is no site's
+    Raises:
+        InputError: for a key that is no site's
     """
     chosen = bundle.references.take(match_references(bundle.references, site=site))
     stream = io.StringIO()

@@ -25,7 +25,8 @@ _INTERVAL = (0.025, 0.975)
 class Mean:
     """Precision, recall and F1 averaged over the sites that occur in the truth.
 
-    f1_interval : 95 % bootstrap interval over scans; None with fewer than two scans
+    Attributes:
+        f1_interval: 95 % bootstrap interval over scans; None with fewer than two scans
     """
 
     precision: float
@@ -47,13 +48,17 @@ class Mean:
 class Table:
     """The scores of one classifier; every array is in the order of `SITES`.
 
-    confusion : (15, 15) examples, row the true site, column the predicted one
-    precision, recall, f1 : (15,), 0 where the denominator is 0
-    f1_intervals : (15, 2) 95 % bootstrap interval; NaN for a site with no example or fewer than 2 scans
-    weighted, macro : means over the sites with at least one example, weighted by their number of examples,
-        and plain. A site that the truth lacks has no recall, so it takes no part in either; what was wrongly
-        called by its name is already missing from the recall of the true site.
-    n_scans : scans that the examples come from
+    Attributes:
+        confusion: (15, 15) examples, row the true site, column the predicted one
+        precision: (15,), 0 where the denominator is 0
+        recall: See `precision`.
+        f1: See `precision`.
+        f1_intervals: (15, 2) 95 % bootstrap interval; NaN for a site with no example or fewer than 2 scans
+        weighted: means over the sites with at least one example, weighted by their number of examples, and
+            plain. A site that the truth lacks has no recall, so it takes no part in either; what was wrongly
+            called by its name is already missing from the recall of the true site.
+        macro: See `weighted`.
+        n_scans: scans that the examples come from
     """
 
     confusion: NDArray[np.int64]
@@ -115,21 +120,19 @@ def score_table(
 ) -> Table:
     """Score predictions against the truth.
 
-    Parameters
-    ----------
-    truth, predicted : (n,) whole numbers, indices into `SITES`; n at least 1
-    scans : (n,) what names the scan of every example. The interval comes from drawing scans, not examples,
-        with replacement: slices of one scan resemble each other and must rise and fall together
-    n_boot : draws; with 1000 the ends of the interval are steady to about a hundredth
-    seed : of the draws
+    Args:
+        truth: (n,) whole numbers, indices into `SITES`; n at least 1
+        predicted: See `truth`.
+        scans: (n,) what names the scan of every example. The interval comes from drawing scans, not examples,
+            with replacement: slices of one scan resemble each other and must rise and fall together
+        n_boot: draws; with 1000 the ends of the interval are steady to about a hundredth
+        seed: of the draws
 
-    Returns
-    -------
-    Table : in a draw that misses a site, the means leave that site out, as they do in the table itself
+    Returns:
+        Table: in a draw that misses a site, the means leave that site out, as they do in the table itself
 
-    Raises
-    ------
-    ValueError : for unequal lengths, no example, or an index that is not a site
+    Raises:
+        ValueError: for unequal lengths, no example, or an index that is not a site
     """
     true, guess, scan = (np.asarray(a) for a in (truth, predicted, scans))
     if not true.shape == guess.shape == scan.shape or true.ndim != 1 or true.size == 0:
@@ -174,7 +177,8 @@ def site_scores(confusion: ArrayLike) -> tuple[Array, Array, Array]:
 def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int] = (1,)) -> str:
     """Rows of cells as aligned plain text, the first column to the left, the others to the right.
 
-    rules : the rows before which a line is drawn
+    Args:
+        rules: the rows before which a line is drawn
     """
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     lines = []

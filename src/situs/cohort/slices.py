@@ -51,10 +51,14 @@ Bytes = NDArray[np.uint8]
 class Batch:
     """Views and painting targets of n examples; size s, targets at half of it.
 
-    global_view, local_view : (n, channels, s, s) uint8
-    site : (n,) int64, index into `SITES`
-    global_sites, local_sites : (n, s / 2, s / 2) uint8; None if the cohort has no site maps
-    global_lateral, local_lateral : (n, s / 2, s / 2) int8; likewise
+    Attributes:
+        global_view: (n, channels, s, s) uint8
+        local_view: See `global_view`.
+        site: (n,) int64, index into `SITES`
+        global_sites: (n, s / 2, s / 2) uint8; None if the cohort has no site maps
+        local_sites: See `global_sites`.
+        global_lateral: (n, s / 2, s / 2) int8; likewise
+        local_lateral: See `global_lateral`.
     """
 
     global_view: Bytes
@@ -70,11 +74,14 @@ class Batch:
 class Slices:
     """The examples of a cohort; the views and targets are files mapped into memory, see `Batch`.
 
-    site : (n,) int64, index into `SITES`
-    patient, scan, id : (n,) str; an id is ``scan/roi/value/k``
-    row : (n,) int64, of the manifest
-    k : (n,) int64, slice of the scan
-    spec : how the views were made
+    Attributes:
+        site: (n,) int64, index into `SITES`
+        patient: (n,) str; an id is ``scan/roi/value/k``
+        scan: See `patient`.
+        id: See `patient`.
+        row: (n,) int64, of the manifest
+        k: (n,) int64, slice of the scan
+        spec: how the views were made
     """
 
     global_view: Bytes
@@ -121,19 +128,17 @@ def open_slices(
 
     A run that was stopped continues where it was. Memory stays at a few scans, whatever the cohort's size.
 
-    Parameters
-    ----------
-    cohort : the folder
-    spec : how slices become views
-    max_slices : see `situs.cohort.examples.Extraction`
-    jobs : processes
-    progress : is called with (scans done, scans in all)
-    training : see `situs.cohort.examples.Extraction`
+    Args:
+        cohort: the folder
+        spec: how slices become views
+        max_slices: see `situs.cohort.examples.Extraction`
+        jobs: processes
+        progress: is called with (scans done, scans in all)
+        training: see `situs.cohort.examples.Extraction`
 
-    Raises
-    ------
-    ManifestError : if the manifest, or a file it names, cannot be used
-    OutputError : if the cache cannot be written
+    Raises:
+        ManifestError: if the manifest, or a file it names, cannot be used
+        OutputError: if the cache cannot be written
     """
     cohort = Path(cohort)
     rows = read_manifest(cohort)
@@ -157,15 +162,13 @@ def split_patients(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The patients to train on and those to test on, sorted; none is on both sides.
 
-    Parameters
-    ----------
-    patients : of every example or row
-    test : the share of the patients to test on (at least one, at most all but one), or their names
-    seed : of the random choice, where a share is given
+    Args:
+        patients: of every example or row
+        test: the share of the patients to test on (at least one, at most all but one), or their names
+        seed: of the random choice, where a share is given
 
-    Raises
-    ------
-    ManifestError : if a name is none of the patients, or a side would be empty
+    Raises:
+        ManifestError: if a name is none of the patients, or a side would be empty
     """
     names = sorted(set(patients))
     if isinstance(test, float | int):
@@ -192,11 +195,10 @@ def balanced_indices(
 
     The paper, section 3.4. Within a site no example comes again before all have come.
 
-    Parameters
-    ----------
-    sites : (m,) site of every example
-    power : 1 for equally many of every site that there is, 0 for the cohort's own frequencies; a site of
-        c examples is drawn in proportion to ``c ** (1 - power)``
+    Args:
+        sites: (m,) site of every example
+        power: 1 for equally many of every site that there is, 0 for the cohort's own frequencies; a site of
+            c examples is drawn in proportion to ``c ** (1 - power)``
     """
     present, counts = np.unique(sites, return_counts=True)
     share = counts.astype(np.float64) ** (1 - power)
@@ -219,10 +221,10 @@ def choose_evenly(
 ) -> NDArray[np.int64]:
     """Indices, ascending, of at most `n` examples of every site, spread evenly over the patients.
 
-    Parameters
-    ----------
-    sites, patients : (m,) of every example
-    n : one number for all sites, or (15,) of each
+    Args:
+        sites: (m,) of every example
+        patients: See `sites`.
+        n: one number for all sites, or (15,) of each
     """
     most = np.broadcast_to(n, len(SITES))
     turn = np.empty(len(sites), dtype=np.int64)  # 0 for the first example of a patient and site, and so on
@@ -243,9 +245,8 @@ def choose_evenly(
 def check_sites(sites: NDArray[np.integer]) -> None:
     """Refuse to train on examples (n,) of a single site.
 
-    Raises
-    ------
-    ManifestError : with its name
+    Raises:
+        ManifestError: with its name
     """
     present = np.unique(sites).tolist()
     if len(present) < 2:
@@ -257,9 +258,8 @@ def check_sites(sites: NDArray[np.integer]) -> None:
 def check_ids(ids: NDArray[np.str_]) -> None:
     """Refuse examples whose ids (n,) could not be told apart; they are made of file names.
 
-    Raises
-    ------
-    ManifestError : if an id comes twice
+    Raises:
+        ManifestError: if an id comes twice
     """
     names, counts = np.unique(ids, return_counts=True)
     twice = names[counts > 1].tolist()

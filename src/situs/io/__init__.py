@@ -17,19 +17,16 @@ __all__ = ["read_rois", "read_volume"]
 def read_volume(path: str | Path, series: str | None = None) -> Volume:
     """Read a head CT.
 
-    Parameters
-    ----------
-    path : a NIfTI file (.nii, .nii.gz), a folder or a zip of DICOM files, or one DICOM file
-    series : SeriesNumber or SeriesInstanceUID of the DICOM series to read; by default the axial head
-        CT is chosen and the choice is said in `Volume.assumptions`
+    Args:
+        path: a NIfTI file (.nii, .nii.gz), a folder or a zip of DICOM files, or one DICOM file
+        series: SeriesNumber or SeriesInstanceUID of the DICOM series to read; by default the axial head
+            CT is chosen and the choice is said in `Volume.assumptions`
 
-    Returns
-    -------
-    Volume of shape (ni, nj, nk), the slice axis (the one nearest to feet-head) last; int16 or float32
+    Returns:
+        Volume of shape (ni, nj, nk), the slice axis (the one nearest to feet-head) last; int16 or float32
 
-    Raises
-    ------
-    ScanError : the scan cannot be read, or its values cannot be HU or a window of them
+    Raises:
+        ScanError: the scan cannot be read, or its values cannot be HU or a window of them
     """
     path = Path(path)
     if not path.exists():
@@ -48,15 +45,13 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
 def read_rois(path: str | Path, volume: Volume) -> list[Roi]:
     """Read a mask and bind it to a scan: one region for every value that is not zero, ascending.
 
-    Parameters
-    ----------
-    path : a NIfTI mask of whole numbers, 0 where there is no lesion; on the scan's grid, or on another
-        grid of the same patient space, through which it is then resampled (said in `Roi.notes`)
-    volume : the scan, shape (ni, nj, nk)
+    Args:
+        path: a NIfTI mask of whole numbers, 0 where there is no lesion; on the scan's grid, or on another
+            grid of the same patient space, through which it is then resampled (said in `Roi.notes`)
+        volume: the scan, shape (ni, nj, nk)
 
-    Raises
-    ------
-    RoiError : the mask cannot be read, is empty, is no mask, or does not meet the scan
+    Raises:
+        RoiError: the mask cannot be read, is empty, is no mask, or does not meet the scan
     """
     from situs.io.rois import read_mask
 

@@ -28,14 +28,12 @@ _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 def read_dicom(path: Path, series: str | None = None) -> Volume:
     """The axial head CT of a DICOM folder, a zip of one, or a single file.
 
-    Parameters
-    ----------
-    path : folder, zip, or file
-    series : SeriesNumber or SeriesInstanceUID; by default see `situs.io.series.choose_series`
+    Args:
+        path: folder, zip, or file
+        series: SeriesNumber or SeriesInstanceUID; by default see `situs.io.series.choose_series`
 
-    Raises
-    ------
-    ScanError : see `situs.io.read_volume`
+    Raises:
+        ScanError: see `situs.io.read_volume`
     """
     name = str(path)
     with warnings.catch_warnings(), open_sources(path) as sources:
@@ -132,7 +130,8 @@ def _read_stack(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int]]
 class _PixelReader:
     """Decodes one image after the other; keeps the last file open for the frames of a multi-frame one.
 
-    padding : the stored value that means "no picture here" in the last image read, or None
+    Attributes:
+        padding: the stored value that means "no picture here" in the last image read, or None
     """
 
     def __init__(self, name: str) -> None:

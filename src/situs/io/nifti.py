@@ -34,12 +34,13 @@ _FARTHEST_MM = 1e6
 class NiftiGrid:
     """The numbers of a NIfTI file, the slice axis (nearest to feet-head) brought to the end.
 
-    values : (ni, nj, nk) integers or floats, the header's scaling applied; may be read-only
-    affine : (4, 4) where they lie, RAS+ mm
-    geometry : the same
-    order : the file's axes in the order of ``values``
-    oriented : False if the header has no orientation code, so that its affine is a guess
-    notes : one sentence for everything assumed about the grid
+    Attributes:
+        values: (ni, nj, nk) integers or floats, the header's scaling applied; may be read-only
+        affine: (4, 4) where they lie, RAS+ mm
+        geometry: the same
+        order: the file's axes in the order of ``values``
+        oriented: False if the header has no orientation code, so that its affine is a guess
+        notes: one sentence for everything assumed about the grid
     """
 
     values: NDArray[Any]
@@ -62,9 +63,8 @@ def nifti_stem(path: Path) -> str:
 def read_nifti(path: Path) -> Volume:
     """A head CT from a NIfTI file.
 
-    Raises
-    ------
-    ScanError : see `situs.io.read_volume`
+    Raises:
+        ScanError: see `situs.io.read_volume`
     """
     grid = read_nifti_grid(path, ScanError)
     hu, value_notes = to_hu(grid.values, str(path))

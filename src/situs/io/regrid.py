@@ -33,10 +33,11 @@ Labels = NDArray[Any]
 class Regridded:
     """A mask on a scan's grid.
 
-    labels : (ni, nj, nk) the mask's values at the scan's voxel centres
-    between : {value: (n, 3) voxel indices} of parts that lie between slices, placed on the nearest;
-        they may share voxels with another value
-    outside : share of the mask's voxels that lie outside the scan, in [0, 1]
+    Attributes:
+        labels: (ni, nj, nk) the mask's values at the scan's voxel centres
+        between: {value: (n, 3) voxel indices} of parts that lie between slices, placed on the nearest;
+            they may share voxels with another value
+        outside: share of the mask's voxels that lie outside the scan, in [0, 1]
     """
 
     labels: Labels
@@ -47,11 +48,10 @@ class Regridded:
 def regrid(labels: Labels, affine: Array, geometry: Geometry) -> Regridded:
     """Bring a mask to a scan's grid.
 
-    Parameters
-    ----------
-    labels : (mi, mj, mk) whole numbers, not all 0
-    affine : (4, 4) voxel-to-world of the mask, RAS+ mm
-    geometry : the scan's
+    Args:
+        labels: (mi, mj, mk) whole numbers, not all 0
+        affine: (4, 4) voxel-to-world of the mask, RAS+ mm
+        geometry: the scan's
     """
     labels, affine = _crop(labels, affine)
     parts, value_of = _connected_parts(labels)

@@ -29,9 +29,8 @@ Labels = NDArray[Any]
 def read_mask(path: Path, volume: Volume) -> list[Roi]:
     """The regions of a NIfTI mask on the scan's grid, one per value, ascending.
 
-    Raises
-    ------
-    RoiError : see `situs.io.read_rois`
+    Raises:
+        RoiError: see `situs.io.read_rois`
     """
     grid = read_nifti_grid(path, RoiError)
     labels = _whole_numbers(grid.values, path)

@@ -45,12 +45,14 @@ class Source:
 class Frame:
     """One image and what its header says about it; empty where the header says nothing.
 
-    index : number of the image within a multi-frame file, else 0
-    position : (3,) centre of the first pixel, LPS mm
-    orientation : (6,) directions of growing column number and of growing row number, LPS
-    spacing : (2,) distance between rows and between columns, mm
-    shape : (rows, columns)
-    slope, intercept : stored value to HU
+    Attributes:
+        index: number of the image within a multi-frame file, else 0
+        position: (3,) centre of the first pixel, LPS mm
+        orientation: (6,) directions of growing column number and of growing row number, LPS
+        spacing: (2,) distance between rows and between columns, mm
+        shape: (rows, columns)
+        slope: stored value to HU
+        intercept: See `slope`.
     """
 
     source: Source
@@ -89,9 +91,8 @@ _RANKS = ("not the head", "covers less", "derived", "sharp kernel", "contrast me
 def open_sources(path: Path) -> Iterator[list[Source]]:
     """The DICOM files of a folder (walked to its depth), of a zip (never unpacked to disk), or the one file.
 
-    Raises
-    ------
-    ScanError : the zip is broken, encrypted or too large, or nothing in it is DICOM
+    Raises:
+        ScanError: the zip is broken, encrypted or too large, or nothing in it is DICOM
     """
     if path.is_dir():
         yield _not_none(_folder_sources(path), path)
@@ -130,9 +131,8 @@ def choose_series(
     Of several, in this order: the head before other parts of the body, the one that covers the head, original
     before derived, soft before sharp kernels, without before with contrast medium, more slices before fewer.
 
-    Raises
-    ------
-    ScanError : there is no such series; the text lists what there is
+    Raises:
+        ScanError: there is no such series; the text lists what there is
     """
     groups = _group(frames)
     usable = [g for g in groups if g[0].plane == "axial" and g[0].modality == "CT" and len(g) >= fewest]

@@ -23,18 +23,15 @@ _WINDOW_8BIT_HU = (0.0, 80.0)  # level 40, width 80: the brain window of the pap
 def to_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Take a scan's stored values for Hounsfield units, or refuse them.
 
-    Parameters
-    ----------
-    values : (ni, nj, nk) integers or floats as the file means them (its own rescaling applied)
-    name : the scan's file, for the error text
+    Args:
+        values: (ni, nj, nk) integers or floats as the file means them (its own rescaling applied)
+        name: the scan's file, for the error text
 
-    Returns
-    -------
-    (ni, nj, nk) int16 or float32 HU, at least `AIR_HU`; and one sentence per assumption
+    Returns:
+        (ni, nj, nk) int16 or float32 HU, at least `AIR_HU`; and one sentence per assumption
 
-    Raises
-    ------
-    ScanError : for NaN or infinite values, a constant, values normalised to 0..1, or no tissue at all
+    Raises:
+        ScanError: for NaN or infinite values, a constant, values normalised to 0..1, or no tissue at all
     """
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):

@@ -81,7 +81,8 @@ def _overlap(step: int) -> tuple[slice, slice]:
 def _change_gray(view: Bytes, alike: list[list[int]], rng: np.random.Generator) -> Bytes:
     """The gray channels of (n, c, s, s) with random contrast, offset, gamma, and sometimes blur or noise.
 
-    alike : lists of channels that get the same contrast, offset and gamma
+    Args:
+        alike: lists of channels that get the same contrast, offset and gamma
     """
     if not alike:
         return view

@@ -61,10 +61,9 @@ def train_basenet(
 def basenet_stages(run: Run, given: dict[str, Path]) -> tuple[BaseNet, dict[str, dict[str, float]]]:
     """A trained BaseNet, and the last figures of the log of every stage; `given` are `given_files`.
 
-    Raises
-    ------
-    InputError : if given weights do not fit
-    OutputError : if a checkpoint cannot be written
+    Raises:
+        InputError: if given weights do not fit
+        OutputError: if a checkpoint cannot be written
     """
     recipe = run.recipe
     basenet = new_basenet(recipe, run.seed)
@@ -95,9 +94,8 @@ def _paints(recipe: Recipe, slices: Slices) -> bool:
 def given_files(recipe: Recipe, init: str | Path | None, weights: str | Path | None) -> dict[str, Path]:
     """The files that weights come from, by the name of `situs.learn.train.train`'s argument.
 
-    Raises
-    ------
-    InputError : for weights that the recipe cannot take or that do not fit, or paths frozen without any
+    Raises:
+        InputError: for weights that the recipe cannot take or that do not fit, or paths frozen without any
     """
     if recipe.network != "vgg16":
         if weights is not None:

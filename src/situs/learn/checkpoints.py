@@ -57,9 +57,8 @@ def resume_training(
 ) -> tuple[int, dict[str, float]]:
     """Load what `save_training` wrote; the step to go on with, and the last figures, or 0 and {} without it.
 
-    Raises
-    ------
-    OutputError : if the file is damaged, or of another run
+    Raises:
+        OutputError: if the file is damaged, or of another run
     """
     tensors, notes = read_checkpoint(path, key)
     if notes is None:
@@ -79,9 +78,8 @@ def resume_training(
 def file_digest(file: Path) -> str:
     """The SHA-256 of a file of weights.
 
-    Raises
-    ------
-    InputError : if it cannot be read
+    Raises:
+        InputError: if it cannot be read
     """
     try:
         with file.open("rb") as stream:
@@ -93,9 +91,8 @@ def file_digest(file: Path) -> str:
 def load_weights(path: Path, basenet: BaseNet) -> None:
     """Load the weights that `save_training` wrote, of whatever run; `basenet` may be on the device ``meta``.
 
-    Raises
-    ------
-    InputError : if it cannot be read, or is no checkpoint of such a BaseNet
+    Raises:
+        InputError: if it cannot be read, or is no checkpoint of such a BaseNet
     """
     try:
         with safe_open(path, "pt") as file:
@@ -110,9 +107,8 @@ def load_weights(path: Path, basenet: BaseNet) -> None:
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
     """Tensors and notes; the notes are None if there is no such file.
 
-    Raises
-    ------
-    OutputError : if the file is damaged, or of another run
+    Raises:
+        OutputError: if the file is damaged, or of another run
     """
     if not path.exists():
         return {}, None

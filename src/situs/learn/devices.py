@@ -30,9 +30,11 @@ _LONGEST_STAGE = timedelta(hours=24)  # the others wait while the first process 
 class Machine:
     """Where one process of a training runs.
 
-    device : of networks and batches
-    half : whether matrix products and convolutions are done in bfloat16
-    rank, world : which of how many processes this is
+    Attributes:
+        device: of networks and batches
+        half: whether matrix products and convolutions are done in bfloat16
+        rank: which of how many processes this is
+        world: See `rank`.
     """
 
     device: torch.device
@@ -88,9 +90,8 @@ def open_machine(name: DeviceName = "auto") -> Machine:
 
     Under ``torchrun`` this process joins the others, with the GPU of its local number.
 
-    Raises
-    ------
-    InputError : if a GPU is asked for and there is none
+    Raises:
+        InputError: if a GPU is asked for and there is none
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device: this torch finds no CUDA device; use 'cpu', or install torch for CUDA")

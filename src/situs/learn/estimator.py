@@ -30,64 +30,60 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     against what they joined to; the class with the highest score is the answer. Training draws the classes
     equally often. An item is never related to itself, nor to items of its own group.
 
-    Parameters
-    ----------
-    references : {"nearest", "all"}, default="nearest"
-        What g sees of a class: the nearest references, or random pairs of all of them
-    n_neighbors : int, default=5
-        Nearest references of each class; a class with fewer offers what it has
-    max_epochs : int, default=15
-        Passes over the data
-    hidden_size : int, default=256
-        Width of the layers of g and f
-    dropout : float, default=0.5
-        Share of the features that are dropped between them in training
-    batch_size : int, default=64
-        Targets in a step
-    learning_rate : float, default=1e-3
-        Of AdamW
-    random_state : int, RandomState instance or None, default=None
-        Of weights, order and dropout
+    Args:
+        references: {"nearest", "all"}, default="nearest"
+            What g sees of a class: the nearest references, or random pairs of all of them
+        n_neighbors: int, default=5
+            Nearest references of each class; a class with fewer offers what it has
+        max_epochs: int, default=15
+            Passes over the data
+        hidden_size: int, default=256
+            Width of the layers of g and f
+        dropout: float, default=0.5
+            Share of the features that are dropped between them in training
+        batch_size: int, default=64
+            Targets in a step
+        learning_rate: float, default=1e-3
+            Of AdamW
+        random_state: int, RandomState instance or None, default=None
+            Of weights, order and dropout
 
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Those that have been seen, sorted
-    n_features_in_ : int
-        Width of the embeddings
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only where the embeddings had names
-    center_, scale_ : ndarray of shape (n_features_in_,), float
-        Embeddings are moved and shrunk by these; one number shrinks all features, so that neighbours stay
-        neighbours
-    references_ : References
-        What targets are related to; its classes are indices into `classes_`
-    network_ : RelationNetwork
-        g and f
+    Attributes:
+        classes_: ndarray of shape (n_classes,)
+            Those that have been seen, sorted
+        n_features_in_: int
+            Width of the embeddings
+        feature_names_in_: ndarray of shape (n_features_in_,)
+            Only where the embeddings had names
+        center_: ndarray of shape (n_features_in_,), float
+            Embeddings are moved and shrunk by these; one number shrinks all features, so that neighbours stay
+            neighbours
+        scale_: See `center_`.
+        references_: References
+            What targets are related to; its classes are indices into `classes_`
+        network_: RelationNetwork
+            g and f
 
-    Notes
-    -----
-    A search such as ``GridSearchCV`` keeps the ``groups`` of its ``fit`` for its splits. They reach this
-    classifier too with ``STEP__groups=groups`` where it is a step of a pipeline, or with scikit-learn's
-    metadata routing, ``set_fit_request(groups=True)``.
+    Note:
+        A search such as ``GridSearchCV`` keeps the ``groups`` of its ``fit`` for its splits. They reach this
+        classifier too with ``STEP__groups=groups`` where it is a step of a pipeline, or with scikit-learn's
+        metadata routing, ``set_fit_request(groups=True)``.
 
-    References
-    ----------
-    arXiv 1710.09180 (ISBI 2018); Santoro et al. 2017, A simple neural network module for relational
-    reasoning.
+    References:
+        arXiv 1710.09180 (ISBI 2018); Santoro et al. 2017, A simple neural network module for relational
+        reasoning.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from situs.learn.estimator import RelationClassifier
-    >>> rng = np.random.default_rng(0)
-    >>> y = np.repeat(["common", "rare"], [60, 6])
-    >>> X = rng.normal(size=(66, 4)) + 4 * (y == "rare")[:, None]
-    >>> model = RelationClassifier(random_state=0).fit(X, y)
-    >>> model.predict([[0, 0, 0, 0], [4, 4, 4, 4]]).tolist()
-    ['common', 'rare']
-    >>> model.add_references([[9, -9, 9, -9]], ["new"]).classes_.tolist()
-    ['common', 'new', 'rare']
+    Examples:
+        >>> import numpy as np
+        >>> from situs.learn.estimator import RelationClassifier
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.repeat(["common", "rare"], [60, 6])
+        >>> X = rng.normal(size=(66, 4)) + 4 * (y == "rare")[:, None]
+        >>> model = RelationClassifier(random_state=0).fit(X, y)
+        >>> model.predict([[0, 0, 0, 0], [4, 4, 4, 4]]).tolist()
+        ['common', 'rare']
+        >>> model.add_references([[9, -9, 9, -9]], ["new"]).classes_.tolist()
+        ['common', 'new', 'rare']
     """
 
     def __init__(
@@ -113,19 +109,17 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> RelationClassifier:
         """Train g and f; the items become the references.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Embeddings
-        y : array-like of shape (n_samples,)
-            Their classes: numbers or strings
-        groups : array-like of shape (n_samples,), default=None
-            Whose each item is: a patient's items are no neighbours of each other. None: every item is alone
+        Args:
+            X: array-like of shape (n_samples, n_features)
+                Embeddings
+            y: array-like of shape (n_samples,)
+                Their classes: numbers or strings
+            groups: array-like of shape (n_samples,), default=None Whose each item is: a patient's items are
+                no neighbours of each other. None: every item is alone
 
-        Raises
-        ------
-        ValueError : for a single class, values that are not finite, lengths that differ, a parameter out of
-            range, or an `n_neighbors` that no class can offer
+        Raises:
+            ValueError: for a single class, values that are not finite, lengths that differ, a parameter out
+                of range, or an `n_neighbors` that no class can offer
         """
         given, answers = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(answers)
@@ -154,16 +148,14 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     def relation_scores(self, X: ArrayLike, groups: ArrayLike | None = None) -> NDArray[np.floating]:
         """Relation scores (n_samples, n_classes) in [0, 1]; they rank the classes and do not sum to 1.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        groups : array-like of shape (n_samples,), default=None
-            Whose each item is, as in `fit`, where they may be among the references' groups: items of these
-            are then not used. Only for ``references="nearest"``
+        Args:
+            X: array-like of shape (n_samples, n_features)
+            groups: array-like of shape (n_samples,), default=None Whose each item is, as in `fit`, where they
+                may be among the references' groups: items of these are then not used. Only for
+                ``references="nearest"``
 
-        Raises
-        ------
-        ValueError : for values that are not finite or lengths that differ
+        Raises:
+            ValueError: for values that are not finite or lengths that differ
         """
         check_is_fitted(self)
         given = validate_data(self, X, dtype=np.float64, reset=False)
@@ -190,14 +182,14 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     ) -> RelationClassifier:
         """Add references, of known or of new classes, without training; they are used at once.
 
-        Parameters
-        ----------
-        X, y, groups : as in `fit`
+        Args:
+            X: as in `fit`
+            y: See `X`.
+            groups: See `X`.
 
-        Raises
-        ------
-        ValueError : for values that are not finite, lengths that differ, or strings where the known classes
-            are numbers, or the other way round
+        Raises:
+            ValueError: for values that are not finite, lengths that differ, or strings where the known
+                classes are numbers, or the other way round
         """
         check_is_fitted(self)
         given, answers = validate_data(self, X, y, dtype=np.float64, reset=False)
@@ -220,14 +212,12 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     def remove_references(self, where: ArrayLike) -> RelationClassifier:
         """Remove references without training; a class that has none left is never the answer.
 
-        Parameters
-        ----------
-        where : array-like of shape (n_references,)
-            True for those to remove, in the order in which they came
+        Args:
+            where: array-like of shape (n_references,)
+                True for those to remove, in the order in which they came
 
-        Raises
-        ------
-        ValueError : for another length, or if none would be left
+        Raises:
+            ValueError: for another length, or if none would be left
         """
         check_is_fitted(self)
         kept = ~np.asarray(where, dtype=bool)

@@ -53,26 +53,26 @@ def export_bundle(
 ) -> Path:
     """Write the bundle of two trained networks.
 
-    Parameters
-    ----------
-    basenet, relation : the networks; exported as in use, whatever mode they are in
-    references : the labelled embeddings, made by `basenet`
-    spec, n_neighbors : as the networks were trained
-    recipe, facts : what the card says about the training, see `situs.bundle.card.model_card`
-    out : the folder; new, empty, or an older bundle
-    sample_views : global and local views (n, channels, size, size) uint8 to compare the networks on,
-        beside random ones
-    pictures : of references, by id
-    evaluation : tables for the card
+    Args:
+        basenet: the networks; exported as in use, whatever mode they are in
+        relation: See `basenet`.
+        references: the labelled embeddings, made by `basenet`
+        spec: as the networks were trained
+        n_neighbors: See `spec`.
+        recipe: what the card says about the training, see `situs.bundle.card.model_card`
+        facts: See `recipe`.
+        out: the folder; new, empty, or an older bundle
+        sample_views: global and local views (n, channels, size, size) uint8 to compare the networks on,
+            beside random ones
+        pictures: of references, by id
+        evaluation: tables for the card
 
-    Returns
-    -------
-    `out`
+    Returns:
+        `out`
 
-    Raises
-    ------
-    BundleError : if the exported networks do not answer as the trained ones do; nothing is written
-    OutputError : if `out` cannot be written, or holds something else
+    Raises:
+        BundleError: if the exported networks do not answer as the trained ones do; nothing is written
+        OutputError: if `out` cannot be written, or holds something else
     """
     views = _random_views(spec)
     if sample_views is not None:

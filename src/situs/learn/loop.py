@@ -43,16 +43,19 @@ _log = logging.getLogger(__name__)
 class Plan:
     """How long and how fast a network is trained, and where that is kept.
 
-    stage : its name, for the log
-    steps, batch : how many, and examples in each
-    learning_rate : the highest of the cycle, or the constant one
-    weight_decay : with AdamW on matrices and kernels, not on biases and normalization; with SGD on all
-    momentum : of SGD at a constant rate, as in the paper; None for AdamW in one cycle with short gradients
-    seed : what tells this stage of this run from others; with the step it seeds the dropout
-    checkpoint, key : the file, and the run's key, see `situs.learn.checkpoints`
-    averaged : the last part of the steps, over which the weights are averaged (stochastic weight averaging,
-        Izmailov et al. 2018; after every step, as in SWAD, Cha et al. 2021, which did better on images unlike
-        those trained on). The cycle ends before it
+    Attributes:
+        stage: its name, for the log
+        steps: how many, and examples in each
+        batch: See `steps`.
+        learning_rate: the highest of the cycle, or the constant one
+        weight_decay: with AdamW on matrices and kernels, not on biases and normalization; with SGD on all
+        momentum: of SGD at a constant rate, as in the paper; None for AdamW in one cycle with short gradients
+        seed: what tells this stage of this run from others; with the step it seeds the dropout
+        checkpoint: the file, and the run's key, see `situs.learn.checkpoints`
+        key: See `checkpoint`.
+        averaged: the last part of the steps, over which the weights are averaged (stochastic weight
+            averaging, Izmailov et al. 2018; after every step, as in SWAD, Cha et al. 2021, which did better
+            on images unlike those trained on). The cycle ends before it
     """
 
     stage: str
@@ -77,22 +80,19 @@ def fit(
 ) -> dict[str, float]:
     """Train a network, from its checkpoint on if there is one.
 
-    Parameters
-    ----------
-    network : is changed; on the plan's machine
-    make : gives the batch of a step, 0 to ``plan.steps - 1``; called in another thread, two steps ahead
-    loss_of : gives the loss of a batch, and figures for the log, which should be high
-    plan : how long, how fast and where to
-    say : is called with (stage, examples done, examples in all, figures as text)
+    Args:
+        network: is changed; on the plan's machine
+        make: gives the batch of a step, 0 to ``plan.steps - 1``; called in another thread, two steps ahead
+        loss_of: gives the loss of a batch, and figures for the log, which should be high
+        plan: how long, how fast and where to
+        say: is called with (stage, examples done, examples in all, figures as text)
 
-    Returns
-    -------
-    The last figures of the log by name, with the ``loss``
+    Returns:
+        The last figures of the log by name, with the ``loss``
 
-    Raises
-    ------
-    OutputError : if the checkpoint is damaged or of another run, or cannot be written
-    InputError : if the loss is not finite any more
+    Raises:
+        OutputError: if the checkpoint is damaged or of another run, or cannot be written
+        InputError: if the loss is not finite any more
     """
     stage, steps, batch, machine = plan.stage, plan.steps, plan.batch, plan.machine
     optimizer = make_optimizer(network, plan.learning_rate, plan.weight_decay, plan.momentum)
@@ -156,9 +156,8 @@ def share_right(scores: Tensor, site: Tensor) -> float:
 def check_loss(loss: Tensor, stage: str) -> float:
     """The loss of a step as a number.
 
-    Raises
-    ------
-    InputError : if it is not finite: weights would stay so
+    Raises:
+        InputError: if it is not finite: weights would stay so
     """
     value = float(loss.detach())
     if not math.isfinite(value):

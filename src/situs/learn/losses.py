@@ -44,13 +44,12 @@ def painting_loss(
 ) -> Tensor:
     """How far a painting is from the site map and from the distances to the midline; a scalar.
 
-    Parameters
-    ----------
-    painting : (n, n_sites + 2, h, w), see `situs.learn.nets.PathOutput`
-    sites : (n, h, w) uint8, `SITE_UNKNOWN` is ignored
-    lateral : (n, h, w) int8 mm, `LATERAL_UNKNOWN` is ignored
-    region : (n, h, w) in [0, 1]
-    class_weights : (n_sites + 1,)
+    Args:
+        painting: (n, n_sites + 2, h, w), see `situs.learn.nets.PathOutput`
+        sites: (n, h, w) uint8, `SITE_UNKNOWN` is ignored
+        lateral: (n, h, w) int8 mm, `LATERAL_UNKNOWN` is ignored
+        region: (n, h, w) in [0, 1]
+        class_weights: (n_sites + 1,)
     """
     pixel_weights = 1 + (_REGION_WEIGHT - 1) * region
     target = sites.long()
@@ -82,10 +81,10 @@ def shares_loss(share_logits: Tensor, batch: Batch) -> Tensor:
 def site_map_weights(slices: Slices, chosen: NDArray[np.int64], seed: int) -> Tensor:
     """(n_sites + 1,) weights of the classes of the site map; their mean over the pixels is 1.
 
-    Parameters
-    ----------
-    slices, chosen : examples with site maps, and the indices (n,) of those to train on
-    seed : of the choice of the thousand that are counted
+    Args:
+        slices: examples with site maps, and the indices (n,) of those to train on
+        chosen: See `slices`.
+        seed: of the choice of the thousand that are counted
     """
     some = np.sort(np.random.default_rng(seed).permutation(chosen)[:1000])
     counts = np.zeros(256)

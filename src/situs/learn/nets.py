@@ -36,9 +36,10 @@ _NEARNESS = 5.0
 class PathOutput(NamedTuple):
     """What one path says about its view.
 
-    features : (n, n_features) for the fully connected layers
-    painting : (n, n_sites + 2, h, w) logits of "none" and of every site, then the distance to the midline;
-        None from a path that does not paint
+    Attributes:
+        features: (n, n_features) for the fully connected layers
+        painting: (n, n_sites + 2, h, w) logits of "none" and of every site, then the distance to the midline;
+            None from a path that does not paint
     """
 
     features: Tensor
@@ -48,12 +49,14 @@ class PathOutput(NamedTuple):
 class BaseNetOutput(NamedTuple):
     """What BaseNet says about n regions.
 
-    embedding : (n, width) of unit length, the output of the second-last fully connected layer
-    site_logits : (n, n_sites)
-    global_painting, local_painting : (n, n_sites + 2, h, w), see `PathOutput`
-    share_logits : (n, n_sites + 1) of the parts of the region in none of the sites and in every site
-    midline : (n, 2, 2, h, w) over the global and over the local view: the signed distance to the midline in
-        mm (positive: the patient's left), and how much of each pixel is head
+    Attributes:
+        embedding: (n, width) of unit length, the output of the second-last fully connected layer
+        site_logits: (n, n_sites)
+        global_painting: (n, n_sites + 2, h, w), see `PathOutput`
+        local_painting: See `global_painting`.
+        share_logits: (n, n_sites + 1) of the parts of the region in none of the sites and in every site
+        midline: (n, 2, 2, h, w) over the global and over the local view: the signed distance to the midline
+            in mm (positive: the patient's left), and how much of each pixel is head
 
     Paths that do not paint leave the last four None.
     """
@@ -80,9 +83,10 @@ class ViewPath(nn.Module):
     """What BaseNet asks of a path: called with a view and the other path's flattened bottom or None, it gives
     a `PathOutput`.
 
-    n_features : how many it gives
-    n_flat : how many of them, the first, are its flattened bottom
-    paints : whether it paints
+    Attributes:
+        n_features: how many it gives
+        n_flat: how many of them, the first, are its flattened bottom
+        paints: whether it paints
     """
 
     n_features: int
@@ -96,11 +100,11 @@ class CompactPath(ViewPath):
     The encoder goes down to a sixteenth of the view; its bottom, thinned to `n_bottom` channels and
     flattened, and the decoder's features averaged under the region are the path's features.
 
-    Parameters
-    ----------
-    n_channels, size_px : of the view; the last channel must be the region of interest
-    widths : channels at 1/2, 1/4, 1/8 and 1/16 of the view's size
-    context : number of features of the other path that are added to the bottom; 0 for none
+    Args:
+        n_channels: of the view; the last channel must be the region of interest
+        size_px: See `n_channels`.
+        widths: channels at 1/2, 1/4, 1/8 and 1/16 of the view's size
+        context: number of features of the other path that are added to the bottom; 0 for none
     """
 
     paints = True
@@ -156,11 +160,11 @@ class BaseNet(nn.Module):
     Where the paths paint, a fourth layer beside the last turns what is painted under the region into the part
     of it in each site: where the painting is unsure, the region need not be divided.
 
-    Parameters
-    ----------
-    global_path, local_path : `CompactPath` or `situs.learn.vgg.VGGPath`; the local one is also given the
-        global path's flattened bottom, which tells it where in the head its crop lies
-    width : of the embedding
+    Args:
+        global_path: `CompactPath` or `situs.learn.vgg.VGGPath`; the local one is also given the
+            global path's flattened bottom, which tells it where in the head its crop lies
+        local_path: See `global_path`.
+        width: of the embedding
     """
 
     def __init__(
@@ -228,11 +232,10 @@ class RelationNetwork(nn.Module):
     know the classes that it was trained on. Dropout between the layers of g drops a feature from all pairs of
     a class at once: a mask of its own for every pair would cost more than the layers.
 
-    Parameters
-    ----------
-    width : of the embeddings
-    hidden : of the layers between
-    scale : embeddings are multiplied by it, so that their features spread by about 1
+    Args:
+        width: of the embeddings
+        hidden: of the layers between
+        scale: embeddings are multiplied by it, so that their features spread by about 1
     """
 
     scale: Tensor

@@ -14,21 +14,29 @@ __all__ = ["COMPACT", "PAPER", "RECIPES", "Recipe", "relation_settings"]
 class Recipe:
     """What a training run does; travels in the bundle.
 
-    spec : how slices become views
-    paint_samples, basenet_samples, relation_samples : examples seen in each stage
-    n_neighbors : references of each site that the Relation Network sees
-    n_references : of each site in the bundle, spread evenly over the patients
-    n_targets : of each site, to train the Relation Network on; likewise
-    max_slices : of each region, spread over its area: neighbouring thin slices say the same
-    batch, relation_batch : examples in a step
-    learning_rate, relation_learning_rate, weight_decay, momentum : see `situs.learn.loop.Plan`
-    averaged : the last part of the stage ``basenet``, over which weights are averaged, see `Plan`
-    balance : 1 for equally many examples of every site, 0 for the cohort's own frequencies
-    label_smoothing : of BaseNet's site
-    painting_weight, shares_weight : of the painting, and of the shares of the region in each site, beside the
-        site itself, in the stage ``basenet``
-    network : ``compact`` or ``vgg16``, the paths of BaseNet
-    frozen : whether the paths keep the weights they are given and only the fully connected layers learn
+    Attributes:
+        spec: how slices become views
+        paint_samples: examples seen in each stage
+        basenet_samples: See `paint_samples`.
+        relation_samples: See `paint_samples`.
+        n_neighbors: references of each site that the Relation Network sees
+        n_references: of each site in the bundle, spread evenly over the patients
+        n_targets: of each site, to train the Relation Network on; likewise
+        max_slices: of each region, spread over its area: neighbouring thin slices say the same
+        batch: examples in a step
+        relation_batch: See `batch`.
+        learning_rate: see `situs.learn.loop.Plan`
+        relation_learning_rate: See `learning_rate`.
+        weight_decay: See `learning_rate`.
+        momentum: See `learning_rate`.
+        averaged: the last part of the stage ``basenet``, over which weights are averaged, see `Plan`
+        balance: 1 for equally many examples of every site, 0 for the cohort's own frequencies
+        label_smoothing: of BaseNet's site
+        painting_weight: of the painting, and of the shares of the region in each site, beside the
+            site itself, in the stage ``basenet``
+        shares_weight: See `painting_weight`.
+        network: ``compact`` or ``vgg16``, the paths of BaseNet
+        frozen: whether the paths keep the weights they are given and only the fully connected layers learn
     """
 
     name: str

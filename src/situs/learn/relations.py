@@ -45,12 +45,12 @@ class _Joint(NamedTuple):
 class Relations:
     """A Relation Network with the references that it relates targets to.
 
-    Parameters
-    ----------
-    network : trained, or to be
-    kind, k : what g sees of each class
-    references : r labelled embeddings with their patients
-    seed : of the pairs that `scores` draws where all references are related
+    Args:
+        network: trained, or to be
+        kind: what g sees of each class
+        k: See `kind`.
+        references: r labelled embeddings with their patients
+        seed: of the pairs that `scores` draws where all references are related
     """
 
     def __init__(
@@ -109,8 +109,10 @@ class Relations:
     ) -> Tensor:
         """Relation logits (n, sites) of training targets (n, width), the rows `part` (n,) of `near`.
 
-        owners : (n,) the number of each target's patient among the references' patients; -1 for none of them
-        draw : of the pairs, where all references are related
+        Args:
+            owners: (n,) the number of each target's patient among the references' patients; -1 for none of
+                them
+            draw: of the pairs, where all references are related
         """
         if near is not None:
             return self._nearest(targets, near, part)
@@ -170,19 +172,23 @@ def train_relations(
 ) -> Relations:
     """Train a Relation Network.
 
-    Parameters
-    ----------
-    references : r labelled embeddings with their patients
-    kind, k : what g sees of each class
-    epochs : passes; each has as many targets as there are, drawn balanced over the sites
-    after : is called with the epoch, from 1, and what was trained
-    targets : n labelled embeddings to learn to relate; None: every reference is a target of the others
-    hidden, dropout : of the network
-    batch, learning_rate, weight_decay, momentum : see `situs.learn.loop`; the rate is constant, so that an early epoch is not the middle of a cycle
+    Args:
+        references: r labelled embeddings with their patients
+        kind: what g sees of each class
+        k: See `kind`.
+        epochs: passes; each has as many targets as there are, drawn balanced over the sites
+        after: is called with the epoch, from 1, and what was trained
+        targets: n labelled embeddings to learn to relate; None: every reference is a target of the others
+        hidden: of the network
+        dropout: See `hidden`.
+        batch: see `situs.learn.loop`; the rate is constant, so that an early epoch is not the middle of a
+            cycle
+        learning_rate: See `batch`.
+        weight_decay: See `batch`.
+        momentum: See `batch`.
 
-    Raises
-    ------
-    InputError : if the loss is not finite any more
+    Raises:
+        InputError: if the loss is not finite any more
     """
     targets = references if targets is None else targets
     X, sites = targets.embeddings.astype(np.float32), targets.sites.astype(np.int64)

@@ -27,10 +27,11 @@ _STAGES = ("paint", "basenet", "embed", "relation", "fc")  # their places are in
 class Run:
     """What the stages of a training share.
 
-    work : the folder for checkpoints
-    chosen : (n,) the examples of `slices` to train on
-    key : tells this run from others
-    say : see `situs.learn.loop.Progress`
+    Attributes:
+        work: the folder for checkpoints
+        chosen: (n,) the examples of `slices` to train on
+        key: tells this run from others
+        say: see `situs.learn.loop.Progress`
     """
 
     work: Path
@@ -76,14 +77,12 @@ def open_run(
 ) -> Run:
     """A run, new or to go on with, in the folder `work`; the other arguments are `Run`'s.
 
-    Parameters
-    ----------
-    given : the files that weights come from, see `situs.learn.basenet.given_files`
+    Args:
+        given: the files that weights come from, see `situs.learn.basenet.given_files`
 
-    Raises
-    ------
-    InputError : if a given file cannot be read
-    OutputError : if the folder holds another run, or cannot be written
+    Raises:
+        InputError: if a given file cannot be read
+        OutputError: if the folder holds another run, or cannot be written
     """
     key = _run_key(recipe, seed, slices, chosen, given)
     note = work / "run.json"

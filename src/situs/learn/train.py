@@ -64,35 +64,34 @@ def train(
 ) -> Path:
     """Train the two networks on a cohort and write the bundle. A run that was stopped goes on.
 
-    Parameters
-    ----------
-    cohort : a folder with ``manifest.csv``, see `situs.cohort.slices`
-    out : the bundle's folder
-    recipe, seed : what is done; with other ones, `work` must be another folder
-    test_patients : are left out of everything
-    threads : of torch; 1 by default, because two collapse where the cores are shared
-    progress : is called with (stage, done, total, message)
-    work : holds the checkpoints; ``<out>.work`` by default
-    init : a checkpoint of an earlier run to start BaseNet's weights from
-    jobs : processes that make the views
-    facts : further facts for the model card, see `situs.bundle.card.model_card`
-    device : see `situs.learn.devices.open_machine`
-    weights : a VGG16 in torchvision's names, to start the paths of such a recipe from; ``imagenet``
-        downloads the published one
-    pictures : whether small pictures of patients' scans go into the bundle with its references; those of
-        rendered scans do, where the recipe's views allow
+    Args:
+        cohort: a folder with ``manifest.csv``, see `situs.cohort.slices`
+        out: the bundle's folder
+        recipe: what is done; with other ones, `work` must be another folder
+        seed: See `recipe`.
+        test_patients: are left out of everything
+        threads: of torch; 1 by default, because two collapse where the cores are shared
+        progress: is called with (stage, done, total, message)
+        work: holds the checkpoints; ``<out>.work`` by default
+        init: a checkpoint of an earlier run to start BaseNet's weights from
+        jobs: processes that make the views
+        facts: further facts for the model card, see `situs.bundle.card.model_card`
+        device: see `situs.learn.devices.open_machine`
+        weights: a VGG16 in torchvision's names, to start the paths of such a recipe from; ``imagenet``
+            downloads the published one
+        pictures: whether small pictures of patients' scans go into the bundle with its references; those of
+            rendered scans do, where the recipe's views allow
 
-    Returns
-    -------
-    `out`
+    Returns:
+        `out`
 
-    Raises
-    ------
-    ManifestError : if the cohort, or a patient's name, cannot be used, or all examples are of one site
-    InputError : if `init` is no checkpoint of such a BaseNet, `weights` do not fit, there is no such device,
-        pictures are asked for that the recipe's views do not show, or the loss is not finite any more
-    OutputError : if `out` holds something else than a bundle, `work` holds another run, or something cannot
-        be written
+    Raises:
+        ManifestError: if the cohort, or a patient's name, cannot be used, or all examples are of one site
+        InputError: if `init` is no checkpoint of such a BaseNet, `weights` do not fit, there is no such
+            device, pictures are asked for that the recipe's views do not show, or the loss is not finite any
+            more
+        OutputError: if `out` holds something else than a bundle, `work` holds another run, or something
+            cannot be written
     """
     out = Path(out)
     check_replaceable(out)

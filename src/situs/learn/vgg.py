@@ -30,14 +30,12 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class VGGPath(ViewPath):
     """One view through VGG16 up to pool5, flattened. It does not paint.
 
-    Parameters
-    ----------
-    size_px : of the view, a multiple of 32
-    widths : channels of the five blocks
+    Args:
+        size_px: of the view, a multiple of 32
+        widths: channels of the five blocks
 
-    Notes
-    -----
-    The view has one channel, which is shown as red, green and blue.
+    Note:
+        The view has one channel, which is shown as red, green and blue.
     """
 
     mean: Tensor
@@ -78,9 +76,8 @@ def vgg16_basenet(
 def fetch_imagenet_weights() -> Path:
     """torchvision's VGG16 (528 MB), downloaded once into torch's cache.
 
-    Raises
-    ------
-    InputError : if it cannot be downloaded, or is not the published file
+    Raises:
+        InputError: if it cannot be downloaded, or is not the published file
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_URL.rpartition("/")[2]
     if not path.exists():
@@ -100,9 +97,8 @@ def load_vgg16_weights(file: Path, basenet: BaseNet) -> None:
     Where the file's name bears a hash as torchvision's do (``vgg16-397923af.pth``), it is checked. What else
     the file holds, as its classifier, is not read. `basenet` may be on the device ``meta``.
 
-    Raises
-    ------
-    InputError : if the file is missing, changed, or holds other names or shapes
+    Raises:
+        InputError: if the file is missing, changed, or holds other names or shapes
     """
     wanted, found = _hash_in_name(file), file_digest(file)
     if wanted and not found.startswith(wanted):

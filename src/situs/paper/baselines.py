@@ -39,11 +39,10 @@ def fit_baselines(
 ) -> dict[str, Classifier]:
     """Every baseline by its name, one of `BASELINES`, trained on what a Relation Network is.
 
-    Parameters
-    ----------
-    references : what is looked up: by kNN, and for the nearest centroid
-    targets : what is learned from, by the others
-    n_neighbors : of kNN
+    Args:
+        references: what is looked up: by kNN, and for the nearest centroid
+        targets: what is learned from, by the others
+        n_neighbors: of kNN
     """
     X, y = references.embeddings.astype(np.float32), references.sites
     many, labels = targets.embeddings.astype(np.float32), targets.sites
@@ -69,9 +68,8 @@ class PrototypeRelation:
     much as the others together. As in the Relation
     Network here, examples are drawn balanced over the classes, and means leave the target's own patient out.
 
-    Parameters
-    ----------
-    max_epochs : passes, each of as many examples as there are
+    Args:
+        max_epochs: passes, each of as many examples as there are
     """
 
     def __init__(

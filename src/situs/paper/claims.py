@@ -95,11 +95,13 @@ def bootstrap(counts: Counts, measure: Measure, n_boot: int = 1000, seed: int = 
 class Comparison:
     """One method against another, paired by head and seed.
 
-    difference : mean over heads and seeds of the first method's measure less the second's
-    low, high : its 95 % interval when heads and seeds are drawn with replacement; NaN with a single head
-    p : of a difference at least as large, either way, if the sign of every pair were chance
-    pairs : heads times seeds that have what is measured
-    better : of them, those where the first method is ahead
+    Attributes:
+        difference: mean over heads and seeds of the first method's measure less the second's
+        low: its 95 % interval when heads and seeds are drawn with replacement; NaN with a single head
+        high: See `low`.
+        p: of a difference at least as large, either way, if the sign of every pair were chance
+        pairs: heads times seeds that have what is measured
+        better: of them, those where the first method is ahead
     """
 
     difference: float

@@ -52,12 +52,14 @@ SEED = 1710_09180  # of scans and of choices among slices; the same for all seed
 class Scale:
     """How large a run is.
 
-    train_scans, test_scans : the paper's 216, split 80:20 by scan
-    slices : of every site, both parts together
-    balanced_scans : of the test heads, every site as often
-    samples : share of the recipe's examples that BaseNet sees
-    epochs : of the Relation Networks
-    test_share : share of the heads that are tested on
+    Attributes:
+        train_scans: the paper's 216, split 80:20 by scan
+        test_scans: See `train_scans`.
+        slices: of every site, both parts together
+        balanced_scans: of the test heads, every site as often
+        samples: share of the recipe's examples that BaseNet sees
+        epochs: of the Relation Networks
+        test_share: share of the heads that are tested on
     """
 
     train_scans: int = 173
@@ -89,8 +91,9 @@ SMALL_SCALE = Scale(
 class Part:
     """Slices of a cohort that take part.
 
-    slices : their cohort's examples
-    chosen : (n,) which of them; `site`, `patient` and `id` are (n,) too
+    Attributes:
+        slices: their cohort's examples
+        chosen: (n,) which of them; `site`, `patient` and `id` are (n,) too
     """
 
     slices: Slices
@@ -130,20 +133,19 @@ def open_parts(
 ) -> dict[str, Part]:
     """The parts ``train``, ``test`` and ``balanced``, rendered where they are not there yet.
 
-    Parameters
-    ----------
-    work : the folder for the scans
-    heads : to train on, and to test on
-    recipe, scale : how slices become views, and how many
-    jobs : processes that render and read scans
-    train_cohort : is trained on instead, without its scans of the heads to test on and with at most the
-        recipe's number of slices of a region
+    Args:
+        work: the folder for the scans
+        heads: to train on, and to test on
+        recipe: how slices become views, and how many
+        scale: See `recipe`.
+        jobs: processes that render and read scans
+        train_cohort: is trained on instead, without its scans of the heads to test on and with at most the
+            recipe's number of slices of a region
 
-    Raises
-    ------
-    InputError : if the counts cannot be met
-    ManifestError : if a patient is on both sides, or `train_cohort` cannot be used or has one site alone
-    OutputError : if something cannot be written
+    Raises:
+        InputError: if the counts cannot be met
+        ManifestError: if a patient is on both sides, or `train_cohort` cannot be used or has one site alone
+        OutputError: if something cannot be written
     """
     parts = {}
     for name, some_heads in zip(("train", "test"), heads, strict=True):
@@ -171,9 +173,8 @@ def open_parts(
 def check_apart(train: Part, test: Part) -> None:
     """Refuse parts that share a patient.
 
-    Raises
-    ------
-    ManifestError : with the names of those who are in both
+    Raises:
+        ManifestError: with the names of those who are in both
     """
     if both := sorted(set(train.patient.tolist()) & set(test.patient.tolist())):
         raise ManifestError(
@@ -187,10 +188,9 @@ def choose_scans(slices: NDArray[np.integer], need: NDArray[np.integer], n: int)
     One after the other, the scan is taken that gives most of what is still missing, as shares of each site's
     need; of equals the first.
 
-    Parameters
-    ----------
-    slices : (scans, 15) slices of every site in every scan
-    need : (15,) wanted in all
+    Args:
+        slices: (scans, 15) slices of every site in every scan
+        need: (15,) wanted in all
     """
     missing = need.astype(np.int64)
     taken: list[int] = []
@@ -205,9 +205,8 @@ def choose_scans(slices: NDArray[np.integer], need: NDArray[np.integer], n: int)
 def split_heads(heads: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
     """The heads to train on, and the last ones by name, a `share` of all, to test on.
 
-    Raises
-    ------
-    InputError : for fewer than two heads
+    Raises:
+        InputError: for fewer than two heads
     """
     ordered = sorted(heads)
     n = max(1, round(share * len(ordered)))

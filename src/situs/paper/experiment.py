@@ -71,29 +71,28 @@ def reproduce(
 ) -> Path:
     """Run the experiment and write its tables and figures. A run that was stopped goes on.
 
-    Parameters
-    ----------
-    heads : label maps (`situs.synth.heads.find_heads`); the last quarter, by name, is tested on
-    out : the folder for tables and figures; files of earlier results are replaced
-    work : the folder for scans, checkpoints and answers
-    recipe : of BaseNet; its examples are those of `scale`
-    seeds : how many times networks are trained, with the seeds 0, 1, ...
-    train_cohort : a cohort to train on instead of the paper's scans; those of its patients
-        that are tested on are left out. BaseNet learns from the slices that `situs train` would take,
-        the Relation Networks from as many of each site as there
-    jobs, threads : processes that render and read scans, and threads of torch
-    device, weights : see `situs.learn.train.train`
-    progress : is called with (stage, done, total, message)
+    Args:
+        heads: label maps (`situs.synth.heads.find_heads`); the last quarter, by name, is tested on
+        out: the folder for tables and figures; files of earlier results are replaced
+        work: the folder for scans, checkpoints and answers
+        recipe: of BaseNet; its examples are those of `scale`
+        seeds: how many times networks are trained, with the seeds 0, 1, ...
+        train_cohort: a cohort to train on instead of the paper's scans; those of its patients
+            that are tested on are left out. BaseNet learns from the slices that `situs train` would take,
+            the Relation Networks from as many of each site as there
+        jobs: processes that render and read scans, and threads of torch
+        threads: See `jobs`.
+        device: see `situs.learn.train.train`
+        weights: See `device`.
+        progress: is called with (stage, done, total, message)
 
-    Returns
-    -------
-    `out`
+    Returns:
+        `out`
 
-    Raises
-    ------
-    InputError : for fewer than two heads, weights that do not fit, or if the counts cannot be met
-    ManifestError : if a patient is on both sides, or `train_cohort` cannot be used or has one site alone
-    OutputError : if `work` holds a run of other settings, or something cannot be written
+    Raises:
+        InputError: for fewer than two heads, weights that do not fit, or if the counts cannot be met
+        ManifestError: if a patient is on both sides, or `train_cohort` cannot be used or has one site alone
+        OutputError: if `work` holds a run of other settings, or something cannot be written
     """
     out, work = Path(out), Path(work)
     say = progress or silent
@@ -166,19 +165,17 @@ def read_embedded(
 ) -> tuple[dict[str, References], dict[str, NDArray[np.float32]]]:
     """What BaseNet made of the slices of a run, whose stage ``embed`` is done with this seed.
 
-    Parameters
-    ----------
-    work, recipe : as given to `reproduce`
+    Args:
+        work: as given to `reproduce`
+        recipe: See `work`.
 
-    Returns
-    -------
-    labelled embeddings: ``train``; ``targets``, the same slices changed; ``test``; ``balanced``
-    BaseNet's own site logits (n, 15) of all but ``targets``
+    Returns:
+        labelled embeddings: ``train``; ``targets``, the same slices changed; ``test``; ``balanced``
+        BaseNet's own site logits (n, 15) of all but ``targets``
 
-    Raises
-    ------
-    InputError : if the folder holds no such embeddings
-    OutputError : if they are damaged
+    Raises:
+        InputError: if the folder holds no such embeddings
+        OutputError: if they are damaged
     """
     path = Path(work) / recipe.name / f"seed{seed}" / "embeddings.npz"
     if not path.exists():

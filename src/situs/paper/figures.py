@@ -20,9 +20,12 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 60, 36, 480, 260
 class Line:
     """One line of a chart, with a band around it.
 
-    name : in the legend
-    x, y : (n,)
-    low, high : (n,) ends of the band
+    Attributes:
+        name: in the legend
+        x: (n,)
+        y: See `x`.
+        low: (n,) ends of the band
+        high: See `low`.
     """
 
     name: str
@@ -35,7 +38,8 @@ class Line:
 def line_chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], note: str = "") -> str:
     """A chart of lines over a common x axis from 0; the y axis fits the bands.
 
-    note : stands under the x axis
+    Args:
+        note: stands under the x axis
     """
     right = max(float(line.x.max()) for line in lines)
     bottom = _floor(min(float(line.low.min()) for line in lines))

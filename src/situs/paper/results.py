@@ -46,14 +46,16 @@ _PAPER_EARLY = {"BaseNet+RN": 0.53, "BaseNet+RN+NN": 0.59}
 class Answers:
     """What every method said about the test slices, with every seed.
 
-    truth, heads : of every cohort (n,): sites and heads; cohorts are ``test`` and ``balanced``
-    said : cohort -> method -> for every seed (n,) sites; `METHODS` first, then the baselines, then all
-        with the mix of sites known
-    curves : cohort -> Relation Network -> for every seed (epochs, n) sites
-    seconds : Relation Network -> for every seed (epochs,) of training until then
-    train_sites : (n,) of the slices that BaseNet was trained on
-    n_related : how many of them the Relation Networks saw
-    scans : of every cohort, ``train`` too
+    Attributes:
+        truth: of every cohort (n,): sites and heads; cohorts are ``test`` and ``balanced``
+        heads: See `truth`.
+        said: cohort -> method -> for every seed (n,) sites; `METHODS` first, then the baselines, then all
+            with the mix of sites known
+        curves: cohort -> Relation Network -> for every seed (epochs, n) sites
+        seconds: Relation Network -> for every seed (epochs,) of training until then
+        train_sites: (n,) of the slices that BaseNet was trained on
+        n_related: how many of them the Relation Networks saw
+        scans: of every cohort, ``train`` too
     """
 
     truth: dict[str, NDArray[np.int64]]
@@ -100,9 +102,8 @@ class Answers:
 def write_results(out: Path, answers: Answers, settings: dict[str, Any]) -> None:
     """Write all tables and figures into a folder; see its ``README.md``.
 
-    Raises
-    ------
-    OutputError : if something cannot be written
+    Raises:
+        OutputError: if something cannot be written
     """
     make_folder(out)
     files = {

@@ -23,9 +23,8 @@ Arrays = dict[str, NDArray[Any]]
 def make_stage(path: Path, make: Callable[[], Arrays]) -> None:
     """Make and write what a stage leaves, unless it is there.
 
-    Raises
-    ------
-    OutputError : if it cannot be written
+    Raises:
+        OutputError: if it cannot be written
     """
     if not path.exists():
         arrays = make()
@@ -37,9 +36,8 @@ def make_stage(path: Path, make: Callable[[], Arrays]) -> None:
 def read_stage(path: Path, *names: str) -> Arrays:
     """What a stage has left; the arrays of these `names`, at least, must be there.
 
-    Raises
-    ------
-    OutputError : if the file is damaged, or of a version that had other names
+    Raises:
+        OutputError: if the file is damaged, or of a version that had other names
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -54,9 +52,8 @@ def read_stage(path: Path, *names: str) -> Arrays:
 def keep_settings(home: Path, settings: dict[str, Any]) -> None:
     """Open a folder for a run: note its settings, and remove what a killed one left half written.
 
-    Raises
-    ------
-    OutputError : if the folder holds a run of other settings, or cannot be written
+    Raises:
+        OutputError: if the folder holds a run of other settings, or cannot be written
     """
     make_folder(home)
     sweep(home)

@@ -92,9 +92,8 @@ def slice_ranges(slices: Iterable[int]) -> str:
 def format_text(volume: Volume, findings: Sequence[Finding], bundle: tuple[str, str]) -> str:
     """A table for people: a row a lesion, then notes, assumptions and the disclaimer.
 
-    Parameters
-    ----------
-    bundle : name and version of the bundle that answered
+    Args:
+        bundle: name and version of the bundle that answered
     """
     rows = [["#", "ROI", "lesion", "site", "side", "score", "ml", "slices", "nearest references"]]
     rows += [_text_row(number, finding) for number, finding in enumerate(findings, start=1)]

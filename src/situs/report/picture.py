@@ -69,15 +69,13 @@ def iter_pictures(
 ) -> Iterator[tuple[str, bytes]]:
     """The name and the content of every finding's PNG file.
 
-    Parameters
-    ----------
-    rois : the regions that `findings` are about
-    reference_picture : see `draw_finding`
+    Args:
+        rois: the regions that `findings` are about
+        reference_picture: see `draw_finding`
 
-    Raises
-    ------
-    KeyError : for a finding whose lesion is not in `rois`
-    BundleError : if the pictures of the references cannot be used
+    Raises:
+        KeyError: for a finding whose lesion is not in `rois`
+        BundleError: if the pictures of the references cannot be used
     """
     lesions = {(lesion.value, lesion.component): lesion for roi in rois for lesion in split_lesions(roi)}
     for finding in findings:
@@ -97,11 +95,10 @@ def draw_finding(
 ) -> Image:
     """The picture (RGB, 960 x 560) of one finding.
 
-    Parameters
-    ----------
-    others : lesions that are outlined too, dimmer
-    reference_picture : gives the picture of the reference of an id, or None, as `Bundle.picture` does; if it
-        has one of the finding's evidence, the evidence is shown beneath, and the picture is 960 x 822
+    Args:
+        others: lesions that are outlined too, dimmer
+        reference_picture: gives the picture of the reference of an id, or None, as `Bundle.picture` does; if
+            it has one of the finding's evidence, the evidence is shown beneath, and the picture is 960 x 822
     """
     from PIL import Image, ImageDraw
 

@@ -35,7 +35,9 @@ def add_artifacts(scan: Scan, pixel_mm: float, rng: np.random.Generator) -> Scan
 def open_skull(hu: Scan, labels: NDArray[np.integer], rng: np.random.Generator) -> None:
     """A burr hole or a bone flap that was taken out, in place: soft tissue or fluid lies in the gap.
 
-    hu, labels : (nx, ny, nz)
+    Args:
+        hu: (nx, ny, nz)
+        labels: See `hu`.
     """
     bone = np.flatnonzero(np.isin(labels, BONE))
     upper = bone[bone % labels.shape[2] > labels.shape[2] * 0.55]  # the vault

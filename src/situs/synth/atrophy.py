@@ -26,11 +26,10 @@ def shrink_brain(labels: Labels, mm: float, seed: int = 0) -> Labels:
     """The labels after a loss of tissue: cortex that lies near the fluid around it is fluid, and white matter
     near the lateral ventricles is ventricle.
 
-    Parameters
-    ----------
-    labels : (nx, ny, nz) FreeSurfer and CHARM numbers, 1 mm voxels
-    mm : how far, in the mean; 0 for the labels as they are
-    seed : of where more is lost, and where less
+    Args:
+        labels: (nx, ny, nz) FreeSurfer and CHARM numbers, 1 mm voxels
+        mm: how far, in the mean; 0 for the labels as they are
+        seed: of where more is lost, and where less
     """
     cortex = labels >= _CORTEX
     if mm <= 0 or not cortex.any():

@@ -49,22 +49,19 @@ def render_cohort(
 ) -> Path:
     """Render `scans` virtual scans of `heads` into the folder `out`.
 
-    Parameters
-    ----------
-    heads : label map files (`situs.synth.heads.find_heads`); scan n shows head ``(n // 8) % len(heads)``
-    sites : ``balanced``, every site equally often, or ``paper``, as often as in the paper's Table 1
-    jobs : processes
-    progress : called with (scans done, scans)
-    lesions : tried in every scan; those that would overlap are left out
+    Args:
+        heads: label map files (`situs.synth.heads.find_heads`); scan n shows head ``(n // 8) % len(heads)``
+        sites: ``balanced``, every site equally often, or ``paper``, as often as in the paper's Table 1
+        jobs: processes
+        progress: called with (scans done, scans)
+        lesions: tried in every scan; those that would overlap are left out
 
-    Returns
-    -------
-    the path of ``manifest.csv``
+    Returns:
+        the path of ``manifest.csv``
 
-    Raises
-    ------
-    InputError : for no heads, a wrong number, or an `out` that holds a cohort of other settings
-    OutputError : if `out` cannot be written
+    Raises:
+        InputError: for no heads, a wrong number, or an `out` that holds a cohort of other settings
+        OutputError: if `out` cannot be written
     """
     from joblib import Parallel, delayed
 

@@ -64,15 +64,14 @@ def fit_frame(labels: NDArray[np.int16], affine: ArrayLike, left: Float, right: 
     The plane x = 0 is the least-squares plane through the points mid-way between left and right
     structures; the pitch is that of MNI152, from the mid-points of the deep paired structures.
 
-    Parameters
-    ----------
-    labels : (nx, ny, nz) label map
-    affine : (4, 4) voxel to world, RAS+ mm
-    left, right : (nx, ny, nz) distance of every voxel to the nearest left and right labelled structure
+    Args:
+        labels: (nx, ny, nz) label map
+        affine: (4, 4) voxel to world, RAS+ mm
+        left: (nx, ny, nz) distance of every voxel to the nearest left and right labelled structure
+        right: See `left`.
 
-    Raises
-    ------
-    ValueError : if a thalamus is missing, or left and right cannot be told apart
+    Raises:
+        ValueError: if a thalamus is missing, or left and right cannot be told apart
     """
     a = np.asarray(affine, dtype=np.float64)
     thalami = [_centroid(labels, n, a) for n in (10, 49)]
@@ -105,12 +104,12 @@ def frame_coordinates(
 def lateral_distance(left: Float, right: Float, plane_left: Float) -> Float:
     """Signed distance (mm, positive to the patient's left) to the surface mid-way between left and right.
 
-    Parameters
-    ----------
-    left, right : distance of every voxel to the nearest left and right labelled structure
-    plane_left : signed distance to the mid-sagittal plane, positive to the left
+    Args:
+        left: distance of every voxel to the nearest left and right labelled structure
+        right: See `left`.
+        plane_left: signed distance to the mid-sagittal plane, positive to the left
 
-    The surface follows the fissure near the brain and falls back to the plane 6 to 14 mm from it.
+        The surface follows the fissure near the brain and falls back to the plane 6 to 14 mm from it.
     """
     from scipy import ndimage
 

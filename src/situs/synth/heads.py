@@ -37,27 +37,25 @@ BONE = (515, 516)
 class Head:
     """One head label map and its site maps.
 
-    Parameters
-    ----------
-    name : the file's stem, for example ``head_01``; the patient of everything rendered from it
-    labels : (nx, ny, nz) FreeSurfer and CHARM numbers
-    affine : (4, 4) voxel to world, RAS+ mm
-    sites : (nx, ny, nz) 0 for none of the 15 sites, else ``SITE_INDEX[key] + 1``: the map for lesions in
-        tissue, in the subarachnoid space, in the ventricles and in the sinuses
-    extra_axial : the same coding, for a crescent between brain and inner table: the fluid over the convexity
-        is the lobe, or the cerebellum, beneath it
-    lateral_mm : (nx, ny, nz) distance to the mid-sagittal surface, positive to the patient's left, at
-        most 120
-    csf_depth_mm : (nx, ny, nz) in the fluid outside the ventricles the distance to the nearest brain
-        tissue, in tenths of a mm, at most 255; 0 elsewhere
-    sheet : (nx, ny, nz) the dura that label maps lack: 1 falx, 2 tentorium, else 0
-    frame : (4, 4) rigid, world mm to head frame mm: origin mid-way between the thalami, x to the patient's
-        right, y to the front, z up, level as MNI152 is
-    atrophy_mm : how much tissue the brain lost around sulci and ventricles
+    Args:
+        name: the file's stem, for example ``head_01``; the patient of everything rendered from it
+        labels: (nx, ny, nz) FreeSurfer and CHARM numbers
+        affine: (4, 4) voxel to world, RAS+ mm
+        sites: (nx, ny, nz) 0 for none of the 15 sites, else ``SITE_INDEX[key] + 1``: the map for lesions in
+            tissue, in the subarachnoid space, in the ventricles and in the sinuses
+        extra_axial: the same coding, for a crescent between brain and inner table: the fluid over the
+            convexity is the lobe, or the cerebellum, beneath it
+        lateral_mm: (nx, ny, nz) distance to the mid-sagittal surface, positive to the patient's left, at
+            most 120
+        csf_depth_mm: (nx, ny, nz) in the fluid outside the ventricles the distance to the nearest brain
+            tissue, in tenths of a mm, at most 255; 0 elsewhere
+        sheet: (nx, ny, nz) the dura that label maps lack: 1 falx, 2 tentorium, else 0
+        frame: (4, 4) rigid, world mm to head frame mm: origin mid-way between the thalami, x to the patient's
+            right, y to the front, z up, level as MNI152 is
+        atrophy_mm: how much tissue the brain lost around sulci and ventricles
 
-    Raises
-    ------
-    ValueError : if the arrays do not have the same 3-D shape
+    Raises:
+        ValueError: if the arrays do not have the same 3-D shape
     """
 
     name: str
@@ -100,9 +98,8 @@ def default_cache() -> Path:
 def find_heads(folder: str | Path) -> list[Path]:
     """The head label maps (.nii, .nii.gz) in a folder, sorted by name.
 
-    Raises
-    ------
-    InputError : if there is no such folder, or none in it
+    Raises:
+        InputError: if there is no such folder, or none in it
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -116,17 +113,15 @@ def find_heads(folder: str | Path) -> list[Path]:
 def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: float = 0.0) -> Head:
     """Read a head label map of any axis order, orientation and voxel size, and its site maps.
 
-    Parameters
-    ----------
-    path : NIfTI file of FreeSurfer and CHARM numbers
-    cache : folder that keeps the site maps between runs (about 1 MB a head; computing them takes
-        some 20 s of one core); default `default_cache`. A cache that cannot be written is done without
-    atrophy_mm : how much tissue is lost around sulci and ventricles, see
-        `situs.synth.atrophy.shrink_brain`
+    Args:
+        path: NIfTI file of FreeSurfer and CHARM numbers
+        cache: folder that keeps the site maps between runs (about 1 MB a head; computing them takes
+            some 20 s of one core); default `default_cache`. A cache that cannot be written is done without
+        atrophy_mm: how much tissue is lost around sulci and ventricles, see
+            `situs.synth.atrophy.shrink_brain`
 
-    Raises
-    ------
-    InputError : if the file cannot be read or is not a head label map in this convention
+    Raises:
+        InputError: if the file cannot be read or is not a head label map in this convention
     """
     path = Path(path)
     labels, affine = _read_labels(path)

@@ -76,11 +76,12 @@ _MIN_VOXELS_OF = {"sulcal_spaces": 100}  # scraps of a sulcus are nothing that i
 class Lesion:
     """A region on a head's grid.
 
-    mask : (mx, my, mz) bool, its bounding box
-    start : (3,) voxel of ``mask[0, 0, 0]``
-    site : the key of the site that it was grown from, where most of it lies
-    kind : how it was grown; tissue and crescents take the extra-axial site map, the others the other
-    swell : its volume after it has pushed the tissue around it aside, over that of `mask`
+    Attributes:
+        mask: (mx, my, mz) bool, its bounding box
+        start: (3,) voxel of ``mask[0, 0, 0]``
+        site: the key of the site that it was grown from, where most of it lies
+        kind: how it was grown; tissue and crescents take the extra-axial site map, the others the other
+        swell: its volume after it has pushed the tissue around it aside, over that of `mask`
     """
 
     mask: Mask
@@ -99,9 +100,8 @@ class Lesion:
 class LesionGrower:
     """Grows lesions in one head.
 
-    Parameters
-    ----------
-    head : the head, with its site maps
+    Args:
+        head: the head, with its site maps
     """
 
     def __init__(self, head: Head) -> None:
@@ -132,12 +132,11 @@ class LesionGrower:
     ) -> Lesion | None:
         """A random lesion of `site`, or None if `_TRIES` random ones missed it.
 
-        Parameters
-        ----------
-        narrowing_mm : how far the cortex was let grow into the sulci when the head was rendered; blood in
-            the sulci keeps clear of it
-        window : what the scan shows: (4,) the map from a voxel to its slice, and the number of slices;
-            lesions start on one of them
+        Args:
+            narrowing_mm: how far the cortex was let grow into the sulci when the head was rendered; blood in
+                the sulci keeps clear of it
+            window: what the scan shows: (4,) the map from a voxel to its slice, and the number of slices;
+                lesions start on one of them
         """
         starts = _within(self._voxels[site], self.head.labels.shape, window)
         if site == "sulcal_spaces" and rng.random() < 0.4:  # the wide ones, the Sylvian fissure above all

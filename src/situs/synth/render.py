@@ -68,11 +68,13 @@ _CSF = 24
 class ScanPlan:
     """The random choices of one scan that its lesions must know.
 
-    affine : (4, 4) voxel to world, RAS+ mm, of the scan's grid
-    shape : (3,) of the scan's grid
-    to_head : (4, 4) scan world mm to voxels of the head, before bending
-    sulcal_narrowing_mm, cistern_narrowing_mm : how far tissue is let grow into the CSF, which label maps
-        from MRI show wider than CT does
+    Attributes:
+        affine: (4, 4) voxel to world, RAS+ mm, of the scan's grid
+        shape: (3,) of the scan's grid
+        to_head: (4, 4) scan world mm to voxels of the head, before bending
+        sulcal_narrowing_mm: how far tissue is let grow into the CSF, which label maps
+            from MRI show wider than CT does
+        cistern_narrowing_mm: See `sulcal_narrowing_mm`.
     """
 
     affine: Array
@@ -91,10 +93,11 @@ class ScanPlan:
 class RenderedScan:
     """A virtual scan on the plan's grid.
 
-    hu : (ni, nj, nk) int16
-    masks : one (ni, nj, nk) bool per lesion, as a reader would have drawn it; may be empty
-    sites : (ni, nj, nk) uint8, 0 none, else SITE_INDEX + 1
-    lateral_mm : (ni, nj, nk) int8, signed distance to the midline, positive on the patient's left
+    Attributes:
+        hu: (ni, nj, nk) int16
+        masks: one (ni, nj, nk) bool per lesion, as a reader would have drawn it; may be empty
+        sites: (ni, nj, nk) uint8, 0 none, else SITE_INDEX + 1
+        lateral_mm: (ni, nj, nk) int8, signed distance to the midline, positive on the patient's left
     """
 
     hu: NDArray[np.int16]

@@ -50,13 +50,14 @@ _REACH: dict[str, tuple[Range, Range, Range]] = {
 def map_sinuses(labels: NDArray[np.int16], cranial: Mask, x: Float, y: Float, z: Float) -> NDArray[np.uint8]:
     """Site codes (index + 1) of the sinuses with their walls, 0 elsewhere.
 
-    Parameters
-    ----------
-    labels : (nx, ny, nz) CHARM numbers around the brain
-    cranial : (nx, ny, nz) the inside of the skull, which is no sinus's wall
-    x, y, z : (nx, ny, nz) head frame, mm
+    Args:
+        labels: (nx, ny, nz) CHARM numbers around the brain
+        cranial: (nx, ny, nz) the inside of the skull, which is no sinus's wall
+        x: (nx, ny, nz) head frame, mm
+        y: See `x`.
+        z: See `x`.
 
-    A head without two eyes in view has no face to find sinuses in: all 0.
+        A head without two eyes in view has no face to find sinuses in: all 0.
     """
     out = np.zeros(labels.shape, dtype=np.uint8)
     eye = labels == _EYE

@@ -99,15 +99,13 @@ class _Scene:
 def map_sites(labels: Labels, affine: ArrayLike) -> SiteMaps:
     """Site maps of one head.
 
-    Parameters
-    ----------
-    labels : (nx, ny, nz) FreeSurfer and CHARM numbers, RAS voxel order, 1 mm
-    affine : (4, 4) voxel to world, RAS+ mm
+    Args:
+        labels: (nx, ny, nz) FreeSurfer and CHARM numbers, RAS voxel order, 1 mm
+        affine: (4, 4) voxel to world, RAS+ mm
 
-    Raises
-    ------
-    ValueError : if a thalamus or the parcels of a side's cortex are missing, or left and right cannot be
-        told apart
+    Raises:
+        ValueError: if a thalamus or the parcels of a side's cortex are missing, or left and right cannot be
+            told apart
     """
     for side, first in (("left", 1001), ("right", 2001)):
         if not ((labels >= first) & (labels <= first + 34)).any():
@@ -229,10 +227,10 @@ def falx_tentorium(scene: _Scene) -> tuple[Mask, NDArray[np.uint8]]:
     mid-way between cerebrum and cerebellum, where they are at most 12 mm apart (else the petrous bone is
     between them). The free edge of the falx rises from the splenium to 14 mm above the genu.
 
-    Returns
-    -------
-    along : bool, fluid and veins within 4 mm of the dura; cortex within 2 mm of the falx, 1 of the tentorium
-    sheet : `FALX`, `TENTORIUM` or 0
+    Returns:
+        along: bool, fluid and veins within 4 mm of the dura; cortex within 2 mm of the falx, 1 of the
+            tentorium
+        sheet: `FALX`, `TENTORIUM` or 0
     """
     lateral = np.abs(scene.lateral)
     deep = np.isin(scene.labels, (*_BRAINSTEM, *_VENTRAL_DC, *_THALAMUS, *_CHIASM, 14, 15, 26, 58))
