@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from situs.cohort.scores import text_table
+from situs.tables import text_table
 
 SHAPE = (512, 512, 32)
 SPACING_MM = (0.45, 0.45, 5.0)

@@ -32,11 +32,11 @@ import numpy as np
 from scipy import ndimage
 
 from situs.anatomy import SITE_KEYS
-from situs.cohort.scores import text_table
 from situs.errors import SitusError
 from situs.files import write_file
 from situs.io import read_rois, read_volume
 from situs.labeler import Labeler
+from situs.tables import text_table
 from situs.volume import Roi, Volume, union_mask
 
 TURN_DEG = 45.0

@@ -38,13 +38,13 @@ from numpy.typing import NDArray
 from real import NO_ANSWER, Answer, Case, answer_cases, read_cases, summarize
 
 from situs.anatomy import SITE_KEYS
-from situs.cohort.scores import text_table
 from situs.errors import SitusError
 from situs.files import write_file
 from situs.io import read_rois, read_volume
 from situs.labeler import Labeler
 from situs.side import side_of_distances
 from situs.synth.heads import Head, read_head
+from situs.tables import text_table
 from situs.volume import Roi, Volume, split_lesions
 
 Array = NDArray[np.float64]

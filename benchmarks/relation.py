@@ -29,12 +29,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from situs.anatomy import SITES
-from situs.cohort.scores import text_table
 from situs.learn.devices import Machine, open_machine
 from situs.learn.losses import relation_loss
 from situs.learn.nets import RelationNetwork
 from situs.learn.relations import Relations, train_relations
 from situs.neighbors import References, nearest
+from situs.tables import text_table
 
 N, WIDTH, K, BATCH = 12_340, 256, 5, 64
 LOOP_TARGETS = 4  # the plain loop is timed on so few

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from situs.cohort.examples import LATERAL_UNKNOWN
 from situs.cohort.manifest import Row, read_manifest
-from situs.cohort.scores import text_table
 from situs.errors import InputError, SitusError
 from situs.files import write_file
 from situs.io import read_rois, read_volume
@@ -37,6 +36,7 @@ from situs.labeler import Labeler, choose_slices
 from situs.midplane import find_midplane
 from situs.runtime import Runtime
 from situs.side import Midline, fit_midline, median_line, side_of_distances
+from situs.tables import text_table
 from situs.views import extract_views, head_centre_mm
 from situs.volume import Roi, Volume, split_lesions, union_mask
 

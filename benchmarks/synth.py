@@ -20,9 +20,9 @@ from statistics import median
 import nibabel
 import numpy as np
 
-from situs.cohort.scores import text_table
 from situs.errors import SitusError
 from situs.synth.cohort import render_cohort
+from situs.tables import text_table
 
 
 def main(args: list[str] | None = None) -> int:

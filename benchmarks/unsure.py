@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS
 from situs.cohort.manifest import Row, read_manifest
-from situs.cohort.scores import text_table
 from situs.errors import SitusError
 from situs.files import write_file
 from situs.geometry import Geometry
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
 from situs.labeler import Labeler
+from situs.tables import text_table
 from situs.volume import Roi, Volume
 
 BALLS = 3  # of each kind on a scan

@@ -3,7 +3,7 @@ import pytest
 from situs import errors
 
 
-@pytest.mark.parametrize("name", [n for n in errors.__all__ if n != "SitusError"])
+@pytest.mark.parametrize("name", [n for n in errors.__all__ if n.endswith("Error") and n != "SitusError"])
 def test_everything_raised_on_purpose_is_caught_by_the_root(name):
     assert issubclass(getattr(errors, name), errors.SitusError)
 
@@ -32,4 +32,11 @@ def test_a_missing_extra_names_the_pip_line():
 
 def test_all_names_every_error_of_the_module():
     defined = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, Exception)}
-    assert defined == set(errors.__all__)
+    assert defined == set(errors.__all__) - {"did_you_mean"}
+
+
+def test_a_wrong_word_is_told_the_known_one_most_like_it_or_what_there_is():
+    assert errors.did_you_mean("talamus", ["thalamus", "brainstem"]) == "; did you mean 'thalamus'?"
+    assert errors.did_you_mean("qq", ["thalamus", "brainstem"]) == "; expected one of thalamus, brainstem"
+    many = [f"patient {n:02d}" for n in range(25)]
+    assert errors.did_you_mean("qq", many).endswith("patient 19 or 5 more")

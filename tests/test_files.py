@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from situs.errors import OutputError
-from situs.files import check_file, check_folder, replacing, sweep, write_file
+from situs.errors import InputError, OutputError
+from situs.files import (
+    check_file,
+    check_folder,
+    claim_folder,
+    digest,
+    replacing,
+    sweep,
+    write_file,
+)
 
 
 def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
@@ -122,3 +130,27 @@ def test_read_only_places_are_refused(tmp_path):
         check_folder(proc)
     with pytest.raises(OutputError, match="cannot be written to"):
         check_file(proc / "a.json")
+
+
+def test_a_folder_belongs_to_one_run_of_its_settings(tmp_path):
+    folder = tmp_path / "deep" / "work"
+    claim_folder(folder, "run.json", {"seed": 1, "sizes": (2, 3)})
+    (folder / ".writing-1.weights").touch()  # of a killed run
+    (folder / "weights").touch()
+    claim_folder(folder, "run.json", {"sizes": (2, 3), "seed": 1})
+    assert sorted(p.name for p in folder.iterdir()) == ["run.json", "weights"]
+    with pytest.raises(OutputError, match="other settings"):
+        claim_folder(folder, "run.json", {"seed": 2, "sizes": (2, 3)})
+    (folder / "run.json").write_text("{")
+    with pytest.raises(OutputError, match="damaged"):
+        claim_folder(folder, "run.json", {"seed": 1, "sizes": (2, 3)})
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    # The first example of FIPS 180-2.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest(path) == digest(b"abc") == expected
+    with pytest.raises(InputError, match="cannot be read"):
+        digest(tmp_path / "absent")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from situs.geometry import Geometry
-from situs.volume import Roi, Volume, split_lesions, union_mask
+from situs.volume import Roi, Volume, bounding_box, largest_part, split_lesions, union_mask
 
 GEOMETRY = Geometry.from_affine((6, 5, 4), np.diag([2.0, 3.0, 5.0, 1.0]))
 UNEVEN = Geometry((6, 5, 4), (2, 0, 0), (0, 3, 0), [[0, 0, 0], [0, 0, 4], [0, 0, 5], [0, 0, 12]])
@@ -81,3 +81,21 @@ def test_a_whole_scan_mask_must_fit_and_not_be_empty():
         Roi.from_mask(np.ones((2, 2, 2), bool), GEOMETRY)
     with pytest.raises(ValueError, match="empty"):
         Roi.from_mask(np.zeros(GEOMETRY.shape, bool), GEOMETRY)
+
+
+def test_a_box_holds_all_and_its_margin_ends_at_the_array():
+    mask = np.zeros((9, 8, 7), bool)
+    mask[2, 3, 4] = mask[5, 3, 6] = True
+    assert bounding_box(mask) == (slice(2, 6), slice(3, 4), slice(4, 7))
+    assert bounding_box(mask, 3) == (slice(0, 9), slice(0, 7), slice(1, 7))
+    assert bounding_box(mask[:, 3]) == (slice(2, 6), slice(4, 7))
+
+
+def test_the_largest_part_alone_stays_and_corners_connect_if_asked():
+    mask = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [0, 0, 0, 1]], bool)
+    left, right = mask.copy(), mask.copy()
+    left[:, 2:] = False
+    right[:, :2] = False
+    assert np.array_equal(largest_part(mask), left)  # of equals the first
+    assert np.array_equal(largest_part(mask, np.ones((3, 3), bool)), right)
+    assert not largest_part(np.zeros((2, 2), bool)).any()

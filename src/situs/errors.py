@@ -13,6 +13,9 @@ what is wrong and what to do, ready to be shown to a user.
     └── MissingExtraError (also ImportError)   an optional dependency is absent; names the pip line
 """
 
+import difflib
+from collections.abc import Sequence
+
 __all__ = [
     "BundleError",
     "InputError",
@@ -22,7 +25,10 @@ __all__ = [
     "RoiError",
     "ScanError",
     "SitusError",
+    "did_you_mean",
 ]
+
+_MOST_TOLD = 20  # words of an error's line; the sites are fewer
 
 
 class SitusError(Exception):
@@ -63,3 +69,12 @@ class MissingExtraError(SitusError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'situs[{extra}]'")
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of an error's line: the known word that is most like the wrong one, else all or some."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = f" or {len(known) - _MOST_TOLD} more" if len(known) > _MOST_TOLD else ""
+    return f"; expected one of {', '.join(known[:_MOST_TOLD])}{more}"

@@ -6,15 +6,28 @@ old file, the new one or none. What is not a regular file (a pipe, ``/dev/null``
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from situs.errors import OutputError
+from situs.errors import InputError, OutputError
 
-__all__ = ["check_file", "check_folder", "make_folder", "replacing", "sweep", "write_file"]
+__all__ = [
+    "check_file",
+    "check_folder",
+    "claim_folder",
+    "digest",
+    "make_folder",
+    "replacing",
+    "stem",
+    "sweep",
+    "write_file",
+]
 
 _HIDDEN = ".writing-"
 
@@ -108,6 +121,56 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:  # Ctrl-C too leaves nothing behind
         with suppress(OSError):
             temporary.unlink()
+
+
+def claim_folder(folder: Path, note: str, settings: dict[str, Any]) -> None:
+    """Open a folder for a run, new or to go on with; it belongs to one run of these settings.
+
+    What a killed run left half written is removed.
+
+    Args:
+        folder: is made unless it is there
+        note: name of the file in it that holds the settings
+        settings: all that tells this run from others; JSON-able
+
+    Raises:
+        OutputError: if the folder holds a run of other settings, its note is damaged, or it cannot be written
+    """
+    make_folder(folder)
+    sweep(folder)
+    path = folder / note
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: is damaged: delete {folder} or choose another folder") from error
+    if known is None:
+        write_file(path, json.dumps(settings, indent=1).encode())
+    elif known != json.loads(json.dumps(settings)):
+        raise OutputError(f"{folder}: holds a run of other settings: delete it or choose another folder")
+
+
+def digest(source: Path | bytes) -> str:
+    """The SHA-256 of a file or of bytes, as 64 hexadecimal digits.
+
+    Raises:
+        InputError: if the file cannot be read
+    """
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    try:
+        with source.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
+
+
+def stem(path: Path) -> str:
+    """A file's name without ``.nii`` or ``.nii.gz``.
+
+    >>> stem(Path("scans/01.nii.gz"))
+    '01'
+    """
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def sweep(folder: Path) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
 
-__all__ = ["Roi", "Volume", "bounding_box", "split_lesions", "union_mask"]
+__all__ = ["Roi", "Volume", "bounding_box", "largest_part", "split_lesions", "union_mask"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +140,38 @@ def union_mask(rois: Iterable[Roi], geometry: Geometry) -> NDArray[np.bool_]:
     return union
 
 
-def bounding_box(mask: NDArray[np.generic]) -> tuple[slice, slice, slice]:
-    """The smallest box that holds all that is not 0 in a 3-D array; ValueError if there is nothing."""
-    box = [slice(None)] * 3
-    for axis in (2, 1, 0):  # slices first: what they leave is small
-        others = tuple(a for a in range(3) if a != axis)
+def bounding_box(mask: NDArray[Any], margin: int = 0) -> tuple[slice, ...]:
+    """The smallest box that holds all that is not 0 in an array of any number of axes.
+
+    Args:
+        mask: (n, m, ...) bool or numbers
+        margin: how many voxels are added on every side, as far as the array goes
+
+    Raises:
+        ValueError: if there is nothing in it
+    """
+    box = [slice(None)] * mask.ndim
+    for axis in reversed(range(mask.ndim)):  # slices first: what they leave is small
+        others = tuple(a for a in range(mask.ndim) if a != axis)
         hit = np.flatnonzero(mask[tuple(box)].any(axis=others))
         if not hit.size:
             raise ValueError("mask: it is empty")
         box[axis] = slice(int(hit[0]), int(hit[-1]) + 1)
-    return box[0], box[1], box[2]
+    return tuple(
+        slice(max(0, b.start - margin), min(n, b.stop + margin)) for b, n in zip(box, mask.shape, strict=True)
+    )
+
+
+def largest_part(mask: NDArray[np.bool_], structure: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """The largest connected part of a mask, of equals the first; the mask itself if it is empty.
+
+    Args:
+        mask: bool, of any number of axes
+        structure: what counts as connected, see `scipy.ndimage.label`; by default through faces alone
+    """
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask, structure)
+    if count < 2:
+        return mask
+    return np.asarray(labels == np.bincount(labels.ravel())[1:].argmax() + 1)

@@ -15,7 +15,7 @@ from phantoms.tiny_recipe import SHORT
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.cohort.slices import open_slices
 from situs.errors import InputError, ManifestError, OutputError
-from situs.io.nifti import nifti_stem
+from situs.files import stem
 from situs.paper import cohorts as paper_cohorts
 from situs.paper.claims import count, macro_f1, weighted_f1
 from situs.paper.cohorts import PAPER_SCALE, SMALL_SCALE, Part, Scale, check_apart, choose_scans
@@ -81,7 +81,7 @@ def test_counts_are_met_exactly_and_no_head_is_on_both_sides(whole):
 def test_with_scans_that_are_rendered(tmp_path, monkeypatch):
     """Nothing stands for anything, but that the heads are small."""
     monkeypatch.setattr(paper_cohorts, "render_cohort", cohort.render_cohort)
-    growers = {head.name: LesionGrower(small_head(nifti_stem(head))) for head in HEADS}
+    growers = {head.name: LesionGrower(small_head(stem(head))) for head in HEADS}
     monkeypatch.setattr(cohort, "_grower", lambda path, atrophy_mm: growers[path.name])
     monkeypatch.setattr(cohort, "_BATCH", 2)
     monkeypatch.setattr(render, "draw_plan", draw_small_plan)

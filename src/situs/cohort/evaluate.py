@@ -20,9 +20,10 @@ from situs.bundle import read_bundle
 from situs.certainty import Coverage, coverage
 from situs.cohort.answers import Answers, answer_slices, average_slices, join_slices, judge
 from situs.cohort.manifest import read_manifest
-from situs.cohort.scores import Table, score_table, site_scores, text_table
+from situs.cohort.scores import Table, score_table, site_scores
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import ManifestError
+from situs.tables import text_table
 
 __all__ = ["Evaluation", "evaluate"]
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from situs.cohort.manifest import Row
 from situs.errors import ManifestError
+from situs.files import stem
 from situs.geometry import Geometry
-from situs.io.nifti import nifti_stem, read_nifti_grid
+from situs.io.nifti import read_nifti_grid
 from situs.midplane import find_midplane
 from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, Volume, union_mask
@@ -122,9 +123,7 @@ def extract_scan(
                     targets = _targets(maps, volume.geometry, k, place, spec)
                     arrays[f"{view}_sites"].append(targets[0])
                     arrays[f"{view}_lateral"].append(targets[1])
-            entries.append(
-                {"row": index, "k": k, "id": f"{nifti_stem(row.scan)}/{nifti_stem(row.roi)}/{row.value}/{k}"}
-            )
+            entries.append({"row": index, "k": k, "id": f"{stem(row.scan)}/{stem(row.roi)}/{row.value}/{k}"})
     return {name: np.stack(planes) for name, planes in arrays.items()}, entries
 
 

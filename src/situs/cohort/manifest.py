@@ -7,22 +7,19 @@ manifest. Rendered or one's own, the same code reads it.
 from __future__ import annotations
 
 import csv
-import difflib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
-from situs.errors import ManifestError
+from situs.errors import ManifestError, did_you_mean
 
-__all__ = ["MANIFEST", "Row", "describe_cohort", "did_you_mean", "read_manifest"]
+__all__ = ["MANIFEST", "Row", "describe_cohort", "read_manifest"]
 
 MANIFEST = "manifest.csv"
 
 _COLUMNS = ("scan", "roi", "value", "site", "patient")
-_MOST_TOLD = 20  # words of an error's line; the sites are fewer
 
 
 @dataclass(frozen=True)
@@ -94,15 +91,6 @@ def describe_cohort(cohort: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, csv.Error):
         return {}
     return {"data": data, "attribution": "The label maps' origins and licences: `NOTICE` of situs."}
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The end of an error's line: the known word that is most like the wrong one, else all or some."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    more = f" or {len(known) - _MOST_TOLD} more" if len(known) > _MOST_TOLD else ""
-    return f"; expected one of {', '.join(known[:_MOST_TOLD])}{more}"
 
 
 def _read_row(entry: dict[str, Any], where: str, base: Path, known: set[Path]) -> Row:

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.bundle import Bundle, check_replaceable, is_shipped, read_bundle, replace_references
-from situs.cohort.manifest import did_you_mean
 from situs.cohort.pictures import draw_pictures, wants_pictures
-from situs.cohort.scores import text_table
 from situs.cohort.slices import Slices, check_ids, open_slices
-from situs.errors import BundleError, InputError, ManifestError
+from situs.errors import BundleError, InputError, ManifestError, did_you_mean
 from situs.files import check_folder
 from situs.neighbors import References
 from situs.runtime import Runtime
+from situs.tables import text_table
 
 __all__ = [
     "Change",

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
+from situs.tables import text_table
 
-__all__ = ["Mean", "Table", "score_table", "site_scores", "text_table"]
+__all__ = ["Mean", "Table", "score_table", "site_scores"]
 
 Array = NDArray[np.float64]
 
@@ -172,22 +173,6 @@ def site_scores(confusion: ArrayLike) -> tuple[Array, Array, Array]:
     """Precision, recall and F1 (..., 15) of confusion matrices (..., 15, 15); 0 where there is nothing to
     divide by."""
     return _scores(*_counts(np.asarray(confusion)))
-
-
-def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int] = (1,)) -> str:
-    """Rows of cells as aligned plain text, the first column to the left, the others to the right.
-
-    Args:
-        rules: the rows before which a line is drawn
-    """
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = []
-    for r, row in enumerate(rows):
-        if r in rules:
-            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
-        cells = [row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def _counts(confusion: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITES
 from situs.cohort.examples import TARGETS, Extraction, iter_scans
-from situs.cohort.manifest import MANIFEST, Row, did_you_mean, read_manifest
-from situs.errors import ManifestError, OutputError
-from situs.files import replacing
-from situs.io.nifti import nifti_stem
+from situs.cohort.manifest import MANIFEST, Row, read_manifest
+from situs.errors import ManifestError, OutputError, did_you_mean
+from situs.files import replacing, stem
 from situs.views import ViewSpec
 
 try:
@@ -334,7 +333,7 @@ def _open_cache(folder: Path, rows: list[Row], how: Extraction) -> Slices:
     return Slices(
         site=np.array([rows[n].site for n in row], dtype=np.int64),
         patient=np.array([rows[n].patient for n in row], dtype=np.str_),
-        scan=np.array([nifti_stem(rows[n].scan) for n in row], dtype=np.str_),
+        scan=np.array([stem(rows[n].scan) for n in row], dtype=np.str_),
         row=row,
         k=np.array(index["k"], dtype=np.int64),
         id=np.array(index["id"], dtype=np.str_),

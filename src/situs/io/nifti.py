@@ -24,7 +24,7 @@ from situs.geometry import Geometry, axial_order
 from situs.io.values import to_hu
 from situs.volume import Volume
 
-__all__ = ["NiftiGrid", "nifti_stem", "read_nifti", "read_nifti_grid"]
+__all__ = ["NiftiGrid", "read_nifti", "read_nifti_grid"]
 
 _VOXEL_MM = (0.02, 200.0)  # beyond these a header is wrong, or not in mm
 _FARTHEST_MM = 1e6
@@ -49,15 +49,6 @@ class NiftiGrid:
     order: tuple[int, int, int]
     oriented: bool
     notes: tuple[str, ...]
-
-
-def nifti_stem(path: Path) -> str:
-    """A file's name without ``.nii`` or ``.nii.gz``.
-
-    >>> nifti_stem(Path("scans/01.nii.gz"))
-    '01'
-    """
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def read_nifti(path: Path) -> Volume:

@@ -5,7 +5,6 @@ A checkpoint bears the key of its run; that of another run is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from situs.files import replacing
 from situs.learn.nets import BaseNet
 
 __all__ = [
-    "file_digest",
     "load_weights",
     "read_checkpoint",
     "resume_training",
@@ -73,19 +71,6 @@ def resume_training(
         like = torch.empty_like(parameters[name], memory_format=torch.preserve_format)
         optimizer.state[parameters[name]][slot] = like.copy_(value) if value.ndim else value.to(like.device)
     return int(notes["step"]), json.loads(notes["figures"])
-
-
-def file_digest(file: Path) -> str:
-    """The SHA-256 of a file of weights.
-
-    Raises:
-        InputError: if it cannot be read
-    """
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def load_weights(path: Path, basenet: BaseNet) -> None:

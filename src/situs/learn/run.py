@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from situs.cohort.slices import Slices
 from situs.errors import OutputError
-from situs.files import replacing, sweep
-from situs.learn.checkpoints import file_digest
+from situs.files import digest, replacing, sweep
 from situs.learn.devices import CPU, Machine
 from situs.learn.loop import Plan, Progress
 from situs.learn.recipe import Recipe
@@ -109,9 +108,9 @@ def _run_key(
     recipe: Recipe, seed: int, slices: Slices, chosen: NDArray[np.int64], given: dict[str, Path]
 ) -> str:
     """A name that changes with all that decides the weights."""
-    digest = hashlib.sha256(json.dumps([recipe.to_dict(), seed]).encode())
-    digest.update("\n".join(slices.id[chosen].tolist()).encode())
-    digest.update(slices.site[chosen].tobytes())
+    key = hashlib.sha256(json.dumps([recipe.to_dict(), seed]).encode())
+    key.update("\n".join(slices.id[chosen].tolist()).encode())
+    key.update(slices.site[chosen].tobytes())
     for name, file in given.items():
-        digest.update(f"{name}{file_digest(file)}".encode())
-    return digest.hexdigest()[:16]
+        key.update(f"{name}{digest(file)}".encode())
+    return key.hexdigest()[:16]

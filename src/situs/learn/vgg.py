@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from situs.errors import InputError
-from situs.learn.checkpoints import file_digest
+from situs.files import digest
 from situs.learn.nets import BaseNet, PathOutput, ViewPath
 
 __all__ = ["IMAGENET_URL", "VGGPath", "fetch_imagenet_weights", "load_vgg16_weights", "vgg16_basenet"]
@@ -100,7 +100,7 @@ def load_vgg16_weights(file: Path, basenet: BaseNet) -> None:
     Raises:
         InputError: if the file is missing, changed, or holds other names or shapes
     """
-    wanted, found = _hash_in_name(file), file_digest(file)
+    wanted, found = _hash_in_name(file), digest(file)
     if wanted and not found.startswith(wanted):
         raise InputError(
             f"{file}: SHA-256 begins with {found[: len(wanted)]}, not {wanted}; get the file again"

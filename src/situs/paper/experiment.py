@@ -18,7 +18,6 @@ on. Instead of the paper's scans, those of any cohort can be trained on: the tes
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -34,9 +33,9 @@ from situs.anatomy import SITES
 from situs.cohort.manifest import MANIFEST, read_manifest
 from situs.cohort.slices import choose_evenly
 from situs.errors import InputError, OutputError
+from situs.files import digest
 from situs.learn.augment import augment
 from situs.learn.basenet import count_examples, embed, given_files, train_basenet
-from situs.learn.checkpoints import file_digest
 from situs.learn.devices import DeviceName, Machine, open_machine
 from situs.learn.loop import Progress, silent
 from situs.learn.nets import BaseNet
@@ -119,7 +118,7 @@ def reproduce(
     training = {
         "recipe": recipe.to_dict(),
         "weights": None if given is None else given.name,
-        **({} if given is None else {"weights_sha256": file_digest(given)}),
+        **({} if given is None else {"weights_sha256": digest(given)}),
         "epochs": scale.epochs,
         "device": machine.device.type,
     }
@@ -364,8 +363,7 @@ def _describe(cohort: Path) -> dict[str, str]:
     """What tells a cohort to train on from others, those of its name too; one that cannot be read is refused
     before anything is rendered."""
     read_manifest(cohort)
-    digest = hashlib.sha256((cohort / MANIFEST).read_bytes()).hexdigest()
-    return {"train_cohort": cohort.name, "train_manifest": digest}
+    return {"train_cohort": cohort.name, "train_manifest": digest(cohort / MANIFEST)}
 
 
 def _named(say: Progress, prefix: str) -> Progress:

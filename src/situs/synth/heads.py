@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
-from situs.files import replacing
-from situs.io.nifti import nifti_stem
+from situs.files import replacing, stem
 from situs.synth.atrophy import shrink_brain
 from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
 
@@ -125,7 +124,7 @@ def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: flo
     """
     path = Path(path)
     labels, affine = _read_labels(path)
-    labels = shrink_brain(labels, atrophy_mm, zlib.crc32(nifti_stem(path).encode()))
+    labels = shrink_brain(labels, atrophy_mm, zlib.crc32(stem(path).encode()))
     content = hashlib.sha256(f"{MAP_VERSION} {labels.shape} {affine.tolist()}".encode())
     content.update(labels.tobytes())
     stored = Path(cache if cache is not None else default_cache()) / f"{content.hexdigest()[:32]}.npz"
@@ -137,7 +136,7 @@ def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: flo
             raise InputError(f"{path}: not a head label map that can be used: {error}") from None
         _write_maps(stored, maps)
     fields = {field: getattr(maps, field) for field in _MAPS}
-    return Head(nifti_stem(path), labels, affine, **fields, atrophy_mm=atrophy_mm)
+    return Head(stem(path), labels, affine, **fields, atrophy_mm=atrophy_mm)
 
 
 def _read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
