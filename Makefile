@@ -1,6 +1,7 @@
-# make demo   label the lesions of the example scan, with the runtime dependencies only
-# make test   run the tests, with everything
-# make check  ruff and mypy
+# make demo      label the lesions of the example scan, with the runtime dependencies only
+# make test      run the tests that take seconds
+# make test-all  run every test
+# make check     ruff and mypy
 
 PYTHON ?= python3
 # Twice quiet: errors, but no warnings about this machine's own settings.
@@ -8,7 +9,10 @@ PIP = -m pip --quiet --quiet --disable-pip-version-check
 NEEDS = import sys; sys.exit(None if sys.version_info >= (3, 11) else \
   "situs needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")
 
-.PHONY: demo test check clean
+# numpy and torch take one thread each: the tests' arrays are too small for more.
+export OMP_NUM_THREADS = 1
+
+.PHONY: demo test test-all check clean
 
 demo: .venv-demo/installed
 	@mkdir -p demo-output
@@ -17,10 +21,14 @@ demo: .venv-demo/installed
 	@echo "One picture a lesion, findings.json and findings.csv are in $(CURDIR)/demo-output"
 
 test: .venv/installed
+	.venv/bin/python -m pytest -m "not slow"
+
+test-all: .venv/installed
 	.venv/bin/python -m pytest
 
 check: .venv/installed
 	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 
 # A stamp is older than what it was made from when the dependencies changed: then they are installed again.
