@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from phantoms import REPO
 
 import situs
+from situs.errors import EXTRAS
 
 SOURCE = Path(situs.__file__).parent
 
@@ -27,10 +29,9 @@ MAY_IMPORT = {
     "paper": {"", "bundle", "io", "cohort", "synth", "learn", "paper"},
     "cli": {"", "bundle", "io", "report", "cohort", "synth", "learn", "paper", "cli"},
 }
-# Packages of the extra `train`, and the rooms that may import them; what labels a scan needs none. `cohort`
-# has joblib for `--jobs` alone.
-TRAINING_ONLY = {"torch", "sklearn", "joblib", "onnx", "onnxscript", "safetensors"}
-MAY_IMPORT_PACKAGES = {"cohort": {"joblib"}, **dict.fromkeys(("synth", "learn", "paper"), TRAINING_ONLY)}
+# The rooms that may import packages of an extra; what labels a scan needs none. `cohort` has joblib for
+# `--jobs` alone.
+MAY_IMPORT_EXTRAS = {"cohort": {"joblib"}, **{key: set(EXTRAS) for key in ("synth", "learn", "paper")}}
 
 
 def modules() -> dict[str, Path]:
@@ -79,14 +80,21 @@ def test_a_room_imports_only_what_it_may(module):
 def test_imports_run_one_way():
     uses = {name: own_imports(path) for name, path in modules().items()}
     # A package's front door may open its own rooms.
-    graph = {name: {u for u in used if not u.startswith(f"{name}.")} for name, used in uses.items()}
+    graph = {name: {u for u in used if not f"{u}.".startswith(f"{name}.")} for name, used in uses.items()}
     assert list(TopologicalSorter(graph).static_order())  # CycleError names the circle
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_what_labels_a_scan_needs_no_training_packages(module):
+def test_what_labels_a_scan_needs_no_extra(module):
     roots = {name.partition(".")[0] for name in imported(modules()[module])}
-    assert roots & TRAINING_ONLY <= MAY_IMPORT_PACKAGES.get(room(module), set())
+    assert roots & set(EXTRAS) <= MAY_IMPORT_EXTRAS.get(room(module), set())
+
+
+def test_every_extra_that_an_error_names_installs_the_package():
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    distributions = {"sklearn": "scikit-learn"}
+    for package, extra in EXTRAS.items():
+        assert any(line.startswith(distributions.get(package, package)) for line in extras[extra]), package
 
 
 def loaded_after(code: str) -> set[str]:
@@ -102,7 +110,7 @@ def test_import_situs_is_light():
 
 def test_labelling_loads_neither_torch_nor_pydicom_for_nifti():
     code = "from situs import Labeler, read_volume, read_rois; import situs.cli, situs.report.picture"
-    assert not loaded_after(code) & {*TRAINING_ONLY, "pydicom"}
+    assert not loaded_after(code) & {*EXTRAS, "pydicom"}
 
 
 def test_situs_label_loads_no_torch(tmp_path):
@@ -116,7 +124,7 @@ def test_situs_label_loads_no_torch(tmp_path):
     nib.save(nib.Nifti1Image(small_case.lesion_mask(), small_case.AFFINE), mask)
     args = ["label", scan, "--roi", mask, "--bundle", str(small_bundle()), "--png", out, "--quiet"]
     code = f"from situs.cli import main; assert main({[*args, '--json', f'{out}/f.json']!r}) == 0"
-    assert not loaded_after(code) & {*TRAINING_ONLY, "rich"}
+    assert not loaded_after(code) & {*EXTRAS, "rich"}
     report = json.loads(Path(out, "f.json").read_text())
     assert report["bundle"]["name"] == "small"
     found = [(f["roi_value"], f["component"], f["slices"]) for f in report["findings"]]
@@ -127,7 +135,7 @@ def test_situs_label_loads_no_torch(tmp_path):
 def test_help_is_instant():
     """No package beyond the parser is loaded for ``--help``."""
     loaded = loaded_after("from situs.cli import main; main(['label', '--help'])")
-    assert not loaded & {"numpy", "scipy", "nibabel", "pydicom", "onnxruntime", "PIL", "rich", *TRAINING_ONLY}
+    assert not loaded & {"numpy", "scipy", "nibabel", "pydicom", "onnxruntime", "PIL", "rich", *EXTRAS}
 
 
 def test_public_names_are_there():

@@ -17,6 +17,7 @@ import difflib
 from collections.abc import Sequence
 
 __all__ = [
+    "EXTRAS",
     "BundleError",
     "InputError",
     "ManifestError",
@@ -27,6 +28,17 @@ __all__ = [
     "SitusError",
     "did_you_mean",
 ]
+
+# The extra of situs that installs a package, by the name that is imported.
+EXTRAS = {
+    "joblib": "train",
+    "matplotlib": "plots",
+    "onnx": "train",
+    "onnxscript": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "torch": "train",
+}
 
 _MOST_TOLD = 20  # words of an error's line; the sites are fewer
 
@@ -63,12 +75,11 @@ class MissingExtraError(SitusError, ImportError):
     """An optional dependency is absent.
 
     Args:
-        package: name of the package that could not be imported
-        extra: the extra of situs that brings it, as in ``pip install 'situs[extra]'``
+        package: The package that could not be imported, one of `EXTRAS`.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'situs[{extra}]'")
+    def __init__(self, package: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'situs[{EXTRAS[package]}]'")
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

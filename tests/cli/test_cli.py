@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import nibabel as nib
 import pytest
@@ -232,6 +233,15 @@ def test_a_missing_extra_names_the_pip_line(files, capsys, monkeypatch):
     refused(capsys, LABEL, "torch is not installed", "pip install 'situs[train]'")
 
 
+def test_a_missing_package_that_no_extra_installs_is_a_fault(files, capsys, monkeypatch):
+    def load(bundle=None):
+        raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+
+    monkeypatch.setattr(FakeLabeler, "load", load)
+    assert main(LABEL) == 1
+    assert "No module named 'numpy'" in capsys.readouterr().err
+
+
 def test_version_and_help(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"situs {situs.__version__}\n"
@@ -349,6 +359,19 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     assert main([*args, "--pictures"]) == 0 and asked["pictures"] is True
 
 
+def test_the_choices_of_options_are_those_of_the_library():
+    """The command line writes them down itself, because the library's own need torch."""
+    pytest.importorskip("torch")
+    from situs.cli import learn, options
+    from situs.learn import devices
+    from situs.learn.recipe import RECIPES
+    from situs.synth import cohort
+
+    assert set(get_args(options.RecipeName)) == set(RECIPES)
+    assert set(get_args(options.DeviceName)) == set(get_args(devices.DeviceName))
+    assert set(get_args(learn.SiteMix)) == set(get_args(cohort.SiteMix))
+
+
 def test_frozen_needs_something_to_freeze(tmp_path, capsys):
     pytest.importorskip("torch")
     args = ["train", str(tmp_path), "--out", str(tmp_path / "b"), "--recipe", "paper", "--frozen"]
@@ -404,7 +427,7 @@ def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch
     monkeypatch.setattr("situs.learn.train.train", train)
     monkeypatch.chdir(tmp_path)
     assert main(["train", "cohort", "--out", "b"]) == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "the same command resumes the work" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,19 +5,62 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from situs.errors import MissingExtraError, SitusError
+from situs.errors import EXTRAS, MissingExtraError, OutputError, SitusError
+from situs.progress import Progress
 
-__all__ = ["STDOUT", "explain", "no_warnings", "print_text", "progress_bar", "write_text"]
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+__all__ = [
+    "STDOUT",
+    "check_outputs",
+    "explain",
+    "no_warnings",
+    "print_text",
+    "progress_bar",
+    "resumable_progress_bar",
+    "write_text",
+]
 
 STDOUT = Path("-")
 
 
+def check_outputs(
+    json_file: Path | None, csv_file: Path | None, png: Path | None, inputs: Sequence[Path]
+) -> None:
+    """Refuse, before the work, outputs that could not be written after it.
+
+    Args:
+        json_file: File of ``--json``, or `STDOUT`.
+        csv_file: File of ``--csv``, or `STDOUT`.
+        png: Folder of ``--png``.
+        inputs: Files and folders that the command reads.
+
+    Raises:
+        OutputError: If two outputs are one, or one cannot be written or would overwrite an input.
+    """
+    from situs.files import check_file, check_folder
+
+    if json_file is not None and csv_file is not None:
+        if json_file == csv_file == STDOUT:
+            raise OutputError("--json - and --csv -: standard output takes one of them; name a file")
+        if json_file.resolve() == csv_file.resolve():
+            raise OutputError(f"--json and --csv: both are {json_file}; name two files")
+    if png is not None:
+        check_folder(png)
+    for path in (json_file, csv_file):
+        if path is not None and path != STDOUT:
+            check_file(path, inputs, made=png)
+
+
 def write_text(path: Path, text: str) -> None:
-    """To a file, whole or not at all, or to standard output where the path is `STDOUT`; see `write_file`."""
+    """Write text to a file, whole or not at all, or to standard output if the path is `STDOUT`."""
     from situs.files import write_file
 
     if path == STDOUT:
@@ -27,14 +70,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """To standard output, in whatever encoding it has."""
+    """Print text to standard output. A character that its encoding lacks becomes a question mark."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
 
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Readers of DICOM quote header values when they warn, and those may name the patient."""
+    """Show no warnings: those of DICOM readers quote header values, which may name the patient."""
     with warnings.catch_warnings():
         if not os.environ.get("SITUS_DEBUG"):
             warnings.simplefilter("ignore")
@@ -42,43 +85,62 @@ def no_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[..., None]]:
-    """Bars on standard error for work that can be resumed.
+def progress_bar(least: int = 0) -> Iterator[Progress]:
+    """Show progress bars on standard error, one per stage.
 
-    Yields what is to be called with what is counted, how many are done, of how many, and a message if any.
+    Args:
+        least: A stage of fewer items gets no bar. rich is imported for the first bar.
     """
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
     tasks: dict[str, TaskID] = {}
-    bar = Progress(console=Console(stderr=True))
+    bars: Bars | None = None
 
-    def update(what: str, done: int, total: int, message: str = "") -> None:
-        bar.start()  # not before: what is refused is told in one line
-        if what not in tasks:
-            tasks[what] = bar.add_task(what)
-        text = f"{what}: {message}" if message else what
-        bar.update(tasks[what], completed=done, total=total, description=text)
+    def report(stage: str, done: int, total: int, message: str = "", /) -> None:
+        nonlocal bars
+        if total < least:
+            return
+        if bars is None:
+            from rich.console import Console
+            from rich.progress import Progress as Bars
+
+            bars = Bars(console=Console(stderr=True))
+            bars.start()
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage)
+        text = f"{stage}: {message}" if message else stage
+        bars.update(tasks[stage], completed=done, total=total, description=text)
 
     try:
-        yield update
-    except KeyboardInterrupt:
-        print("situs: stopped; the same command goes on from here", file=sys.stderr)
-        raise
+        yield report
     finally:
-        if tasks:  # a bar that was never started would still print an empty line
-            bar.stop()
+        if bars is not None:
+            bars.stop()
+
+
+@contextmanager
+def resumable_progress_bar() -> Iterator[Progress]:
+    """`progress_bar` for work that the same command resumes after Ctrl-C."""
+    try:
+        with progress_bar() as report:
+            yield report
+    except KeyboardInterrupt:
+        print("situs: stopped; the same command resumes the work", file=sys.stderr)
+        raise
 
 
 def explain(error: Exception) -> int:
-    """One line on standard error, and the exit code."""
+    """Print an error as one line on standard error.
+
+    Returns:
+        The exit code: 2 if the user can mend it, 1 for a fault of situs itself.
+    """
     code, debug = 2, bool(os.environ.get("SITUS_DEBUG"))
     if debug:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("situs"):
-        text = str(MissingExtraError(str(error.name).partition(".")[0], "train"))
+    package = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in EXTRAS:
+        text = str(MissingExtraError(package))
     elif isinstance(error, SitusError):
         text = str(error)
     elif hasattr(error, "format_message"):  # a usage error of typer, whose class moves between its releases

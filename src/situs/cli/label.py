@@ -1,0 +1,93 @@
+"""The command that labels a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from situs.cli.console import STDOUT, check_outputs, no_warnings, print_text, write_text
+from situs.cli.options import CsvOption, JsonOption
+
+if TYPE_CHECKING:
+    from situs.bundle import Bundle
+    from situs.finding import Finding
+    from situs.volume import Roi, Volume
+
+__all__ = ["label"]
+
+
+def label(
+    scan: Annotated[
+        Path, typer.Argument(metavar="SCAN", help="Head CT: a NIfTI file, a DICOM folder or a zip of one.")
+    ],
+    roi: Annotated[
+        Path,
+        typer.Option(
+            "--roi", metavar="ROI", help="Regions of interest: a NIfTI mask. Each value is a region."
+        ),
+    ],
+    bundle: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of a trained bundle, instead of the one in the package."),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SERIES",
+            help="DICOM series to read, by SeriesNumber or SeriesInstanceUID. Needed if there are several.",
+        ),
+    ] = None,
+    json_file: JsonOption = None,
+    csv_file: CsvOption = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="DIR", help="Write one picture per lesion to this folder.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no table and no progress.")] = False,
+) -> None:
+    """Name the anatomical site of each lesion in a head CT.
+
+    A lesion is a connected part of a region of interest.
+    """
+    inputs = [scan, roi] if bundle is None else [scan, roi, Path(bundle)]
+    check_outputs(json_file, csv_file, png, inputs)
+    with no_warnings():
+        from situs.io import read_rois, read_volume
+        from situs.labeler import Labeler
+
+        volume = read_volume(scan, series=series)
+        rois = read_rois(roi, volume)
+        labeler = Labeler.load(bundle)
+        if png is not None:
+            _ = labeler.bundle.pictures  # damaged pictures are refused before the work
+        findings = labeler.label(volume, rois)
+    _write_outputs(volume, rois, findings, labeler.bundle, json_file, csv_file, png)
+    if not quiet and STDOUT not in (json_file, csv_file):
+        from situs.report import format_text
+
+        print_text(format_text(volume, findings, (labeler.bundle.name, labeler.bundle.version)))
+
+
+def _write_outputs(
+    volume: Volume,
+    rois: Sequence[Roi],
+    findings: Sequence[Finding],
+    bundle: Bundle,
+    json_file: Path | None,
+    csv_file: Path | None,
+    png: Path | None,
+) -> None:
+    from situs.report import format_csv, format_json
+
+    if png is not None:
+        from situs.files import write_file
+        from situs.report.picture import iter_pictures
+
+        png.mkdir(exist_ok=True)
+        for name, content in iter_pictures(volume, rois, findings, bundle.picture):
+            write_file(png / name, content)
+    for path, form in ((csv_file, format_csv), (json_file, format_json)):
+        if path is not None:
+            write_text(path, form(volume, findings, (bundle.name, bundle.version)))
