@@ -1,6 +1,8 @@
 """The whole package: imports run one way, and what is light stays light."""
 
 import ast
+import doctest
+import importlib
 import json
 import subprocess
 import sys
@@ -29,9 +31,9 @@ MAY_IMPORT = {
     "paper": {"", "bundle", "io", "cohort", "synth", "learn", "paper"},
     "cli": {"", "bundle", "io", "report", "cohort", "synth", "learn", "paper", "cli"},
 }
-# The rooms that may import packages of an extra; what labels a scan needs none. `cohort` has joblib for
-# `--jobs` alone.
-MAY_IMPORT_EXTRAS = {"cohort": {"joblib"}, **{key: set(EXTRAS) for key in ("synth", "learn", "paper")}}
+# The rooms that need packages of an extra; what labels a scan needs none. `cohort` has joblib for `--jobs`.
+NEED_EXTRAS = {"synth", "learn", "paper"}
+MAY_IMPORT_EXTRAS = {"cohort": {"joblib"}, **{key: set(EXTRAS) for key in NEED_EXTRAS}}
 
 
 def modules() -> dict[str, Path]:
@@ -157,9 +159,12 @@ def test_the_citation_names_this_version():
     assert f"\nversion: {situs.__version__}\n" in citation.read_text(encoding="utf-8")
 
 
-def test_every_public_name_of_a_module_exists():
-    import importlib
+@pytest.mark.parametrize("module", sorted(m for m in modules() if room(m) not in NEED_EXTRAS))
+def test_the_examples_of_docstrings_are_true(module):
+    assert not doctest.testmod(importlib.import_module(f"situs.{module}")).failed
 
+
+def test_every_public_name_of_a_module_exists():
     for name in sorted(set(modules()) - {"__main__"}):
         module = importlib.import_module(f"situs.{name}")
         for public in getattr(module, "__all__", ()):

@@ -54,9 +54,7 @@ _OTHER = (70, 148, 170)
 def picture_name(finding: Finding) -> str:
     """The file name of a lesion's picture, the same in every run.
 
-    >>> from situs.finding import Finding
-    >>> picture_name(Finding(3, "", 1, 0.5, (4,), 4, None, "left", {}, {}, (), ()))
-    'roi03_lesion1.png'
+    The largest lesion of mask value 3 has the name ``roi03_lesion1.png``.
     """
     return f"roi{finding.roi_value:02d}_lesion{finding.component}.png"
 
