@@ -9,8 +9,8 @@ PIP = -m pip --quiet --quiet --disable-pip-version-check
 NEEDS = import sys; sys.exit(None if sys.version_info >= (3, 11) else \
   "situs needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")
 
-# numpy and torch take one thread each: the tests' arrays are too small for more.
-export OMP_NUM_THREADS = 1
+# A process for each core; the tests of a file share what they make, so they stay together.
+PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-all check clean
 
@@ -21,10 +21,10 @@ demo: .venv-demo/installed
 	@echo "One picture a lesion, findings.json and findings.csv are in $(CURDIR)/demo-output"
 
 test: .venv/installed
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed
-	.venv/bin/python -m pytest
+	$(PYTEST)
 
 check: .venv/installed
 	.venv/bin/python -m ruff check .

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import get_args
 
 import nibabel as nib
 import pytest
-from phantoms import small_case
+from phantoms import REPO, small_case
 
 import situs
 from situs.cli import main
@@ -251,6 +252,19 @@ def test_version_and_help(capsys):
         assert option in out
     assert main([]) == 2
     assert "Usage: situs" in capsys.readouterr().err
+
+
+def commands_of_the_readme() -> list[list[str]]:
+    lines = (REPO / "README.md").read_text(encoding="utf-8").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("situs ")]
+
+
+@pytest.mark.parametrize("words", commands_of_the_readme(), ids=" ".join)
+def test_the_commands_of_the_readme_exist(words, capsys):
+    depth = 2 if words[0] == "references" else 1
+    assert main([*words[:depth], "--help"]) == 0
+    options = capsys.readouterr().out.split()
+    assert set(word for word in words if word.startswith("--")) <= set(options)
 
 
 def test_python_m_situs_is_the_same_command():

@@ -1,14 +1,13 @@
 """A bundle with untrained networks, small enough to export and run in seconds, and what it was made from."""
 
-import atexit
-import shutil
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from situs.anatomy import SITES
 from situs.learn.export import export_bundle
@@ -73,7 +72,9 @@ def small_model(seed: int = 0) -> SmallModel:
 
 @cache
 def small_bundle() -> Path:
-    """The folder of a bundle, exported once for all tests of a process; do not change it."""
-    folder = mkdtemp(prefix="situs-tests-")
-    atexit.register(shutil.rmtree, folder)
-    return small_model().export(Path(folder) / "small")
+    """The folder of a bundle, exported once for all tests and processes of a run; do not change it."""
+    shared = Path(os.environ["SITUS_TESTS_FOLDER"])
+    with FileLock(shared / "small.lock"):
+        if not (shared / "small").exists():
+            small_model().export(shared / "small")
+    return shared / "small"
