@@ -17,7 +17,8 @@ import numpy as np
 from situs.side import side_of_distances
 from situs.synth.heads import read_head
 from situs.synth.lesions import Lesion, LesionGrower
-from situs.synth.render import ScanPlan, draw_plan, render_scan
+from situs.synth.pose import ScanPlan, draw_plan
+from situs.synth.render import render_scan
 
 SITES = (
     "gangliocapsular_region",

@@ -141,9 +141,18 @@ def test_a_folder_belongs_to_one_run_of_its_settings(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["run.json", "weights"]
     with pytest.raises(OutputError, match="other settings"):
         claim_folder(folder, "run.json", {"seed": 2, "sizes": (2, 3)})
-    (folder / "run.json").write_text("{")
-    with pytest.raises(OutputError, match="damaged"):
-        claim_folder(folder, "run.json", {"seed": 1, "sizes": (2, 3)})
+    for damaged in ("{", "[1]"):
+        (folder / "run.json").write_text(damaged)
+        with pytest.raises(OutputError, match="damaged"):
+            claim_folder(folder, "run.json", {"seed": 1, "sizes": (2, 3)})
+
+
+def test_a_note_of_an_earlier_version_stands_for_the_defaults(tmp_path):
+    claim_folder(tmp_path, "run.json", {"seed": 1})
+    claim_folder(tmp_path, "run.json", {"seed": 1, "size": 3}, defaults={"size": 3})
+    for settings in ({"seed": 1, "size": 4}, {"seed": 2, "size": 3}):
+        with pytest.raises(OutputError, match="other settings"):
+            claim_folder(tmp_path, "run.json", settings, defaults={"size": 3})
 
 
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):

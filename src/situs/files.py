@@ -123,7 +123,9 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def claim_folder(folder: Path, note: str, settings: dict[str, Any]) -> None:
+def claim_folder(
+    folder: Path, note: str, settings: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> None:
     """Open a folder for a run, new or to go on with; it belongs to one run of these settings.
 
     What a killed run left half written is removed.
@@ -132,6 +134,7 @@ def claim_folder(folder: Path, note: str, settings: dict[str, Any]) -> None:
         folder: is made unless it is there
         note: name of the file in it that holds the settings
         settings: all that tells this run from others; JSON-able
+        defaults: settings that notes of earlier versions lack, with the values that they stood for
 
     Raises:
         OutputError: if the folder holds a run of other settings, its note is damaged, or it cannot be written
@@ -140,12 +143,13 @@ def claim_folder(folder: Path, note: str, settings: dict[str, Any]) -> None:
     sweep(folder)
     path = folder / note
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, ValueError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        before = None if stored is None else {**(defaults or {}), **stored}
+    except (OSError, ValueError, TypeError) as error:
         raise OutputError(f"{path}: is damaged: delete {folder} or choose another folder") from error
-    if known is None:
+    if before is None:
         write_file(path, json.dumps(settings, indent=1).encode())
-    elif known != json.loads(json.dumps(settings)):
+    elif before != json.loads(json.dumps(settings)):
         raise OutputError(f"{folder}: holds a run of other settings: delete it or choose another folder")
 
 

@@ -291,7 +291,7 @@ def test_synth_passes_its_options_on(tmp_path, capsys, monkeypatch):
 
     def render_cohort(heads, out, scans, seed, sites, jobs, progress):
         asked.update(heads=[h.name for h in heads], scans=scans, seed=seed, sites=sites, jobs=jobs)
-        progress(scans, scans)
+        progress("scans", scans, scans)
         return out / "manifest.csv"
 
     monkeypatch.setattr("situs.synth.cohort.render_cohort", render_cohort)

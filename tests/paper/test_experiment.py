@@ -20,7 +20,7 @@ from situs.paper import cohorts as paper_cohorts
 from situs.paper.claims import count, macro_f1, weighted_f1
 from situs.paper.cohorts import PAPER_SCALE, SMALL_SCALE, Part, Scale, check_apart, choose_scans
 from situs.paper.experiment import _answer_of_mix, choose_references, read_embedded, reproduce
-from situs.synth import cohort, render
+from situs.synth import cohort, pose
 from situs.synth.cohort import paper_slices
 from situs.synth.lesions import LesionGrower
 
@@ -84,7 +84,7 @@ def test_with_scans_that_are_rendered(tmp_path, monkeypatch):
     growers = {head.name: LesionGrower(small_head(stem(head))) for head in HEADS}
     monkeypatch.setattr(cohort, "_grower", lambda path, atrophy_mm: growers[path.name])
     monkeypatch.setattr(cohort, "_BATCH", 2)
-    monkeypatch.setattr(render, "draw_plan", draw_small_plan)
+    monkeypatch.setattr(pose, "draw_plan", draw_small_plan)
     sites = ("frontal_region", "parietal_region", "ventricular_system", "maxillary")
     run(tmp_path, scale=Scale(4, 2, dict.fromkeys(sites, 15), balanced_scans=4, epochs=6, test_share=0.5))
     found = {row["site"]: row for row in table(tmp_path, "table1.csv")}

@@ -12,7 +12,7 @@ import numpy as np
 
 from situs.anatomy import SITE_INDEX
 from situs.synth.heads import Head
-from situs.synth.render import ScanPlan, draw_plan
+from situs.synth.pose import ScanPlan, draw_plan
 
 SHAPE = (72, 80, 72)
 # World mm of voxel (0, 0, 0): not symmetric, so that a mix-up of voxels and mm shows.

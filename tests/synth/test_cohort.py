@@ -23,9 +23,9 @@ from situs.anatomy import SITE_KEYS
 from situs.cohort.manifest import describe_cohort
 from situs.errors import InputError, OutputError
 from situs.finding import SIDES
-from situs.synth import cohort, render
+from situs.synth import cohort, pose, render
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
-from situs.synth.lesions import KINDS, LesionGrower
+from situs.synth.lesions import LESION_KINDS, LesionGrower
 
 HEADS = [Path("maps/head_a.nii.gz"), Path("maps/head_b.nii.gz")]
 SCANS = 5  # two of the first head, two of the second, one of the first
@@ -37,7 +37,7 @@ GROWERS = {name: LesionGrower(head) for name, head in GROWERS.items()}
 def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cohort, "_grower", lambda path, atrophy_mm: GROWERS[path.name])
-        patch.setattr(render, "draw_plan", draw_small_plan)
+        patch.setattr(pose, "draw_plan", draw_small_plan)
         patch.setattr(cohort, "_BATCH", 2)
         yield
 
@@ -104,7 +104,7 @@ def test_a_run_that_is_stopped_while_it_writes_leaves_no_piece_of_a_file(tmp_pat
 def test_a_finished_cohort_is_left_as_it_is(made):
     before = contents(made)
     steps = []
-    render_cohort(HEADS, made, SCANS, seed=5, progress=lambda done, scans: steps.append((done, scans)))
+    render_cohort(HEADS, made, SCANS, seed=5, progress=lambda *step: steps.append(step))
     assert contents(made) == before and steps == []
 
 
@@ -119,7 +119,7 @@ def test_more_lesions_can_be_asked_for_and_belong_to_the_settings(made, tmp_path
     render_cohort(HEADS, tmp_path / "many", 2, seed=5, lesions=40)
     render_cohort(HEADS, tmp_path / "few", 2, seed=5, lesions=3)
     assert len(rows(tmp_path / "few")) <= 6 < len(rows_of(made, [0, 1])) < len(rows(tmp_path / "many"))
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(OutputError, match="other settings"):
         render_cohort(HEADS, tmp_path / "few", 2, seed=5)
     # A cohort of before there was a choice goes on.
     file = tmp_path / "few" / "cohort.json"
@@ -138,8 +138,8 @@ def test_eight_scans_of_one_head_then_of_the_next_and_progress_counts_them(tmp_p
     monkeypatch.setattr(cohort, "_BATCH", 8)
     monkeypatch.setattr(cohort, "_render_one", note)
     steps = []
-    render_cohort(HEADS, tmp_path, 20, progress=lambda done, scans: steps.append((done, scans)))
-    assert steps == [(8, 20), (16, 20), (20, 20)]
+    render_cohort(HEADS, tmp_path, 20, progress=lambda *step: steps.append(step))
+    assert steps == [("scans", 8, 20), ("scans", 16, 20), ("scans", 20, 20)]
     found = rows(tmp_path)
     assert [row["scan"] for row in found] == [str(n) for n in range(20)]
     assert [row["roi"] for row in found] == [("head_a", "head_b")[n // 8 % 2] for n in range(20)]
@@ -163,7 +163,7 @@ def test_brains_of_all_ages(tmp_path, monkeypatch):
         render_cohort(HEADS, tmp_path / name, 400, seed=3)
     first, again = ages[:400], ages[400:]
     assert first == again and all(a == b for a, b in zip(first[::2], first[1::2], strict=True))
-    for atrophy_mm, share in zip(cohort._ATROPHY_MM, cohort._ATROPHY_SHARES, strict=True):
+    for atrophy_mm, share in zip(cohort._ATROPHY_MM, cohort._P_ATROPHY, strict=True):
         assert first.count(atrophy_mm) / 400 == pytest.approx(share, abs=0.08)
 
 
@@ -173,7 +173,7 @@ def test_the_manifest_has_the_columns_and_names_files_that_are_there(made):
     found = rows(made)
     assert len(found) > 5 * SCANS
     for row in found:
-        assert row["site"] in PRESENT and row["side"] in SIDES and row["kind"] in KINDS
+        assert row["site"] in PRESENT and row["side"] in SIDES and row["kind"] in LESION_KINDS
         assert all((made / row[name]).is_file() for name in ("scan", "roi", "sites", "lateral"))
     named = {row[name] for row in found for name in ("scan", "roi", "sites", "lateral")}
     images = {str(p.relative_to(made)) for p in made.rglob("*.nii.gz")}
@@ -265,7 +265,7 @@ def test_a_folder_of_other_settings_is_refused(made):
         (HEADS[::-1], {"seed": 5}),
         (HEADS, {"seed": 5, "sites": "paper"}),
     ):
-        with pytest.raises(InputError, match="other settings") as caught:
+        with pytest.raises(OutputError, match="other settings") as caught:
             render_cohort(heads, made, SCANS, **options)
         assert str(made) in str(caught.value) and "\n" not in str(caught.value)
     assert contents(made) == before

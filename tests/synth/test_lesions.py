@@ -12,9 +12,9 @@ from scipy.interpolate import RegularGridInterpolator
 
 from situs.anatomy import SITE_KEYS
 from situs.synth import lesions as lesions_module
-from situs.synth.lesions import KINDS, Lesion, LesionGrower
-from situs.synth.lesions import _within as within
+from situs.synth.lesions import LESION_KINDS, Lesion, LesionGrower
 from situs.synth.noise import smooth_noise, stretch
+from situs.synth.shapes import in_window
 
 HEAD = small_head()
 GROWER = LesionGrower(HEAD)
@@ -121,7 +121,7 @@ def test_swelling_stops_at_the_largest_volume(monkeypatch):
 
 def test_the_kind_follows_the_site(lesions):
     kinds = {site: {lesion.kind for lesion in grown} for site, grown in lesions.items()}
-    assert set().union(*kinds.values()) == set(KINDS)
+    assert set().union(*kinds.values()) == set(LESION_KINDS)
     kinds = {site: found - {"structure"} for site, found in kinds.items()}  # they may be any site's
     for site in FLUID:
         assert kinds[site] == {"fluid"}
@@ -350,13 +350,13 @@ def test_starts_within_a_window_by_counting():
         if -0.5 < 0.02 * x - 0.1 * y + 0.31 * z - 8 < 1.5:
             expected.append(flat)
     assert 0 < len(expected) < voxels.size
-    assert within(voxels, SHAPE, (to_slice, 2)).tolist() == expected
-    assert within(voxels, SHAPE, None).tolist() == voxels.tolist()
+    assert in_window(voxels, SHAPE, (to_slice, 2)).tolist() == expected
+    assert in_window(voxels, SHAPE, None).tolist() == voxels.tolist()
 
 
 def test_a_large_site_is_sampled_evenly():
     voxels = np.arange(100_000, dtype=np.int32)
-    taken = within(voxels, (100, 100, 10), None)
+    taken = in_window(voxels, (100, 100, 10), None)
     assert 4000 <= taken.size <= 8000
     assert len(set(np.diff(taken))) == 1 and taken[0] == 0 and taken[-1] > 99_900
 

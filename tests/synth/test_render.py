@@ -22,9 +22,10 @@ from phantoms.small_head import (
 )
 from scipy import ndimage
 
-from situs.synth import render
+from situs.synth import drawing, pose, render, tissue
 from situs.synth.lesions import Lesion, LesionGrower
-from situs.synth.render import RenderedScan, ScanPlan, draw_plan, render_scan
+from situs.synth.pose import ScanPlan, draw_plan
+from situs.synth.render import RenderedScan, render_scan
 
 HEAD = small_head()
 ARCHIVES = {(-1024, 3071), (-20, 100), (0, 80), (-100, 200)}  # docs/synth.md
@@ -73,7 +74,10 @@ def turned_plan(rng: np.random.Generator, gap_mm: float = 4.0) -> ScanPlan:
 @pytest.fixture
 def unbent(monkeypatch):
     """Scans whose only deformation is the plan's: the smooth noise is flat."""
-    monkeypatch.setattr(render, "smooth_noise", lambda shape, scale, rng: np.zeros(shape, dtype=np.float32))
+    for module in (pose, tissue, drawing, render):
+        monkeypatch.setattr(
+            module, "smooth_noise", lambda shape, scale, rng: np.zeros(shape, dtype=np.float32)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +142,9 @@ def test_fluid_is_darker_than_white_matter_and_that_than_gray(unbent):
     """Over scans: the spreads overlap in any one."""
     scans = [whole_range(HEAD, [], level_plan(HEAD, gap_mm=6, bottom=3), start=n).hu for n in range(6)]
     mean = {}
-    for tissue, labels in {"fluid": VENTRICLE, "white": WHITE, "gray": THALAMUS}.items():
+    for name, labels in {"fluid": VENTRICLE, "white": WHITE, "gray": THALAMUS}.items():
         mask = as_scanned(ndimage.binary_erosion(np.isin(HEAD.labels, labels), iterations=2))[:, :, 3::6]
-        mean[tissue] = np.mean([hu[mask].mean() for hu in scans])
+        mean[name] = np.mean([hu[mask].mean() for hu in scans])
     assert mean["fluid"] + 10 < mean["white"] < mean["gray"] - 3
 
 
@@ -266,7 +270,7 @@ def test_hu_sites_and_side_stay_together_in_any_pose(seed):
 
 def test_masks_lie_where_their_lesions_do_in_any_pose(monkeypatch):
     """Lesions that are the thalami themselves: their masks must be the thalami of the rendered site map."""
-    monkeypatch.setattr(render, "_roughly_drawn", lambda mask, rng: mask)
+    monkeypatch.setattr(drawing, "_broad_strokes", lambda mask, rng: mask)
     x, _, _ = points()
     codes = np.zeros(SHAPE, dtype=np.uint8)
     lesions = []
@@ -314,7 +318,7 @@ def test_masks_in_broad_strokes():
     ring = (far < 12) & (far > 8)
     found = set()
     for n in range(60):
-        drawn = render._roughly_drawn(ring, np.random.default_rng(n))
+        drawn = drawing._broad_strokes(ring, np.random.default_rng(n))
         if (ring & ~drawn).any():
             assert not (drawn & ~ring).any()
             found.add("less")
@@ -330,9 +334,9 @@ def test_masks_in_broad_strokes():
 def test_the_hull_of_a_line_is_the_line_and_of_an_angle_a_triangle():
     line, angle = np.zeros((2, 12, 12), dtype=bool)
     line[3, 2:9] = angle[3, 2:9] = angle[3:10, 2] = True
-    assert np.array_equal(render._convex(line), line)
+    assert np.array_equal(drawing._convex_hull(line), line)
     i, j = np.indices((12, 12)) - np.array([3, 2])[:, None, None]
-    assert np.array_equal(render._convex(angle), (i >= 0) & (j >= 0) & (i + j <= 6))
+    assert np.array_equal(drawing._convex_hull(angle), (i >= 0) & (j >= 0) & (i + j <= 6))
 
 
 def test_masks_are_one_piece_each():
@@ -379,7 +383,7 @@ def test_a_sulcus_is_not_drawn_amid_as_much_tissue(site, kept):
     sites[:12] = code(site)
     lesion = Lesion(mask, (0, 0, 0), site, "structure")
     for seed in range(12):
-        drawn = render._as_drawn(mask, lesion, sites, np.random.default_rng(seed))
+        drawn = drawing.draw_mask(mask, lesion, sites, np.random.default_rng(seed))
         own = (drawn & (sites == code(site))).sum() / max(1, drawn.sum())
         assert drawn.any() == kept or own > 0.6  # a part of it may be drawn
 
@@ -458,7 +462,7 @@ def swollen_ball(swell: float) -> tuple[Lesion, RenderedScan]:
 
 
 def test_a_lesion_that_swells_grows_in_volume_and_keeps_its_place(unbent, monkeypatch):
-    monkeypatch.setattr(render, "_as_drawn", lambda mask, *rest: mask)
+    monkeypatch.setattr(render, "draw_mask", lambda mask, *rest: mask)
     (lesion, plain), (_, swollen) = swollen_ball(1.0), swollen_ball(2.0)
     assert np.array_equal(plain.masks[0].sum(), lesion.mask.sum())
     assert 1.4 < swollen.masks[0].sum() / plain.masks[0].sum() < 2.1  # less where the skull is near
@@ -480,7 +484,7 @@ def test_a_lesion_that_swells_pushes_the_midline_away_and_leaves_the_skull(unben
 
 
 def test_a_crescent_is_a_lens_that_pushes_the_brain_in_and_leaves_the_skull(unbent, monkeypatch):
-    monkeypatch.setattr(render, "_as_drawn", lambda mask, *rest: mask)
+    monkeypatch.setattr(render, "draw_mask", lambda mask, *rest: mask)
     x, y, z = points()
     depth = ndimage.distance_transform_edt(HEAD.labels != BONE) * (HEAD.extra_axial > 0)
     layer = (depth > 0) & (depth < 2.5) & (np.hypot(y - 10, z) < 16) & (x > 0)

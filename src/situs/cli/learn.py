@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,8 +23,8 @@ from situs.errors import OutputError
 
 __all__ = ["calibrate", "evaluate", "reproduce", "synth", "train"]
 
-# Of `situs.synth.cohort.render_cohort`.
-SiteMix = Literal["balanced", "paper"]
+# `SiteFrequencies` of `situs.synth.cohort`.
+SiteFrequencies = Literal["balanced", "paper"]
 
 
 def synth(
@@ -42,7 +41,7 @@ def synth(
         ),
     ] = 0,
     sites: Annotated[
-        SiteMix,
+        SiteFrequencies,
         typer.Option(
             help="Frequency of the sites. 'balanced': all are equally frequent. 'paper': as in the paper's "
             "Table 1."
@@ -58,9 +57,7 @@ def synth(
     from situs.synth.heads import find_heads
 
     with resumable_progress_bar() as progress:
-        manifest = render_cohort(
-            find_heads(heads), out, scans, seed, sites, jobs, progress=partial(progress, "scans")
-        )
+        manifest = render_cohort(find_heads(heads), out, scans, seed, sites, jobs, progress)
     print_text(f"{manifest}\n")
 
 

@@ -156,7 +156,7 @@ def open_parts(
     cohort = work / "balanced"
     render_cohort(
         heads[1], cohort, scale.balanced_scans, SEED, "balanced", jobs,
-        lambda done, n: say("render", done, n, "scans for the balanced test"),
+        lambda _, done, n, __="": say("render", done, n, "scans for the balanced test"),
     )  # fmt: skip
     parts["balanced"] = _open(cohort, recipe, jobs, say)
     if train_cohort is not None:
@@ -250,7 +250,7 @@ def _paper_cohort(
             raise InputError(f"{pool}: {size} scans do not hold {n} with the wanted slices of every site")
         render_cohort(
             heads, pool, size, SEED + (name == "test"), "paper", jobs,
-            lambda done, total: say("render", done, total, f"scans to {name} on"), _LESIONS,
+            lambda _, done, total, __="": say("render", done, total, f"scans to {name} on"), _LESIONS,
         )  # fmt: skip
         scans, slices = _count_slices(pool, say)
         chosen = choose_scans(slices, need, n)

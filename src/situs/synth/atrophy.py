@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from situs.synth.noise import smooth_noise
+from situs.volume import bounding_box
 
 __all__ = ["shrink_brain"]
 
@@ -34,10 +35,7 @@ def shrink_brain(labels: Labels, mm: float, seed: int = 0) -> Labels:
     cortex = labels >= _CORTEX
     if mm <= 0 or not cortex.any():
         return labels
-    box = tuple(
-        slice(max(0, found.start - 12), found.stop + 12)
-        for found in ndimage.find_objects(cortex.astype(np.uint8))[0]
-    )
+    box = bounding_box(cortex, 12)
     here = labels[box]
     shape = (here.shape[0], here.shape[1], here.shape[2])
     noise = smooth_noise(shape, _PATCH_MM, np.random.default_rng(seed))

@@ -10,30 +10,38 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.errors import InputError, OutputError
-from situs.files import replacing, sweep
+from situs.errors import InputError
+from situs.files import claim_folder, make_folder, replacing, sweep, write_file
+from situs.progress import Progress, silent
 
-__all__ = ["MANIFEST_COLUMNS", "SiteMix", "paper_slices", "render_cohort"]
+if TYPE_CHECKING:
+    from situs.synth.lesions import Lesion, LesionGrower
+    from situs.synth.pose import ScanPlan
+    from situs.synth.render import RenderedScan
 
-SiteMix = Literal["paper", "balanced"]
+__all__ = ["MANIFEST_COLUMNS", "SiteFrequencies", "paper_slices", "render_cohort"]
+
+SiteFrequencies = Literal["paper", "balanced"]
 MANIFEST_COLUMNS = ("scan", "roi", "value", "site", "patient", "side", "kind", "sites", "lateral")
 
 _FORMAT = "situs.cohort/4"
+_NOTE = "cohort.json"
+_FOLDERS = ("scans", "rois", "sites", "lateral", "rows")
 _LESIONS_PER_SCAN = 14
 _MIN_PIXELS = 6  # a lesion whose largest slice has fewer teaches nothing
 # How many of a scan's lesions one reader marks: mostly one. The others stay in the picture unmarked.
-_MARKED_TOGETHER, _MARKED_SHARES = (1, 2, 3, 5), (0.6, 0.2, 0.12, 0.08)
+_MARKED_TOGETHER, _P_MARKED = (1, 2, 3, 5), (0.6, 0.2, 0.12, 0.08)
 # Old brains have lost tissue around sulci and ventricles.
-_ATROPHY_MM, _ATROPHY_SHARES = (0.0, 0.7, 1.4), (0.45, 0.3, 0.25)
+_ATROPHY_MM, _P_ATROPHY = (0.0, 0.7, 1.4), (0.45, 0.3, 0.25)
 _BATCH = 8  # scans of one head in a row: its distance maps are the dearest to compute
 
 
@@ -42,35 +50,43 @@ def render_cohort(
     out: Path,
     scans: int,
     seed: int = 0,
-    sites: SiteMix = "balanced",
+    sites: SiteFrequencies = "balanced",
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
     lesions: int = _LESIONS_PER_SCAN,
 ) -> Path:
-    """Render `scans` virtual scans of `heads` into the folder `out`.
+    """Render virtual scans of heads into a folder, or go on with what is there.
 
     Args:
-        heads: label map files (`situs.synth.heads.find_heads`); scan n shows head ``(n // 8) % len(heads)``
-        sites: ``balanced``, every site equally often, or ``paper``, as often as in the paper's Table 1
-        jobs: processes
-        progress: called with (scans done, scans)
-        lesions: tried in every scan; those that would overlap are left out
+        heads: Label map files (`situs.synth.heads.find_heads`). Scan n shows head ``(n // 8) % len(heads)``.
+        out: The folder. It is made unless it is there.
+        scans: How many.
+        seed: Of everything that is random.
+        sites: How often each site gets a lesion: ``balanced``, equally often, or ``paper``, as often as in
+            the paper's Table 1.
+        jobs: Processes.
+        progress: Is told the number of ``scans`` that are done.
+        lesions: How many are tried in every scan. Those that would overlap are left out.
 
     Returns:
-        the path of ``manifest.csv``
+        The path of ``manifest.csv``.
 
     Raises:
-        InputError: for no heads, a wrong number, or an `out` that holds a cohort of other settings
-        OutputError: if `out` cannot be written
+        InputError: For no heads, or a wrong number or word.
+        OutputError: If `out` holds a cohort of other settings or cannot be written.
     """
     from joblib import Parallel, delayed
 
     if not heads or scans < 1:
         raise InputError("heads, scans: expected at least one head and one scan")
-    if sites not in ("paper", "balanced"):
+    if sites not in get_args(SiteFrequencies):
         raise InputError(f"sites: expected 'paper' or 'balanced', got {sites!r}")
-    _open_folder(out, {"heads": [h.name for h in heads], "seed": seed, "sites": sites, "lesions": lesions})
-    todo = [n for n in range(scans) if not (out / "rows" / f"{n:05d}.json").exists()]
+    settings = {"heads": [head.name for head in heads], "seed": seed, "sites": sites, "lesions": lesions}
+    # A cohort that does not say how many lesions was made when there was no choice.
+    claim_folder(out, _NOTE, {"format": _FORMAT, **settings}, defaults={"lesions": _LESIONS_PER_SCAN})
+    for name in _FOLDERS:
+        make_folder(out / name)
+    todo = [n for n in range(scans) if not _rows_file(out, n).exists()]
     batches = [todo[a : a + _BATCH] for a in range(0, len(todo), _BATCH)]
     done = scans - len(todo)
     run = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
@@ -78,44 +94,22 @@ def render_cohort(
     try:
         for count in run(tasks):
             done += count
-            if progress:
-                progress(done, scans)
+            progress("scans", done, scans)
         return _write_manifest(out, scans)
-    except OSError as e:
-        if isinstance(e, OutputError):
-            raise
-        raise OutputError(f"{out}: cannot be written ({e.strerror or e}); the same call goes on") from e
     finally:
         sweep(out)
 
 
 def paper_slices() -> dict[str, int]:
-    """Slices per site in the paper's data (arXiv 1710.09180, Table 1)."""
+    """Slices per site in the paper's data (arXiv 1710.09180, Table 1), by the site's key."""
     text = resources.files("situs").joinpath("data/paper_table1.csv").read_text(encoding="utf-8")
     return {row["site"]: int(row["slices"]) for row in csv.DictReader(text.splitlines())}
 
 
-def _open_folder(out: Path, settings: dict[str, Any]) -> None:
-    settings = {"format": _FORMAT, **settings}
-    file = out / "cohort.json"
-    try:
-        for folder in ("scans", "rois", "sites", "lateral", "rows"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            # A cohort that does not say how many lesions was made when there was no choice.
-            if {"lesions": _LESIONS_PER_SCAN, **json.loads(file.read_text())} != settings:
-                raise InputError(
-                    f"{out}: holds a cohort of other settings; choose another folder or remove it"
-                )
-        else:
-            _write_text(file, json.dumps(settings, indent=1))
-    except OSError as e:
-        raise OutputError(f"{out}: cannot be written ({e.strerror})") from e
-
-
 def _render_scans(
-    heads: list[Path], out: Path, numbers: list[int], seed: int, sites: SiteMix, lesions: int
+    heads: list[Path], out: Path, numbers: list[int], seed: int, sites: SiteFrequencies, lesions: int
 ) -> int:
+    """Render the scans of one batch, which show one head; how many they are."""
     import torch
 
     torch.set_num_threads(1)
@@ -126,7 +120,7 @@ def _render_scans(
 
 
 @lru_cache(maxsize=1)
-def _grower(path: Path, atrophy_mm: float) -> Any:
+def _grower(path: Path, atrophy_mm: float) -> LesionGrower:
     from situs.synth.heads import read_head
     from situs.synth.lesions import LesionGrower
 
@@ -135,33 +129,63 @@ def _grower(path: Path, atrophy_mm: float) -> Any:
 
 def _draw_atrophy(seed: int, batch: int) -> float:
     """How many mm the brain of a batch's head has lost; a few steps, so that their site maps can be kept."""
-    return float(np.random.default_rng([seed, batch, 0]).choice(_ATROPHY_MM, p=_ATROPHY_SHARES))
+    return float(np.random.default_rng([seed, batch, 0]).choice(_ATROPHY_MM, p=_P_ATROPHY))
 
 
-def _render_one(grower: Any, out: Path, n: int, rng: np.random.Generator, mix: SiteMix, count: int) -> None:
-    from situs.side import side_of_distances
-    from situs.synth.render import draw_plan, render_scan
+def _render_one(
+    grower: LesionGrower,
+    out: Path,
+    n: int,
+    rng: np.random.Generator,
+    frequencies: SiteFrequencies,
+    count: int,
+) -> None:
+    """Render scan number n with up to `count` lesions and write its files, the rows of the manifest last."""
+    from situs.synth.pose import draw_plan
+    from situs.synth.render import render_scan
 
     plan = draw_plan(grower.head, rng)
-    lesions: list[Any] = []
+    lesions = _grow_lesions(grower, plan, _draw_sites(grower.sites(), frequencies, rng, count), rng)
+    scan = render_scan(grower.head, lesions, plan, rng)
+    for folder, data in (("scans", scan.hu), ("sites", scan.sites), ("lateral", scan.lateral_mm)):
+        _write_image(data, plan.affine, out / _image(folder, n))
+    rows = _write_rois(scan, lesions, plan, grower.head.name, out, n, rng)
+    write_file(_rows_file(out, n), json.dumps(rows).encode())
+
+
+def _grow_lesions(
+    grower: LesionGrower, plan: ScanPlan, sites: Sequence[str], rng: np.random.Generator
+) -> list[Lesion]:
+    """A lesion of each site; those that miss it or overlap an earlier one are left out."""
+    lesions: list[Lesion] = []
     taken = np.zeros(grower.head.labels.shape, dtype=bool)
-    for site in _draw_sites(grower.sites(), mix, rng, count):
+    for site in sites:
         cistern = site == "basal_cisterns"
         narrowing_mm = plan.cistern_narrowing_mm if cistern else plan.sulcal_narrowing_mm
         lesion = grower.grow(site, rng, narrowing_mm, plan.window)
         if lesion is not None and not (taken[lesion.box] & lesion.mask).any():
             taken[lesion.box] |= lesion.mask
             lesions.append(lesion)
-    scan = render_scan(grower.head, lesions, plan, rng)
-    names = {kind: f"{kind}/{n:05d}.nii.gz" for kind in ("scans", "sites", "lateral")}
-    _write_image(scan.hu, plan.affine, out / names["scans"])
-    _write_image(scan.sites, plan.affine, out / names["sites"])
-    _write_image(scan.lateral_mm, plan.affine, out / names["lateral"])
-    seen = [
+    return lesions
+
+
+def _write_rois(
+    scan: RenderedScan,
+    lesions: Sequence[Lesion],
+    plan: ScanPlan,
+    patient: str,
+    out: Path,
+    n: int,
+    rng: np.random.Generator,
+) -> list[list[Any]]:
+    """Write the masks of the lesions that the scan shows; the rows of the manifest."""
+    from situs.side import side_of_distances
+
+    shown = [
         i for i, mask in enumerate(scan.masks) if mask.any() and mask.sum(axis=(0, 1)).max() >= _MIN_PIXELS
     ]
     rows = []
-    for part, group in enumerate(_split_groups(seen, rng)):
+    for part, group in enumerate(_split_groups(shown, rng)):
         roi = np.zeros(scan.hu.shape, dtype=np.uint8)
         file = f"rois/{n:05d}_{part}.nii.gz"
         for value, i in enumerate(group, start=1):
@@ -171,14 +195,17 @@ def _render_one(grower: Any, out: Path, n: int, rng: np.random.Generator, mix: S
                 continue
             lateral = scan.lateral_mm[roi == value].astype(float)
             side = side_of_distances(lateral, np.ones(lateral.size))
-            what = [value, lesions[i].site, grower.head.name, side, lesions[i].kind]
-            rows.append([names["scans"], file, *what, names["sites"], names["lateral"]])
+            what = [value, lesions[i].site, patient, side, lesions[i].kind]
+            rows.append([_image("scans", n), file, *what, _image("sites", n), _image("lateral", n)])
         _write_image(roi, plan.affine, out / file)
-    _write_text(out / "rows" / f"{n:05d}.json", json.dumps(rows))
+    return rows
 
 
-def _draw_sites(available: Sequence[str], mix: SiteMix, rng: np.random.Generator, count: int) -> list[str]:
-    if mix == "balanced":
+def _draw_sites(
+    available: Sequence[str], frequencies: SiteFrequencies, rng: np.random.Generator, count: int
+) -> list[str]:
+    """The sites of `count` lesions, among those that a head has."""
+    if frequencies == "balanced":
         rounds = -(-count // len(available)) + 1
         order = [site for _ in range(rounds) for site in rng.permutation(available)]
         return order[:count]
@@ -188,10 +215,11 @@ def _draw_sites(available: Sequence[str], mix: SiteMix, rng: np.random.Generator
 
 
 def _split_groups(items: list[int], rng: np.random.Generator) -> list[list[int]]:
+    """All items, in groups that are marked in one file."""
     order = list(rng.permutation(items)) if items else []
     groups = []
     while order:
-        size = int(rng.choice(_MARKED_TOGETHER, p=_MARKED_SHARES))
+        size = int(rng.choice(_MARKED_TOGETHER, p=_P_MARKED))
         groups.append([int(i) for i in order[:size]])
         order = order[size:]
     return groups
@@ -206,8 +234,18 @@ def _write_manifest(out: Path, scans: int) -> Path:
         writer = csv.writer(stream)
         writer.writerow(MANIFEST_COLUMNS)
         for n in range(scans):
-            writer.writerows(json.loads((out / "rows" / f"{n:05d}.json").read_text()))
+            writer.writerows(json.loads(_rows_file(out, n).read_text(encoding="utf-8")))
     return file
+
+
+def _image(folder: str, n: int) -> str:
+    """The name of an image of scan number n, relative to the cohort."""
+    return f"{folder}/{n:05d}.nii.gz"
+
+
+def _rows_file(out: Path, n: int) -> Path:
+    """The rows of scan number n; it is written when all else of the scan is."""
+    return out / "rows" / f"{n:05d}.json"
 
 
 def _write_image(data: NDArray[np.generic], affine: NDArray[np.float64], file: Path) -> None:
@@ -217,8 +255,3 @@ def _write_image(data: NDArray[np.generic], affine: NDArray[np.float64], file: P
     image.header.set_xyzt_units("mm")
     with replacing(file) as temporary:
         nibabel.save(image, temporary)
-
-
-def _write_text(file: Path, text: str) -> None:
-    with replacing(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -13,15 +13,16 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
 from situs.files import replacing, stem
+from situs.io.nifti import read_nifti_grid
 from situs.synth.atrophy import shrink_brain
 from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
+from situs.volume import bounding_box
 
 __all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head"]
 
@@ -81,9 +82,8 @@ class Head:
 
         depth = np.zeros(self.labels.shape, dtype=np.float32)
         inside = self.extra_axial > 0
-        found = ndimage.find_objects(inside.astype(np.uint8))
-        if found:  # the bone that is nearest to a voxel inside lies just outside their box
-            box = tuple(slice(max(0, b.start - 4), b.stop + 4) for b in found[0])
+        if inside.any():  # the bone that is nearest to a voxel inside lies just outside their box
+            box = bounding_box(inside, 4)
             distance = ndimage.distance_transform_edt(~np.isin(self.labels[box], BONE))
             depth[box] = np.where(inside[box], distance, 0)
         return depth
@@ -141,23 +141,8 @@ def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: flo
 
 def _read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     """Labels in RAS voxel order at 1 mm, and their affine."""
-    import nibabel as nib
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a head label map (.nii.gz)")
-    try:
-        image: Any = nib.load(path)
-        values = np.asanyarray(image.dataobj)
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a NIfTI label map ({reason})") from None
-    if values.ndim != 3:
-        raise InputError(f"{path}: expected a 3-D label map, got shape {values.shape}")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise InputError(f"{path}: its affine is singular; expected one that places voxels in the patient")
-    if values.dtype.kind not in "iuf":
-        raise InputError(f"{path}: expected whole-number labels, got {values.dtype}")
+    grid = read_nifti_grid(path, InputError)
+    values = grid.values
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
         raise InputError(f"{path}: expected whole-number labels, got other values: is this an image?")
     unknown = sorted(set(np.unique(values).astype(int).tolist()) - KNOWN_LABELS)
@@ -166,7 +151,7 @@ def _read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
             f"{path}: not a label map in the FreeSurfer and CHARM convention: {len(unknown)} unknown labels, "
             f"{', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}"
         )
-    return _to_ras_1mm(values.astype(np.int16), affine)
+    return _to_ras_1mm(values.astype(np.int16), grid.affine)
 
 
 def _to_ras_1mm(

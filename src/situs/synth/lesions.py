@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,26 @@ from scipy import ndimage
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.synth.heads import BONE, Head
-from situs.synth.noise import smooth_noise
+from situs.synth.shapes import (
+    Box,
+    Voxel,
+    Window,
+    box_around,
+    draw_voxel,
+    in_window,
+    log_uniform,
+    offsets,
+    part_around,
+    rough_ellipsoid,
+)
+from situs.volume import bounding_box
 
-__all__ = ["KINDS", "Kind", "Lesion", "LesionGrower"]
+__all__ = ["DEEP_SITES", "LESION_KINDS", "Lesion", "LesionGrower", "LesionKind"]
 
-Kind = Literal["tissue", "crescent", "fluid", "sheet", "sinus", "structure"]
-KINDS: tuple[Kind, ...] = ("tissue", "crescent", "fluid", "sheet", "sinus", "structure")
+LesionKind = Literal["tissue", "crescent", "fluid", "sheet", "sinus", "structure"]
+LESION_KINDS: tuple[LesionKind, ...] = get_args(LesionKind)
 
 Mask = NDArray[np.bool_]
-Voxel = tuple[int, int, int]
-Window = tuple[NDArray[np.float64], int] | None
 
 _GROUP = {site.key: site.group for site in SITES}
 # Radii (mm) of compact lesions before they swell, log-uniform between these, as large as the site allows.
@@ -37,6 +47,7 @@ _LOBAR_RADII_MM = (4.0, 28.0)
 # Deep bleeds are named by their origin, however far they dissect: radii (mm), uniform; those longer than the
 # third number need not have most of themselves there, only more than anywhere else.
 _DEEP_RADII_MM = {"gangliocapsular_region": (5.0, 30.0, 10.0), "thalamus": (3.5, 15.0, 8.0)}
+DEEP_SITES = tuple(_DEEP_RADII_MM)
 # By how much a lesion's volume grows by pushing tissue aside, log-uniform, at most.
 _SWELLING = {"gangliocapsular_region": 6.0, "thalamus": 4.0, "brainstem": 2.0}
 _LOBAR_SWELLING = 2.5
@@ -55,10 +66,10 @@ _STRUCTURE_MM = {
 }
 _LARGE_STRUCTURE_MM = (5.0, 22.0)
 # A lobe is pointed at by a round region with hardly a sulcus: how often, radii, and least share of tissue.
-_ROUND_SHARE, _ROUND_MM, _ROUND_TISSUE = 0.6, (6.0, 13.0), 0.75
-# Of all lesions; sulci are marked where they are wide as often as where they bleed.
-_STRUCTURE_SHARES = {"sulcal_spaces": 0.4}
-_STRUCTURE_SHARE = 0.2
+_P_ROUND, _ROUND_MM, _ROUND_TISSUE = 0.6, (6.0, 13.0), 0.75
+# How many of the lesions are normal structures. Sulci are marked where they are wide as often as where they
+# bleed.
+_P_STRUCTURE, _P_STRUCTURE_OF = 0.2, {"sulcal_spaces": 0.4}
 # Cerebral white matter and, from 1000, cortex are as large as a hemisphere: never marked whole.
 _WHITE, _CORTEX = (2, 41), 1000
 # Sites that have a convexity for a crescent to lie on.
@@ -66,7 +77,6 @@ _CONVEXITY = ("cerebellum", "frontal_region", "occipital_region", "parietal_regi
 _WIDE_MM = 2.0  # so far from tissue, at its middle, lies the fluid of a wide sulcus
 # Fluid along the inner table is no sulcus: a reader sees a crescent. So much of a sulcal region is deeper.
 _SULCUS_MM, _IN_SULCI = 4.0, 0.4
-_CELL = 12  # voxels; see `_seed`
 _TRIES = 10
 _MIN_VOXELS = 12
 _MIN_VOXELS_OF = {"sulcal_spaces": 100}  # scraps of a sulcus are nothing that is asked about
@@ -77,21 +87,22 @@ class Lesion:
     """A region on a head's grid.
 
     Attributes:
-        mask: (mx, my, mz) bool, its bounding box
-        start: (3,) voxel of ``mask[0, 0, 0]``
-        site: the key of the site that it was grown from, where most of it lies
-        kind: how it was grown; tissue and crescents take the extra-axial site map, the others the other
-        swell: its volume after it has pushed the tissue around it aside, over that of `mask`
+        mask: (mx, my, mz) bool, the bounding box of the region.
+        start: (3,) voxel of ``mask[0, 0, 0]``.
+        site: The key of the site that it was grown from, where most of it lies.
+        kind: How it was grown. Tissue and crescents are named by `Head.extra_axial`, the others by
+            `Head.sites`.
+        swell: Its volume after it has pushed the tissue around it aside, over that of `mask`.
     """
 
     mask: Mask
     start: tuple[int, int, int]
     site: str
-    kind: Kind
+    kind: LesionKind
     swell: float = 1.0
 
     @property
-    def box(self) -> tuple[slice, slice, slice]:
+    def box(self) -> Box:
         """The part of the head's grid that `mask` covers."""
         x, y, z = (slice(a, a + n) for a, n in zip(self.start, self.mask.shape, strict=True))
         return x, y, z
@@ -101,11 +112,12 @@ class LesionGrower:
     """Grows lesions in one head.
 
     Args:
-        head: the head, with its site maps
+        head: The head, with its site maps.
     """
 
     def __init__(self, head: Head) -> None:
         self.head = head
+        self._shape = head.labels.shape
         # Where a lesion of a site may start, and whether the head has the site at all.
         self._voxels = {
             key: np.flatnonzero(head.sites.ravel() == SITE_INDEX[key] + 1).astype(np.int32)
@@ -128,38 +140,43 @@ class LesionGrower:
         site: str,
         rng: np.random.Generator,
         narrowing_mm: float = 0.0,
-        window: Window = None,
+        window: Window | None = None,
     ) -> Lesion | None:
-        """A random lesion of `site`, or None if `_TRIES` random ones missed it.
+        """A random lesion of a site.
 
         Args:
-            narrowing_mm: how far the cortex was let grow into the sulci when the head was rendered; blood in
-                the sulci keeps clear of it
-            window: what the scan shows: (4,) the map from a voxel to its slice, and the number of slices;
-                lesions start on one of them
+            site: The key of the site.
+            rng: Draws everything.
+            narrowing_mm: How far cortex or tissue grows into the fluid when the head is rendered. Blood in
+                the fluid keeps clear of it.
+            window: What the scan shows. Lesions start on one of its slices; None for anywhere.
+
+        Returns:
+            The lesion; None if the head has too little of the site in the window, or `_TRIES` random lesions
+            missed the site.
         """
-        starts = _within(self._voxels[site], self.head.labels.shape, window)
+        starts = in_window(self._voxels[site], self._shape, window)
         if site == "sulcal_spaces" and rng.random() < 0.4:  # the wide ones, the Sylvian fissure above all
             wide = starts[self.head.csf_depth_mm.ravel()[starts] >= _WIDE_MM * 10]
             starts = wide if wide.size >= _MIN_VOXELS else starts
         if starts.size < _MIN_VOXELS:
             return None
-        structure = rng.random() < _STRUCTURE_SHARES.get(site, _STRUCTURE_SHARE)
+        structure = rng.random() < _P_STRUCTURE_OF.get(site, _P_STRUCTURE)
         for attempt in range(_TRIES):
             shrink = 0.8 ** (attempt / 2)  # a lesion that left its site is tried again, smaller
             group = _GROUP[site]
             if structure:
-                lesion = self._structure(site, self._seed(starts, rng), rng, narrowing_mm)
+                lesion = self._structure(site, draw_voxel(starts, self._shape, rng), rng, narrowing_mm)
             elif group == "sinus":
-                lesion = self._sinus(site, self._seed(starts, rng), rng, shrink)
+                lesion = self._sinus(site, draw_voxel(starts, self._shape, rng), rng, shrink)
             elif group == "csf":
-                lesion = self._fluid(site, self._seed(starts, rng), rng, narrowing_mm, shrink)
+                lesion = self._fluid(site, draw_voxel(starts, self._shape, rng), rng, narrowing_mm, shrink)
             elif group == "extra-axial":
-                lesion = self._sheet(site, self._seed(starts, rng), rng, shrink)
+                lesion = self._sheet(site, draw_voxel(starts, self._shape, rng), rng, shrink)
             elif site in _CONVEXITY and rng.random() < 0.21:
                 lesion = self._crescent(site, window, rng, shrink)
             else:
-                lesion = self._tissue(site, self._seed(starts, rng), rng, shrink)
+                lesion = self._tissue(site, draw_voxel(starts, self._shape, rng), rng, shrink)
             if lesion is not None and (site != "sulcal_spaces" or self._in_sulci(lesion)):
                 return lesion
         return None
@@ -175,9 +192,11 @@ class LesionGrower:
             radius = rng.uniform(low, high) * shrink
             least_share = 0.42 if radius > large else 0.7
         else:
-            radius = _log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
+            radius = log_uniform(_RADII_MM.get(site, _LOBAR_RADII_MM), rng) * shrink
         long = site == "gangliocapsular_region" and rng.random() < 0.8
-        level, box = self._blob(seed, radius, rng, roughness=rng.uniform(0.05, 0.35), long=long)
+        level, box = rough_ellipsoid(
+            self._shape, seed, radius, rng, roughness=rng.uniform(0.05, 0.35), long=long
+        )
         labels, sites = self.head.labels[box], self.head.extra_axial[box]
         mask = (level < 1) & (sites > 0)
         if rng.random() < 0.8:  # the ependyma stops most bleeds
@@ -193,19 +212,21 @@ class LesionGrower:
         if rng.random() < 0.12:  # an infarct keeps to the tissue: cut at the sulci
             mask &= self.head.sites[box] == self.head.sites[seed]
         limit = _SWELLING.get(site, _LOBAR_SWELLING)
-        swell = _log_uniform((1.1, limit), rng) if rng.random() < 0.7 else 1.0
+        swell = log_uniform((1.1, limit), rng) if rng.random() < 0.7 else 1.0
         return self._finish(mask, box, site, "tissue", sites, least_share, swell=swell)
 
-    def _crescent(self, site: str, window: Window, rng: np.random.Generator, shrink: float) -> Lesion | None:
-        starts = _within(self._crescent_voxels[site], self.head.labels.shape, window)
+    def _crescent(
+        self, site: str, window: Window | None, rng: np.random.Generator, shrink: float
+    ) -> Lesion | None:
+        starts = in_window(self._crescent_voxels[site], self._shape, window)
         if starts.size < _MIN_VOXELS:
             return None
-        seed = self._seed(starts, rng)
+        seed = draw_voxel(starts, self._shape, rng)
         thin = rng.random() < 0.45  # along much of a hemisphere; the others are shorter, the thickest lenses
         radius = rng.uniform(*((30, 60) if thin else (10, 40))) * shrink
         thick_mm = rng.uniform(*((2, 6) if thin else (4, 18)))
         rest_mm = min(thick_mm, rng.uniform(2, 4))  # as much as lies there before the brain is pushed away
-        level, box = self._blob(seed, radius, rng, roughness=0.2, flatness=1.0)
+        level, box = rough_ellipsoid(self._shape, seed, radius, rng, roughness=0.2, flatness=1.0)
         distance = self.head.depth_mm[box]
         # Thick in the middle, thin at the edge.
         mask = (distance < rest_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
@@ -217,8 +238,8 @@ class LesionGrower:
     def _fluid(
         self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float, shrink: float
     ) -> Lesion | None:
-        radius = _log_uniform(_FLUID_RADII_MM[site], rng) * shrink
-        level, box = self._blob(seed, radius, rng, roughness=0.3)
+        radius = log_uniform(_FLUID_RADII_MM[site], rng) * shrink
+        level, box = rough_ellipsoid(self._shape, seed, radius, rng, roughness=0.3)
         sites = self.head.sites[box]
         inside = (sites == SITE_INDEX[site] + 1) & self._open(box, narrowing_mm)
         if site == "sulcal_spaces" and rng.random() < 0.5:  # single sulci, not what joins them at the surface
@@ -226,7 +247,6 @@ class LesionGrower:
         style = rng.random()
         if style < 0.07 and site != "sulcal_spaces":  # a compact clot that distends the space
             mask = (level < 0.5) & (sites > 0)
-            least_share = 0.5
         else:
             mask = (level < 1) & inside
             if style < 0.22:  # drawn generously
@@ -236,17 +256,16 @@ class LesionGrower:
                 rows = back[mask]
                 if rows.size:
                     mask &= back < np.quantile(rows, rng.uniform(0.2, 0.8))
-            least_share = 0.5
-        return self._finish(mask, box, site, "fluid", sites, least_share, keep=seed)
+        return self._finish(mask, box, site, "fluid", sites, 0.5, keep=seed)
 
-    def _open(self, box: tuple[slice, slice, slice], narrowing_mm: float) -> Mask:
+    def _open(self, box: Box, narrowing_mm: float) -> Mask:
         """Where the cortex that was let grow left the fluid; all true within the ventricles and in tissue."""
         depth = self.head.csf_depth_mm[box]
         return np.asarray((depth >= 10 * narrowing_mm) | (depth == 0))
 
     def _sheet(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
         radius = rng.uniform(8, 45) * shrink
-        level, box = self._blob(seed, radius, rng, roughness=0.3, flatness=1.0)
+        level, box = rough_ellipsoid(self._shape, seed, radius, rng, roughness=0.3, flatness=1.0)
         inside = self.head.sites[box] == SITE_INDEX[site] + 1
         lateral = self.head.lateral_mm[box].astype(np.int16)
         reach = rng.integers(1, 5)
@@ -262,7 +281,7 @@ class LesionGrower:
 
     def _sinus(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
         radius = rng.uniform(6, 40) * shrink
-        level, box = self._blob(seed, radius, rng, roughness=0.2)
+        level, box = rough_ellipsoid(self._shape, seed, radius, rng, roughness=0.2)
         inside = self.head.sites[box] == SITE_INDEX[site] + 1
         mask = (level < 1) & inside
         style = rng.random()
@@ -276,17 +295,21 @@ class LesionGrower:
     def _structure(
         self, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float
     ) -> Lesion | None:
-        """Normal anatomy, as people mark it: a whole nucleus, ventricle, cistern or sinus, or what of a site
-        lies within reach, gyri without the sulci between them, or a round region of a lobe."""
-        if site in _CONVEXITY and rng.random() < _ROUND_SHARE:
-            level, box = self._blob(seed, rng.uniform(*_ROUND_MM), rng, roughness=0.1, flatness=0.75)
+        """Normal anatomy, as people mark it to point at a site.
+
+        A whole nucleus, ventricle, cistern or sinus, or what of a site lies within reach; gyri without the
+        sulci between them, or a round region of a lobe.
+        """
+        if site in _CONVEXITY and rng.random() < _P_ROUND:
+            level, box = rough_ellipsoid(
+                self._shape, seed, rng.uniform(*_ROUND_MM), rng, roughness=0.1, flatness=0.75
+            )
             sites = self.head.sites[box]
             inside = (level < 1) & (sites > 0) & ~np.isin(self.head.labels[box], BONE)
             return self._finish(inside, box, site, "structure", sites, _ROUND_TISSUE)
-        reach = _log_uniform(_STRUCTURE_MM.get(site, _LARGE_STRUCTURE_MM), rng)
-        box = self._box(seed, int(reach) + 1)
-        lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
-        x, y, z = np.ix_(*lines)
+        reach = log_uniform(_STRUCTURE_MM.get(site, _LARGE_STRUCTURE_MM), rng)
+        box = box_around(seed, int(reach) + 1, self._shape)
+        x, y, z = np.ix_(*offsets(box, seed))
         sites, labels = self.head.sites[box], self.head.labels[box]
         mask = (
             (sites == SITE_INDEX[site] + 1) & (x**2 + y**2 + z**2 < reach**2) & self._open(box, narrowing_mm)
@@ -299,90 +322,39 @@ class LesionGrower:
         mask = (soft > (0.4 if thin else 0.5)) & (sites > 0) & ~np.isin(labels, BONE)
         return self._finish(mask, box, site, "structure", sites, 0.6, keep=seed)
 
-    def _seed(self, voxels: NDArray[np.int32], rng: np.random.Generator) -> Voxel:
-        """Anywhere in a site, or in a cell of the head that has some of it, each as often: then horns,
-        single cisterns and the tentorium's edge come as often as what is bulky."""
-        if rng.random() < 0.5:
-            cells = np.stack(np.unravel_index(voxels, self.head.labels.shape)) // _CELL
-            code = (cells * [[1_000_000], [1_000], [1]]).sum(axis=0)
-            voxels = voxels[code == rng.choice(np.unique(code))]
-        x, y, z = np.unravel_index(int(rng.choice(voxels)), self.head.labels.shape)
-        return int(x), int(y), int(z)
-
-    def _blob(
-        self,
-        seed: tuple[int, int, int],
-        radius_mm: float,
-        rng: np.random.Generator,
-        roughness: float,
-        flatness: float = 0.55,
-        long: bool = False,
-    ) -> tuple[NDArray[np.float32], tuple[slice, slice, slice]]:
-        """A level (mx, my, mz) that is 0 at the seed and 1 on a rough ellipsoid around it, and its box.
-
-        `long` ones lie nearly front to back, and are narrow from side to side.
-        """
-        axes = radius_mm * rng.uniform(flatness, 1.0, size=3) if flatness < 1 else np.full(3, radius_mm)
-        if long:
-            axes = radius_mm * rng.uniform((0.35, 1.0, 0.45), (0.65, 1.0, 0.9))
-        turn = _random_rotation(rng, about=2.5 * np.eye(3) if long else np.zeros((3, 3)))
-        reach = int(np.ceil(radius_mm * (1 + roughness))) + 1
-        box = self._box(seed, reach)
-        lines = [np.arange(b.start, b.stop, dtype=np.float32) - s for b, s in zip(box, seed, strict=True)]
-        grid = np.stack(np.meshgrid(*lines, indexing="ij"))
-        turned = np.tensordot((turn / axes[:, None]).astype(np.float32), grid, axes=1)
-        level = np.sqrt((turned**2).sum(axis=0))
-        shape = (level.shape[0], level.shape[1], level.shape[2])
-        return level + roughness * smooth_noise(shape, max(3.0, radius_mm / 2), rng), box
-
-    def _box(self, seed: Voxel, reach: int) -> tuple[slice, slice, slice]:
-        x, y, z = (
-            slice(max(0, s - reach), min(n, s + reach + 1))
-            for s, n in zip(seed, self.head.labels.shape, strict=True)
-        )
-        return x, y, z
-
     def _finish(
         self,
         mask: Mask,
-        box: tuple[slice, slice, slice],
+        box: Box,
         site: str,
-        kind: Kind,
+        kind: LesionKind,
         sites: NDArray[np.uint8],
         least_share: float,
-        keep: tuple[int, int, int] | None = None,
+        keep: Voxel | None = None,
         swell: float = 1.0,
     ) -> Lesion | None:
-        """The lesion, cut to its largest piece and bounding box; None if too little of it is in its site."""
-        labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-        if count == 0:
+        """The lesion, cut to one piece and its bounding box; None if too little of it is in its site.
+
+        Args:
+            mask: (mx, my, mz) bool on the box.
+            box: The part of the head's grid.
+            site: The key of the site.
+            kind: How it was grown.
+            sites: (mx, my, mz) the codes that it is named by.
+            least_share: The least share of the lesion that lies in the site.
+            keep: The voxel whose piece is kept, since fluid comes in pockets; None for the largest piece.
+            swell: See `Lesion`; limited so that the lesion stays below `_LARGEST_MM3`.
+        """
+        part = part_around(mask, keep and tuple(s - b.start for s, b in zip(keep, box, strict=True)))
+        if part.sum() < _MIN_VOXELS_OF.get(site, _MIN_VOXELS):
             return None
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        chosen = int(sizes.argmax())
-        if keep is not None:  # fluid comes in pockets: the one that it started from
-            here = labels[tuple(s - b.start for s, b in zip(keep, box, strict=True))]
-            chosen = int(here) or chosen
-        if sizes[chosen] < _MIN_VOXELS_OF.get(site, _MIN_VOXELS):
-            return None
-        part = labels == chosen
         under = np.bincount(sites[part], minlength=len(SITE_KEYS) + 1)[1:]
         if under[SITE_INDEX[site]] < least_share * under.sum() or under.argmax() != SITE_INDEX[site]:
             return None
         swell = max(1.0, min(swell, _LARGEST_MM3 / int(under.sum())))
-        found = ndimage.find_objects(part.astype(np.uint8))[0]
-        start = tuple(b.start + f.start for b, f in zip(box, found, strict=True))
-        return Lesion(part[found].copy(), (start[0], start[1], start[2]), site, kind, swell)
-
-
-def _within(voxels: NDArray[np.int32], shape: tuple[int, ...], window: Window) -> NDArray[np.int32]:
-    """Of some thousand evenly taken flat voxels, those that lie on a slice of the window."""
-    voxels = voxels[:: max(1, voxels.size // 4000)]
-    if window is None or not voxels.size:
-        return voxels
-    to_slice, count = window
-    k = np.stack(np.unravel_index(voxels, shape), axis=1) @ to_slice[:3] + to_slice[3]
-    return voxels[(k > -0.5) & (k < count - 0.5)]
+        tight = bounding_box(part)
+        x, y, z = (b.start + t.start for b, t in zip(box, tight, strict=True))
+        return Lesion(part[tight].copy(), (x, y, z), site, kind, swell)
 
 
 def _same_half(lateral_mm: NDArray[np.int8], seed_mm: np.int8) -> Mask:
@@ -390,14 +362,3 @@ def _same_half(lateral_mm: NDArray[np.int8], seed_mm: np.int8) -> Mask:
     if abs(int(seed_mm)) <= 3:
         return np.ones(lateral_mm.shape, dtype=bool)
     return np.asarray(lateral_mm >= 0 if seed_mm > 0 else lateral_mm <= 0)
-
-
-def _log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float:
-    low, high = np.log(limits)
-    return float(np.exp(rng.uniform(low, high)))
-
-
-def _random_rotation(rng: np.random.Generator, about: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Any rotation about zeros, one near none about a multiple of the identity."""
-    q, r = np.linalg.qr(about + rng.standard_normal((3, 3)))
-    return np.asarray(q * np.sign(np.diag(r)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_INDEX
 from situs.synth.head_frame import distance_mm
+from situs.volume import bounding_box
 
 __all__ = ["face_coordinates", "inner_air", "map_sinuses"]
 
@@ -64,7 +65,7 @@ def map_sinuses(labels: NDArray[np.int16], cranial: Mask, x: Float, y: Float, z:
     if not (eye & (x < 0)).any() or not (eye & (x > 0)).any():
         return out
     fx, fy, fz = face_coordinates(eye, x, y, z)
-    box = _box((fx > -60) & (fx < 60) & (fy > -80) & (fy < 45) & (fz > -75) & (fz < 45))
+    box = bounding_box((fx > -60) & (fx < 60) & (fy > -80) & (fy < 45) & (fz > -75) & (fz < 45))
     air = inner_air(labels)[box]
     fx, fy, fz = np.abs(fx[box]), fy[box], fz[box]
     part = _flood(air, _seeds(air, fx, fy, fz))
@@ -168,11 +169,3 @@ def _with_walls(codes: NDArray[np.uint8], may_be_wall: Mask) -> NDArray[np.uint8
         return codes
     distance, index = ndimage.distance_transform_edt(codes == 0, return_indices=True)
     return np.where((codes == 0) & may_be_wall & (distance <= _WALL_MM), codes[tuple(index)], codes)
-
-
-def _box(mask: Mask) -> tuple[slice, slice, slice]:
-    spans = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return spans[0], spans[1], spans[2]

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from situs.anatomy import SITE_INDEX
 from situs.synth import head_frame as hf
 from situs.synth.sinuses import map_sinuses
+from situs.volume import bounding_box, largest_part
 
 __all__ = ["KNOWN_LABELS", "LOBE_OF_PARCEL", "MAP_VERSION", "SiteMaps", "code", "map_sites"]
 
@@ -26,7 +27,7 @@ Labels = NDArray[np.int16]
 Codes = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
+Box = tuple[slice, ...]
 
 
 def code(key: str) -> int:
@@ -110,7 +111,7 @@ def map_sites(labels: Labels, affine: ArrayLike) -> SiteMaps:
     for side, first in (("left", 1001), ("right", 2001)):
         if not ((labels >= first) & (labels <= first + 34)).any():
             raise ValueError(f"labels: no parcels of the {side} cortex ({first} to {first + 34})")
-    box = _box_of(np.isin(labels, (*hf.LEFT, *hf.RIGHT, *_BRAINSTEM, *_CHIASM)), 16)
+    box = bounding_box(np.isin(labels, (*hf.LEFT, *hf.RIGHT, *_BRAINSTEM, *_CHIASM)), 16)
     left, right = (_to_side(labels, side, box) for side in (hf.LEFT, hf.RIGHT))
     frame = hf.fit_frame(labels, affine, left, right)
     x, y, z = hf.frame_coordinates(labels.shape, affine, frame)
@@ -173,7 +174,7 @@ def gangliocapsular(scene: _Scene, sites: Codes) -> Codes:
         insula = scene.labels == (1035, 2035)[side]
         if not lentiform.any():
             continue
-        box = _box_of(deep, 20)
+        box = bounding_box(deep, 20)
         capsule = _closing(deep[box], 9.0)
         to_lentiform = hf.distance_mm(lentiform[box])
         outer = _closing((lentiform | insula)[box], 5.0) & (to_lentiform <= 9)
@@ -189,7 +190,7 @@ def ventral_diencephalon(scene: _Scene, sites: Codes) -> Codes:
     ventral = np.isin(scene.labels, _VENTRAL_DC)
     if not ventral.any():
         return out
-    box = _box_of(ventral, 12)
+    box = bounding_box(ventral, 12)
     near = _nearest(np.isin(sites[box], (code("thalamus"), code("gangliocapsular_region"))), sites[box])
     peduncle = scene.to_brainstem[box] <= 6
     out[box] = np.where(ventral[box], np.where(peduncle, code("brainstem"), near), sites[box])
@@ -277,7 +278,7 @@ def csf_depth(scene: _Scene) -> NDArray[np.uint8]:
 def _to_side(labels: Labels, side: tuple[int, ...], box: Box) -> Float:
     """Distance to one side's structures, specks that stray across left out; large outside the box."""
     distance = np.full(labels.shape, 1e3, dtype=np.float32)
-    distance[box] = hf.distance_mm(_largest(np.isin(labels[box], side)))
+    distance[box] = hf.distance_mm(largest_part(np.isin(labels[box], side)))
     return distance
 
 
@@ -321,28 +322,9 @@ def _table(keys: dict[int, str]) -> Codes:
 def _cranial(labels: Labels) -> Mask:
     """Brain and the fluid and vessels connected to it inside the skull."""
     brain = np.isin(labels, (*_DIRECT, *_WHITE, *_VENTRAL_DC, *_BRAIN_VESSELS, 1035, 2035))
-    inside = _largest(brain | (labels == 24))
+    inside = largest_part(brain | (labels == 24))
     near = hf.distance_mm(inside) <= 2
     return np.asarray(inside | near & np.isin(labels, _VESSELS))
-
-
-def _box_of(mask: Mask, margin: int) -> Box:
-    spans = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        spans.append(slice(max(int(hit[0]) - margin, 0), int(hit[-1]) + 1 + margin))
-    return spans[0], spans[1], spans[2]
-
-
-def _largest(mask: Mask) -> Mask:
-    from scipy import ndimage
-
-    parts, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return np.asarray(parts == sizes.argmax())
 
 
 def _closing(mask: Mask, radius_mm: float) -> Mask:

@@ -1,0 +1,164 @@
+"""What every tissue of a head and its lesions look like on CT, in HU, on the head's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from situs.anatomy import SITE_INDEX
+from situs.synth.artifacts import open_skull
+from situs.synth.head_frame import FALX, TENTORIUM
+from situs.synth.heads import Head
+from situs.synth.lesions import DEEP_SITES, Lesion
+from situs.synth.noise import smooth_noise
+from situs.synth.pose import ScanPlan
+
+__all__ = ["AIR_HU", "paint_lesions", "tissue_hu"]
+
+Array = NDArray[np.float64]
+Hu = NDArray[np.float32]
+
+AIR_HU = -1000.0
+# Mean and spread (between scans) of tissue values in HU; textbook ranges of unenhanced head CT.
+_TISSUE_HU: dict[tuple[int, ...], tuple[float, float]] = {
+    (2, 41): (27, 2.5),
+    (25, 57): (19, 3),
+    (4, 5, 14, 15, 24, 43, 44, 72): (6, 3),
+    (7, 46): (28, 2.5),
+    (8, 47): (35, 3),
+    (10, 49, 11, 50, 12, 51, 13, 52, 26, 58): (36, 2.5),
+    (17, 18, 53, 54): (34, 2.5),
+    (16, 28, 60, 85, 512): (30, 2.5),
+    (30, 62, 502): (42, 5),
+    (136, 137, 163, 164): (28, 8),
+    (506,): (12, 5),
+    (508, 530): (42, 6),
+    (509,): (35, 10),
+    (511,): (15, 20),
+    (514,): (56, 5),
+    (515,): (950, 200),
+    (516,): (450, 130),
+}
+_CORTEX_HU = (36, 2.5)
+_MUSCLE_HU, _FAT_HU = 52.0, -85.0
+_SOFT_TISSUE, _CSF = 507, 24
+_CHOROID = (136, 137, 163, 164)
+_ENHANCING = (*_CHOROID, 30, 62, 502, 514)
+_P_CONTRAST, _P_SKULL_DEFECT = 0.1, 0.06
+_P_INVISIBLE = 0.4  # of the lesions: their masks cover normal anatomy
+_PAD = 7  # voxels around a lesion that oedema and blood beyond its mask may reach
+
+
+def tissue_hu(head: Head, plan: ScanPlan, rng: np.random.Generator) -> Hu:
+    """(nx, ny, nz) HU of the head without lesions."""
+    table = np.full(2100, AIR_HU, dtype=np.float32)
+    cortex = rng.normal(*_CORTEX_HU)
+    table[1000:2100] = cortex
+    for tissue, (mean, spread) in _TISSUE_HU.items():
+        table[list(tissue)] = rng.normal(mean, spread)
+    table[_SOFT_TISSUE] = _MUSCLE_HU
+    labels = head.labels
+    hu = table[labels]
+
+    soft = labels == _SOFT_TISSUE
+    texture = smooth_noise(labels.shape, 7.0, rng)
+    if rng.random() < _P_CONTRAST:  # after an injection: vessels and plexus first, the brain hardly
+        hu[np.isin(labels, _ENHANCING)] += rng.uniform(40, 160)
+        hu[(labels < 500) & (hu > 15) & (hu < 60)] += rng.uniform(0, 5)
+    if rng.random() < _P_SKULL_DEFECT:
+        open_skull(hu, labels, rng)
+    hu[soft & (texture > rng.uniform(-0.5, 0.8))] = _FAT_HU
+    csf = labels == _CSF
+    narrowing = np.where(
+        head.sites[csf] == SITE_INDEX["basal_cisterns"] + 1,
+        plan.cistern_narrowing_mm, plan.sulcal_narrowing_mm,
+    )  # fmt: skip
+    openness = np.clip(head.csf_depth_mm[csf] / 10 - narrowing + 0.5, 0, 1)
+    hu[csf] = cortex + openness * (table[_CSF] - cortex)
+    for sheet, where in ((FALX, csf | (labels >= 1000)), (TENTORIUM, labels < 500)):
+        dura = (head.sheet == sheet) & where  # thinner than a voxel: seldom at its full 50 to 70 HU
+        hu[dura] += rng.uniform(0.15, 0.9) * (rng.uniform(50, 70) - hu[dura])
+    _calcify(hu, head, texture, rng)
+    return np.asarray(hu)
+
+
+def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.Generator) -> None:
+    """Paint lesions as the scan shows them, in place. Many stay invisible.
+
+    Args:
+        hu: (nx, ny, nz) HU of the head; changed in place.
+        head: The head.
+        lesions: What is painted, in this order.
+        rng: Chooses what each lesion is: invisible, blood, infarct or fluid.
+    """
+    for lesion in lesions:
+        normal = lesion.kind == "structure" and lesion.site != "ventricular_system"  # that may be a cast
+        if rng.random() < _P_INVISIBLE or normal:
+            continue
+        box = tuple(
+            slice(max(0, b.start - _PAD), min(n, b.stop + _PAD))
+            for b, n in zip(lesion.box, hu.shape, strict=True)
+        )
+        margins = [
+            (inner.start - outer.start, outer.stop - inner.stop)
+            for inner, outer in zip(lesion.box, box, strict=True)
+        ]
+        is_blood = _paint_lesion(hu[box], head.sites[box], np.pad(lesion.mask, margins), lesion, rng)
+        if is_blood and lesion.site in DEEP_SITES and rng.random() < 0.2:
+            _bleed_into_ventricles(hu, head, lesion, rng)
+
+
+def _paint_lesion(
+    hu: Hu, sites: NDArray[np.uint8], mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator
+) -> bool:
+    """Paint one lesion into its surroundings (mx, my, mz), in place; whether it is blood."""
+    outside = ndimage.distance_transform_edt(~mask)
+    # The mask that a network is given is rarely the lesion: what it leaves outside stays visible.
+    extent = rng.choice([0.0, rng.uniform(0.5, 3.0)], p=[0.6, 0.4])
+    if lesion.kind == "sinus":
+        hu[mask & (sites > 0)] = rng.uniform(5, 60)
+        return False
+    if lesion.kind == "tissue" and rng.random() < 0.35:  # infarct, oedema, scar
+        hu[(outside <= extent) & (sites > 0)] = rng.uniform(8, 24)
+        return False
+    if lesion.kind == "tissue" and rng.random() < 0.5:  # oedema around a bleed
+        rim = (outside <= rng.uniform(2, 7)) & (sites > 0) & (hu > 15) & (hu < 45)
+        hu[rim] -= rng.uniform(4, 13)
+    follows_site = lesion.kind in ("fluid", "structure")
+    same = sites == SITE_INDEX[lesion.site] + 1 if follows_site else sites > 0
+    hu[(outside <= extent) & same] = rng.uniform(48, 82)
+    return True
+
+
+def _bleed_into_ventricles(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Generator) -> None:
+    """Blood in the ventricles beside a bleed, layered in the supine patient or clotted in some parts."""
+    ventricles = np.nonzero(head.sites == SITE_INDEX["ventricular_system"] + 1)
+    if rng.random() < 0.5:
+        filled = ventricles[1] < lesion.start[1] + rng.uniform(-30, 20)
+    else:
+        filled = smooth_noise(hu.shape, 25.0, rng)[ventricles] > rng.uniform(-1, 0.7)
+    hu[tuple(axis[filled] for axis in ventricles)] = rng.uniform(48, 78)
+
+
+def _calcify(hu: Hu, head: Head, texture: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """The calcifications that most adults have: choroid plexus, pineal gland, now and then the falx."""
+    if rng.random() < 0.7:
+        hu[np.isin(head.labels, _CHOROID) & (texture > rng.uniform(-0.5, 0.8))] = rng.uniform(80, 350)
+    if rng.random() < 0.65:
+        frame_to_voxel = np.linalg.inv(head.affine) @ np.linalg.inv(head.frame)
+        centre = frame_to_voxel @ [*rng.normal([0, -17, -2], 1.0), 1.0]
+        _paint_ball(hu, centre[:3], rng.uniform(1.5, 3.2), rng.uniform(90, 300))
+    if rng.random() < 0.2:
+        hu[(head.sheet == FALX) & (texture > rng.uniform(0.5, 1.5))] = rng.uniform(100, 400)
+
+
+def _paint_ball(hu: Hu, centre: Array, radius: float, value: float) -> None:
+    box = tuple(slice(max(0, int(c - radius)), int(c + radius) + 2) for c in centre)
+    grid = np.meshgrid(
+        *(np.arange(b.start, min(b.stop, n)) for b, n in zip(box, hu.shape, strict=True)), indexing="ij"
+    )
+    inside = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= radius**2
+    hu[box][inside] = value
