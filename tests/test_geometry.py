@@ -60,6 +60,27 @@ def test_uneven_slices_have_no_affine():
         _ = g.affine
 
 
+def test_the_same_grid_to_a_hundredth_of_a_voxel_on_every_slice():
+    g = tilted()
+
+    def moved(origins, step_i=g.step_i):
+        return Geometry(g.shape, step_i, g.step_j, origins)
+
+    assert g.is_same_grid(moved(g.origins.astype(np.float32)))
+    assert g.is_same_grid(moved(g.origins + 0.009 * 0.5)) and not g.is_same_grid(
+        moved(g.origins + 0.011 * 0.5)
+    )
+    far = g.step_i * (1 + 0.02 / 5)  # a fiftieth of a voxel at the last of the six
+    assert not g.is_same_grid(moved(g.origins, far))
+    assert not g.is_same_grid(Geometry.from_affine((6, 7, 5), np.eye(4)))
+    one = Geometry((2, 2, 1), (1, 0, 0), (0, 1, 0), [[0, 0, 0]])
+    assert one.is_same_grid(one)
+
+
+def test_uneven_stacks_with_equal_ends_are_two_grids():
+    assert not tilted((0.0, 4.2, 5.3, 12.7)).is_same_grid(tilted((0.0, 4.2, 5.4, 12.7)))
+
+
 def test_pixels_undo_world_on_every_slice():
     g = tilted()
     for k in range(4):

@@ -249,9 +249,16 @@ def test_spec_round_trip_and_refusals():
 
 def test_channels_are_the_spec_s():
     geometry = lying((120, 120, 1), (2.0, 2.0))
-    spec = ViewSpec(channels=("roi", "brain"))
+    spec = ViewSpec(channels=("wide", "brain"))
     found, standard = views_of(geometry, spec=spec), views_of(geometry)
-    np.testing.assert_array_equal(found.local_view, standard.local_view[[2, 0]])
+    np.testing.assert_array_equal(found.local_view, standard.local_view[[1, 0]])
+
+
+def test_the_region_is_the_last_channel_or_none():
+    assert ViewSpec(channels=("roi_below", "brain", "roi")).roi_channel == 2
+    assert ViewSpec(channels=("brain",)).roi_channel is None
+    with pytest.raises(ValueError, match="'roi' as the last one"):
+        ViewSpec(channels=("roi", "brain"))
 
 
 def test_region_elsewhere():

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from situs.geometry import Geometry
-from situs.volume import Roi, Volume, bounding_box, largest_part, split_lesions, union_mask
+from situs.volume import (
+    Roi,
+    Volume,
+    bounding_box,
+    choose_slices,
+    largest_part,
+    split_lesions,
+    union_mask,
+)
 
 GEOMETRY = Geometry.from_affine((6, 5, 4), np.diag([2.0, 3.0, 5.0, 1.0]))
 UNEVEN = Geometry((6, 5, 4), (2, 0, 0), (0, 3, 0), [[0, 0, 0], [0, 0, 4], [0, 0, 5], [0, 0, 12]])
@@ -99,3 +107,49 @@ def test_the_largest_part_alone_stays_and_corners_connect_if_asked():
     assert np.array_equal(largest_part(mask), left)  # of equals the first
     assert np.array_equal(largest_part(mask, np.ones((3, 3), bool)), right)
     assert not largest_part(np.zeros((2, 2), bool)).any()
+
+
+# --- which slices of a region are looked at ---
+
+
+def roi_of(areas, affine=(1, 1, 5, 1)):
+    """A region with these numbers of pixels on the slices of a stack."""
+    mask = np.arange(max(areas))[:, None, None] < np.array(areas)[None, None, :]
+    return Roi.from_mask(mask, Geometry.from_affine(mask.shape, np.diag(affine)))
+
+
+def test_few_slices_are_all_looked_at():
+    areas = {0: 3, 1: 9, 3: 4}
+    assert choose_slices(roi_of([3, 9, 0, 4]), 3) == choose_slices(roi_of([3, 9, 0, 4]), None) == areas
+
+
+def test_equal_slices_are_thinned_evenly():
+    chosen = choose_slices(roi_of([7] * 60), 12)
+    assert chosen == {5 * n + 2: 5 * 7 for n in range(12)}  # the middle of every five
+
+
+def test_slices_are_spread_over_the_area():
+    # Parts of 10 pixels, whose middles are 5, 15, 25 and 35; slice 3 is as near to 2 as to 4.
+    chosen = choose_slices(roi_of([4, 8, 4, 6, 10, 4, 4]), 4)
+    assert chosen == {1: 4 + 8, 2: 4 + 6, 4: 10, 5: 4 + 4} and list(chosen) == [1, 2, 4, 5]
+
+
+def test_a_very_large_slice_is_chosen_once():
+    # It takes one part; the 40 others share 11 parts of 40 / 11 pixels, of which two and a bit lie below it.
+    areas = [40 if k == 4 else 1 for k in range(41)]
+    chosen = choose_slices(roi_of(areas), 12)
+    assert list(chosen) == [1, 4, 6, 10, 13, 17, 20, 24, 28, 31, 35, 39]
+    assert chosen[1] == 3 and chosen[4] == 1 + 40 + 1 and chosen[6] == 3  # slices 0-2, 3-5 and 6-8
+
+
+def test_slices_and_weights_of_any_region():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n, most = int(rng.integers(1, 60)), int(rng.integers(1, 20))
+        areas = (rng.integers(1, 5, n) ** rng.integers(1, 5, n)).tolist()
+        chosen = choose_slices(roi_of(areas), most)
+        assert len(chosen) == min(n, most) and sum(chosen.values()) == sum(areas)
+        assert list(chosen) == sorted(chosen)
+        # The same scan, stored the other way round.
+        again = choose_slices(roi_of(areas[::-1], (1, 1, -5, 1)), most)
+        assert {n - 1 - k: weight for k, weight in again.items()} == chosen

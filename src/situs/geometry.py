@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 
 # Origins off a straight, even line by more than this (mm) make a stack that no affine describes.
 _AFFINE_TOLERANCE_MM = 0.01
+# Rounding of affines that are stored in single precision stays far below this part of a voxel.
+_SAME_GRID_VOXELS = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +127,15 @@ class Geometry:
             (self.origins[-1] - self.origins[0]) / (self.shape[2] - 1) if self.shape[2] > 1 else self.normal
         )
         return a
+
+    def is_same_grid(self, other: Geometry) -> bool:
+        """Whether the voxels of another geometry lie where this one's do, all within 0.01 of a voxel."""
+        if self.shape != other.shape:
+            return False
+        tolerance = _SAME_GRID_VOXELS * min(*self.spacing_mm, self.slice_gaps_mm.min(initial=np.inf))
+        ni, nj, nk = self.shape  # positions are linear in i and j, so each slice's corners tell
+        corners = [[i, j, k] for k in range(nk) for i in (0, ni - 1) for j in (0, nj - 1)]
+        return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() < tolerance)
 
     def to_world(self, ijk: ArrayLike) -> Array:
         """World positions (n, 3) of voxel positions (n, 3): i and j may be fractional, k must be whole.

@@ -57,7 +57,7 @@ class ViewSpec:
         global_mm: side of the square field of view of the global and of the local view
         local_mm: See `global_mm`.
         channels: per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
-            ``_above``, of another (see `CHANNELS`)
+            ``_above``, of another (see `CHANNELS`); ``roi`` can only be the last
         fill_hu: the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is
             mid-window)
         upright: whether a turned head is looked at upright: in use by its midplane (`situs.midplane`), in
@@ -65,7 +65,7 @@ class ViewSpec:
         away_mm: how far below and above the slice the other slices should lie; the nearest to that is taken
 
     Raises:
-        ValueError: for a channel that does not exist or a size that is not positive
+        ValueError: for a channel that does not exist, channels after ``roi`` or a size that is not positive
     """
 
     size_px: int = 112
@@ -80,8 +80,15 @@ class ViewSpec:
         object.__setattr__(self, "channels", tuple(self.channels))
         if unknown := set(self.channels) - set(CHANNELS):
             raise ValueError(f"channels: expected some of {CHANNELS}, got {sorted(unknown)}")
+        if "roi" in self.channels[:-1]:
+            raise ValueError(f"channels: expected 'roi' as the last one, got {self.channels}")
         if min(self.size_px, self.global_mm, self.local_mm, self.away_mm) <= 0:
             raise ValueError(f"size_px, global_mm, local_mm, away_mm: expected positive numbers, got {self}")
+
+    @property
+    def roi_channel(self) -> int | None:
+        """The index of the channel that shows the region of interest; None if no channel does."""
+        return len(self.channels) - 1 if self.channels[-1:] == ("roi",) else None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; `from_dict` reads it."""

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from situs.geometry import Geometry
 
-__all__ = ["Roi", "Volume", "bounding_box", "largest_part", "split_lesions", "union_mask"]
+__all__ = [
+    "Roi",
+    "Volume",
+    "bounding_box",
+    "choose_slices",
+    "largest_part",
+    "split_lesions",
+    "union_mask",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +123,40 @@ class Roi:
         if 0 <= inside < self.mask.shape[2]:
             full[self.box[:2]] = self.mask[:, :, inside]
         return full
+
+
+def choose_slices(roi: Roi, most: int | None) -> dict[int, float]:
+    """The slices of a region to look at, and the area that each stands for.
+
+    A region of more than `most` slices is cut into `most` parts of equal area, from the bottom of the patient
+    to the top. No slice counts for more than one part. The slice in the middle of each part is chosen. So the
+    chosen slices are dense where the region is large, and its small ends are not left out. A very large slice
+    is chosen once, because another slice tells more than the same one again.
+
+    Args:
+        roi: The region.
+        most: How many slices at most, at least 1; None for all of them.
+
+    Returns:
+        Slice to weight (pixels), ascending by slice: all slices of the region, or exactly `most`. Each slice
+        of the region adds its area to the weight of the nearest chosen slice, counted in slices; of two as
+        near, to that of the lower one. So the weights sum to the whole area. The voxel order plays no part.
+    """
+    areas, heights = roi.areas_px, roi.geometry.heights_mm
+    if most is None or len(areas) <= most:
+        return {k: float(area) for k, area in areas.items()}
+    upward = sorted(areas, key=lambda k: heights[k])
+    sizes = np.array([areas[k] for k in upward])
+    # The largest slices take a part each, as long as that is less than they are; the others share the rest.
+    ordered = np.sort(sizes)[::-1][:most]
+    rest = sizes.sum() - np.cumsum(ordered) + ordered
+    n_whole = int(np.argmax(ordered * (most - np.arange(most)) <= rest))
+    scale, part = most - n_whole, rest[n_whole]  # a part has part / scale pixels; whole numbers are exact
+    below = np.cumsum(np.minimum(sizes * scale, part))
+    chosen = np.searchsorted(2 * below, part * np.arange(1, 2 * most, 2))
+    starts = np.concatenate([[0], (chosen[:-1] + chosen[1:]) // 2 + 1])  # the lowest slice for each
+    weights = np.add.reduceat(sizes, starts)
+    return dict(sorted((upward[n], float(weight)) for n, weight in zip(chosen, weights, strict=True)))
 
 
 def split_lesions(roi: Roi) -> list[Roi]:

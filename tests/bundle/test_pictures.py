@@ -53,7 +53,7 @@ def test_gray_is_the_slice_and_the_outline_runs_round_the_region():
 
 
 def test_the_order_of_the_channels_plays_no_part():
-    spec = ViewSpec(channels=("roi_below", "roi", "wide", "brain", "brain_above"))
+    spec = ViewSpec(channels=("roi_below", "wide", "brain", "brain_above", "roi"))
     picture = draw_picture(view(spec, (60, 70), (30, 50)), spec)
     np.testing.assert_array_equal(picture, draw_picture(view(WIDE, (60, 70), (30, 50)), WIDE))
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from phantoms.small_cohort import draw_cohort
 
-from situs.cohort import examples as extract
 from situs.cohort.examples import LATERAL_UNKNOWN
 from situs.cohort.slices import open_slices
+from situs.errors import ManifestError
 from situs.views import ViewSpec
 
 SPEC = ViewSpec(size_px=32)
@@ -76,8 +76,11 @@ def test_without_distances_the_head_s_symmetry_tells_how_it_lies(tmp_path):
     assert 1.2 * apart(UPRIGHT) < apart(UPRIGHT, training=True) < 0.8 * apart(SPEC)
 
 
-def test_choose_slices_by_area():
-    areas = {3: 1, 4: 1, 5: 10, 6: 10, 7: 10, 8: 1}
-    assert extract._choose_slices(areas, 3) == [5, 6, 7]
-    assert extract._choose_slices(areas, None) == [3, 4, 5, 6, 7, 8]
-    assert extract._choose_slices({0: 5, 1: 1}, 5) == [0, 1]
+def test_maps_on_another_grid_are_refused(tmp_path):
+    draw_cohort(tmp_path, patients=1, scans=1)
+    image = nib.load(tmp_path / "sites0.nii.gz")
+    affine = image.affine.copy()
+    affine[0, 3] += 0.05 * 3.5  # mm: a twentieth of a voxel
+    nib.Nifti1Image(np.asarray(image.dataobj), affine).to_filename(tmp_path / "sites0.nii.gz")
+    with pytest.raises(ManifestError, match=r"sites0.nii.gz: is not on the grid of its scan scan0.nii.gz"):
+        open_slices(tmp_path, SPEC)

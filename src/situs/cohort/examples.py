@@ -22,7 +22,7 @@ from situs.geometry import Geometry
 from situs.io.nifti import read_nifti_grid
 from situs.midplane import find_midplane
 from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
-from situs.volume import Roi, Volume, union_mask
+from situs.volume import Roi, Volume, choose_slices, union_mask
 
 __all__ = [
     "LATERAL_UNKNOWN",
@@ -42,7 +42,6 @@ TARGETS = (
     "local_lateral",
 )  # of a `Batch`
 
-_SAME_GRID_MM = 0.1
 # In training, this part of the regions is seen as the heads lie, so that networks can tell how a head is
 # turned; the others upright but for an error (standard deviation).
 _AS_THEY_LIE = 0.25
@@ -114,7 +113,7 @@ def extract_scan(
             raise ManifestError(f"{row.roi}: has no value {row.value}; its values are {sorted(by_value)}")
         roi = by_value[row.value]
         turn = how.turn_deg(lies, index)
-        for k in _choose_slices(roi.areas_px, how.max_slices):
+        for k in choose_slices(roi, how.max_slices):
             views = extract_views(volume, k, roi, fill, spec, turn)
             arrays["global_view"].append(views.global_view)
             arrays["local_view"].append(views.local_view)
@@ -146,7 +145,7 @@ def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]
     for path in (row.sites, row.lateral):
         assert path is not None  # only asked for where every row has both
         grid = read_nifti_grid(path, ManifestError)
-        if not _same_grid(grid.geometry, geometry):
+        if not geometry.is_same_grid(grid.geometry):
             raise ManifestError(f"{path}: is not on the grid of its scan {row.scan.name}")
         maps.append(grid.values)
     return maps[0], maps[1]
@@ -169,13 +168,6 @@ def _turn_deg(volume: Volume, lateral: NDArray[Any] | None) -> float:
     return geometry.turn_deg(to_left)
 
 
-def _same_grid(a: Geometry, b: Geometry) -> bool:
-    if a.shape != b.shape:
-        return False
-    ends = [[0, 0, 0], [a.shape[0] - 1, 0, 0], [0, a.shape[1] - 1, 0], [0, 0, a.shape[2] - 1]]
-    return bool(np.abs(a.to_world(ends) - b.to_world(ends)).max() < _SAME_GRID_MM)
-
-
 def _targets(
     maps: tuple[NDArray[Any], NDArray[Any]], geometry: Geometry, k: int, place: Place, spec: ViewSpec
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
@@ -188,17 +180,3 @@ def _targets(
     limit = LATERAL_UNKNOWN - 1  # so that the mirrored distance is a byte too
     lateral = np.where(lateral == LATERAL_UNKNOWN, lateral, np.clip(lateral, -limit, limit))
     return sites.astype(np.uint8), lateral.astype(np.int8)
-
-
-def _choose_slices(areas: dict[int, int], most: int | None) -> list[int]:
-    """At most `most` of the slices {k: area}, ascending: those at even steps through the summed area."""
-    ks = sorted(areas)
-    if most is None or len(ks) <= most:
-        return ks
-    weights = np.array([areas[k] for k in ks], dtype=np.float64)
-    middles = (np.cumsum(weights) - weights / 2) / weights.sum()
-    chosen: list[int] = []
-    for quantile in (np.arange(most) + 0.5) / most:
-        order = np.argsort(np.abs(middles - quantile), kind="stable")
-        chosen.append(next(n for n in order.tolist() if n not in chosen))
-    return [ks[n] for n in sorted(chosen)]

@@ -20,7 +20,6 @@ from situs.volume import Roi, Volume
 
 __all__ = ["read_mask"]
 
-_SAME_GRID_VOXELS = 0.01  # rounding of affines stored in single precision stays far below this
 _BETWEEN_NOTE = "A part of the region lies between two slices of the scan; it was moved to the nearest one."
 
 Labels = NDArray[Any]
@@ -34,7 +33,7 @@ def read_mask(path: Path, volume: Volume) -> list[Roi]:
     """
     grid = read_nifti_grid(path, RoiError)
     labels = _whole_numbers(grid.values, path)
-    if _is_same_grid(grid.geometry, volume.geometry):
+    if volume.geometry.is_same_grid(grid.geometry):
         return _rois(labels, volume.geometry, {})
     if not grid.oriented:
         raise RoiError(
@@ -76,18 +75,6 @@ def _whole_numbers(values: Labels, path: Path) -> Labels:
     if not np.array_equal(whole, values):
         raise RoiError(f"{path}: holds values that are not whole: threshold it and save it as integers")
     return whole
-
-
-def _is_same_grid(a: Geometry, b: Geometry) -> bool:
-    if a.shape != b.shape:
-        return False
-    size = min(*b.spacing_mm, *(b.slice_gaps_mm if b.shape[2] > 1 else [np.inf]))
-    return all(
-        np.abs(a.origins + i * a.step_i + j * a.step_j - b.origins - i * b.step_i - j * b.step_j).max()
-        < _SAME_GRID_VOXELS * size
-        for i in (0, a.shape[0] - 1)
-        for j in (0, a.shape[1] - 1)
-    )
 
 
 def _rois(labels: Labels, geometry: Geometry, between: dict[int, NDArray[np.int64]]) -> list[Roi]:
