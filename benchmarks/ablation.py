@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from situs.cohort.slices import balanced_indices
+from situs.cohort.sampling import balanced_indices
 from situs.errors import InputError, OutputError, SitusError
 from situs.files import replacing
 from situs.learn import relations as package

@@ -42,8 +42,9 @@ from situs.cohort.answers import average_slices, region_areas
 from situs.cohort.evaluate import evaluate
 from situs.cohort.examples import SITE_UNKNOWN
 from situs.cohort.manifest import read_manifest
+from situs.cohort.sampling import balanced_indices, split_patients
 from situs.cohort.scores import Table, score_table
-from situs.cohort.slices import Batch, Slices, balanced_indices, open_slices, split_patients
+from situs.cohort.slices import Batch, Slices, open_slices
 from situs.errors import ManifestError, SitusError
 from situs.files import write_file
 from situs.labeler import Labeler

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from situs.bundle.pictures import ReferencePicture, can_draw, draw_picture, encode_picture
 from situs.cohort.manifest import describe_cohort
-from situs.cohort.slices import Slices, check_ids
+from situs.cohort.sampling import check_ids
+from situs.cohort.slices import Slices
 from situs.errors import InputError
 
 __all__ = ["draw_pictures", "wants_pictures"]

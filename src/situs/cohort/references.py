@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.bundle import Bundle, check_replaceable, is_shipped, read_bundle, replace_references
 from situs.cohort.pictures import draw_pictures, wants_pictures
-from situs.cohort.slices import Slices, check_ids, open_slices
+from situs.cohort.sampling import check_ids
+from situs.cohort.slices import Slices, open_slices
 from situs.errors import BundleError, InputError, ManifestError, did_you_mean
 from situs.files import check_folder
 from situs.neighbors import References

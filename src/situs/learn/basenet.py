@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from situs.anatomy import SITES
-from situs.cohort.slices import Batch, Slices, balanced_indices
+from situs.cohort.sampling import balanced_indices
+from situs.cohort.slices import Batch, Slices
 from situs.errors import InputError
 from situs.learn.augment import augment
 from situs.learn.checkpoints import load_weights

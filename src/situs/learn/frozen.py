@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from situs.cohort.slices import Batch, balanced_indices
+from situs.cohort.sampling import balanced_indices
+from situs.cohort.slices import Batch
 from situs.errors import OutputError
 from situs.files import replacing
 from situs.learn.devices import Machine

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from situs.cohort.slices import balanced_indices
+from situs.cohort.sampling import balanced_indices
 from situs.learn.devices import CPU, Machine
 from situs.learn.loop import check_loss, make_optimizer
 from situs.learn.losses import relation_loss

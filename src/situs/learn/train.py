@@ -30,7 +30,8 @@ from situs.anatomy import SITES
 from situs.bundle import check_replaceable
 from situs.cohort.manifest import describe_cohort
 from situs.cohort.pictures import draw_pictures, wants_pictures
-from situs.cohort.slices import check_sites, choose_evenly, open_slices, split_patients
+from situs.cohort.sampling import check_sites, choose_evenly, split_patients
+from situs.cohort.slices import open_slices
 from situs.learn.augment import augment
 from situs.learn.basenet import basenet_stages, embed, given_files, lay_out
 from situs.learn.checkpoints import read_checkpoint, write_checkpoint

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from situs.cohort.slices import balanced_indices
+from situs.cohort.sampling import balanced_indices
 from situs.neighbors import References
 
 __all__ = ["BASELINES", "PrototypeRelation", "fit_baselines"]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
 from situs.cohort.manifest import read_manifest
-from situs.cohort.slices import Slices, check_sites, choose_evenly, open_slices, split_patients
+from situs.cohort.sampling import check_sites, choose_evenly, split_patients
+from situs.cohort.slices import Slices, open_slices
 from situs.errors import InputError, ManifestError
 from situs.files import make_folder, replacing
 from situs.learn.loop import Progress

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITES
 from situs.cohort.manifest import MANIFEST, read_manifest
-from situs.cohort.slices import choose_evenly
+from situs.cohort.sampling import choose_evenly
 from situs.errors import InputError, OutputError
 from situs.files import digest
 from situs.learn.augment import augment
