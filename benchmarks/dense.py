@@ -43,7 +43,7 @@ from situs.cohort.evaluate import evaluate
 from situs.cohort.examples import SITE_UNKNOWN
 from situs.cohort.manifest import read_manifest
 from situs.cohort.sampling import balanced_indices, split_patients
-from situs.cohort.scores import Table, score_table
+from situs.cohort.scores import ScoreTable, score_table
 from situs.cohort.slices import Batch, Slices, open_slices
 from situs.errors import ManifestError, SitusError
 from situs.files import write_file
@@ -236,7 +236,7 @@ class InPlaceOfABundle:
 
 def score_rendered(
     networks: nn.ModuleDict, cohort: Path, bundle: Bundle, say: Progress
-) -> dict[str, tuple[Table, Table]]:
+) -> dict[str, tuple[ScoreTable, ScoreTable]]:
     """Tables over the slices and over the regions of a rendered cohort, by who answered."""
     found = evaluate(bundle.path, cohort, progress=lambda what, done, n: say("bundle", done, n, what))
     if found.known_patients:
@@ -291,7 +291,7 @@ def score_real(networks: nn.ModuleDict, data: Path, bundle: Bundle, say: Progres
     return found
 
 
-def print_tables(rendered: dict[str, tuple[Table, Table]], real: dict[str, dict]) -> None:
+def print_tables(rendered: dict[str, tuple[ScoreTable, ScoreTable]], real: dict[str, dict]) -> None:
     """As Markdown: who is right how often, and by site."""
     head, rows = ["answer"], [[title] for title in (rendered or real)]
     if rendered:

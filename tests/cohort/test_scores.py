@@ -7,7 +7,16 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
-from situs.cohort.scores import score_table
+from situs.cohort.scores import (
+    all_scores,
+    bootstrap,
+    count_confusions,
+    macro_f1,
+    score_table,
+    weighted_f1,
+)
+
+M = 15  # sites
 
 
 def _examples(seed, n=600, n_scans=40, absent=()):
@@ -119,3 +128,53 @@ def test_dict_is_json_and_text_is_aligned():
 def test_wrong_input_is_named(truth, predicted, scans, says):
     with pytest.raises(ValueError, match=says):
         score_table(truth, predicted, scans)
+
+
+# --- confusion matrices of several seeds ---
+
+
+def test_counts_by_hand():
+    truth, predictions = np.array([0, 0, 3]), [np.array([0, 1, 3]), np.array([0, 0, 0])]
+    counts = count_confusions(truth, predictions, np.array(["b", "a", "b"]))
+    assert counts.shape == (2, 2, M, M)
+    assert counts[0, 0, 0, 1] == 1 and counts[0, 1, 0, 0] == 1 and counts[0, 1, 3, 3] == 1
+    assert counts[1, 1, 3, 0] == 1 and counts.sum() == 6
+
+
+def test_all_scores_equal_scikit_learn():
+    truth, predicted, scans = _examples(6, absent=(0, 1, 2))
+    counts = count_confusions(truth, [predicted, truth], scans).sum(axis=1)
+    scores = all_scores(counts)
+    for one, answer in zip(scores, (predicted, truth), strict=True):
+        want = precision_recall_fscore_support(truth, answer, labels=np.arange(M), zero_division=0)[:3]
+        np.testing.assert_allclose(one[:, 3:M], np.array(want)[:, 3:], rtol=1e-12)
+        assert np.isnan(one[:, :3]).all()
+        for average, column in (("weighted", M), ("macro", M + 1)):
+            want = precision_recall_fscore_support(
+                truth, answer, labels=np.arange(3, M), average=average, zero_division=0
+            )
+            np.testing.assert_allclose(one[:, column], want[:3])
+    np.testing.assert_allclose(weighted_f1(counts), scores[:, 2, M])
+    np.testing.assert_allclose(macro_f1(counts), scores[:, 2, M + 1])
+
+
+def test_the_interval_is_that_of_drawing_scans():
+    """Two scans, one all right, one all wrong: a draw is all right, half right or all wrong."""
+    truth, scans = np.array([4, 4]), np.array(["a", "b"])
+    low, high = bootstrap(count_confusions(truth, [np.array([4, 5])], scans), weighted_f1)
+    assert (low, high) == (0, 1)
+    low, high = bootstrap(count_confusions(truth, [truth], scans), weighted_f1)
+    assert (low, high) == (1, 1)
+    # Of two seeds, one right and one wrong everywhere, the mean is half right in every draw.
+    low, high = bootstrap(count_confusions(truth, [truth, np.array([5, 5])], scans), weighted_f1)
+    assert (low, high) == (0.5, 0.5)
+
+
+def test_the_interval_of_what_is_not_there_is_none():
+    truth = np.full(60, 5)
+    predicted = np.random.default_rng(0).integers(0, M, 60)
+    ends = bootstrap(count_confusions(truth, [predicted], np.arange(60) % 3), all_scores, n_boot=20)
+    assert ends.shape == (2, 3, M + 2)
+    assert np.isnan(ends[:, :, 4]).all() and not np.isnan(ends[:, :, 5]).any()
+    one_scan = count_confusions(truth, [predicted], np.zeros(60))
+    assert np.isnan(bootstrap(one_scan, macro_f1)).all()

@@ -20,7 +20,7 @@ from situs.bundle import read_bundle
 from situs.certainty import Coverage, coverage
 from situs.cohort.answers import Answers, answer_slices, average_slices, join_slices, judge
 from situs.cohort.manifest import read_manifest
-from situs.cohort.scores import Table, score_table, site_scores
+from situs.cohort.scores import ScoreTable, count_confusions, macro_f1, score_table
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import ManifestError
 from situs.tables import text_table
@@ -58,10 +58,10 @@ class Evaluation:
         unknown_sites: names of the sites of the cohort that the bundle has no reference of: always missed
     """
 
-    relation: Table
-    basenet: Table
-    relation_rois: Table
-    basenet_rois: Table
+    relation: ScoreTable
+    basenet: ScoreTable
+    relation_rois: ScoreTable
+    basenet_rois: ScoreTable
     other_joins: dict[str, float]
     coverage: Coverage | None
     share_error: float | None
@@ -185,10 +185,10 @@ def evaluate(
     scans = np.array([str(rows[n].scan) for n in row])
     one_each = np.unique(row, return_index=True)[1]
 
-    def per_slice(scores: NDArray[np.float32]) -> Table:
+    def per_slice(scores: NDArray[np.float32]) -> ScoreTable:
         return score_table(truth, scores.argmax(axis=1), scans, n_boot, seed)
 
-    def per_roi(scores: NDArray[np.floating]) -> Table:
+    def per_roi(scores: NDArray[np.floating]) -> ScoreTable:
         return score_table(truth[one_each], scores.argmax(axis=1), scans[one_each], n_boot, seed)
 
     share_error, share_rois = None, 0
@@ -231,9 +231,8 @@ def _other_joins(said: Answers, row: NDArray[np.int64], truth: NDArray[np.intege
     }
     f1 = {}
     for name, joined in answers.items():
-        confusion = np.zeros((len(SITE_KEYS), len(SITE_KEYS)), dtype=np.int64)
-        np.add.at(confusion, (truth, joined.argmax(axis=1)), 1)
-        f1[name] = float(site_scores(confusion)[2][confusion.sum(axis=1) > 0].mean())
+        counts = count_confusions(truth, [joined.argmax(axis=1)], np.zeros(len(truth)))
+        f1[name] = float(macro_f1(counts[0, 0]))
     return f1
 
 
@@ -252,7 +251,7 @@ def _exact_shares(slices: Slices, chosen: NDArray[np.intp]) -> tuple[Numbers, ND
     return shares, known
 
 
-def _comparison(title: str, basenet: Table, relation: Table, sites: bool = True) -> str:
+def _comparison(title: str, basenet: ScoreTable, relation: ScoreTable, sites: bool = True) -> str:
     """Both tables' numbers side by side; without `sites` only the means."""
     head = ["examples", "BaseNet prec.", "recall", "F1", "RN prec.", "recall", "F1", "95 % interval"]
     rows = [[title, *head]]

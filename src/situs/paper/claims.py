@@ -7,7 +7,6 @@ its *counts*: confusion matrices (seeds, heads, 15, 15), row the true site. A *m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITES
-from situs.cohort.scores import site_scores
+from situs.anatomy import SITE_INDEX
+from situs.cohort.scores import Counts, Measure, all_scores, bootstrap, macro_f1, weighted_f1
+from situs.cohort.scores import count_confusions as count
 
 __all__ = [
     "RARE",
@@ -32,8 +32,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
-Measure = Callable[[NDArray[Any]], Array]
 
 # The six sites with the fewest slices in the paper's Table 1: 51 to 254 of 15,425.
 RARE = tuple(
@@ -44,51 +42,11 @@ _INTERVAL = (0.025, 0.975)
 _EXACT = 14  # pairs: up to 16,384 ways to flip their signs are all tried
 
 
-def count(truth: NDArray[Any], answers: Sequence[NDArray[Any]], heads: NDArray[np.str_]) -> Counts:
-    """The counts of a method: truth (n,), its answers (n,) with every seed, and the heads (n,)."""
-    m = len(SITES)
-    names, which = np.unique(heads, return_inverse=True)
-    flat = [np.bincount((which * m + truth) * m + said, minlength=len(names) * m * m) for said in answers]
-    return np.stack(flat).reshape(len(flat), len(names), m, m)
-
-
-def all_scores(confusion: NDArray[Any]) -> Array:
-    """Precision, recall and F1 of every site, then their weighted and their macro mean: (..., 3, 17).
-
-    A site that the truth lacks is NaN and takes no part in the means.
-    """
-    support = confusion.sum(axis=-1)[..., None, :].astype(np.float64)
-    scores = np.stack(site_scores(confusion), axis=-2)
-    means = [(scores * w).sum(axis=-1) / np.maximum(w.sum(axis=-1), 1) for w in (support, support > 0)]
-    return np.concatenate([np.where(support > 0, scores, np.nan), np.stack(means, axis=-1)], axis=-1)
-
-
-def weighted_f1(confusion: NDArray[Any]) -> Array:
-    """Mean F1 weighted by the sites' numbers of true examples, as in the paper."""
-    return np.asarray(all_scores(confusion)[..., 2, -2])
-
-
-def macro_f1(confusion: NDArray[Any]) -> Array:
-    """Mean F1 of the sites that occur in the truth."""
-    return np.asarray(all_scores(confusion)[..., 2, -1])
-
-
 def rare_f1(confusion: NDArray[Any]) -> Array:
     """Mean F1 of those of the `RARE` sites that occur in the truth; NaN if none does."""
     f1 = all_scores(confusion)[..., 2, RARE]
     n = (~np.isnan(f1)).sum(axis=-1)
     return np.asarray(np.where(n > 0, np.nansum(f1, axis=-1) / np.maximum(n, 1), np.nan))
-
-
-def bootstrap(counts: Counts, measure: Measure, n_boot: int = 1000, seed: int = 0) -> Array:
-    """The 95 % interval (2, ...) of a measure, averaged over the seeds, when heads are drawn with
-    replacement; NaN where no draw has what is measured, and everywhere with a single head."""
-    n_heads = counts.shape[1]
-    draws = np.random.default_rng(seed).multinomial(n_heads, np.full(n_heads, 1 / n_heads), size=n_boot)
-    found = np.asarray(measure(np.einsum("bh,shij->bsij", draws, counts))).mean(axis=1)
-    empty = np.isnan(found).all(axis=0) | (n_heads < 2)
-    ends = np.nanquantile(np.where(empty, 0, found), _INTERVAL, axis=0)
-    return np.where(empty, np.nan, ends)
 
 
 @dataclass(frozen=True)
