@@ -171,8 +171,7 @@ def answer_case(labeler: Labeler, volume: Volume, roi: Roi | None) -> Answer:
     if roi is None:
         return NO_ANSWER
     finding = next(f for f in labeler.label(volume, [roi]) if f.component == 1)
-    score = finding.scores[finding.site] if finding.site else 0.0
-    return Answer(finding.site, finding.side, score, finding.site_set, not finding.not_sure)
+    return Answer(finding.site, finding.side, finding.score or 0.0, finding.site_set, finding.sure)
 
 
 def turn(volume: Volume, rois: Iterable[Roi], degrees: float) -> tuple[Volume, list[Roi]]:

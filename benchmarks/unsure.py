@@ -54,9 +54,8 @@ def main(args: list[str] | None = None) -> int:
     counts: dict[str, NDArray[np.int64]] = {}  # n, sure, sure and wrong
     for number, (kind, volume, roi, truth) in enumerate(_questions(options.cohort, options.scans)):
         finding = labeler.label(volume, [roi])[0]
-        sure = not finding.not_sure
         counts.setdefault(kind, np.zeros(3, dtype=np.int64))
-        counts[kind] += [1, sure, sure and (truth is None or finding.site != truth)]
+        counts[kind] += [1, finding.sure, finding.sure and (truth is None or finding.site != truth)]
         print(f"\r{number + 1} regions", end="", file=sys.stderr)
     print(file=sys.stderr)
     rows = [["region", "n", "sure", "sure and wrong", "share"]]

@@ -192,7 +192,7 @@ def test_reoriented_voxels_change_nothing(swap, flips):
         assert (b.site, b.side, b.component) == (a.site, a.side, a.component)
         assert b.volume_ml == pytest.approx(a.volume_ml)
         assert list(b.scores.values()) == pytest.approx(list(a.scores.values()), abs=1e-3)
-        assert [r.id for r in b.references] == [r.id for r in a.references]
+        assert [r.id for r in b.nearest] == [r.id for r in a.nearest]
 
 
 def test_slices_are_joined_by_area():
@@ -275,19 +275,19 @@ def test_a_lesion_too_small_is_listed_with_its_side():
     small, judged = ruler_labeler().label(volume, rois)
     assert (small.site, small.scores, small.shares, small.side) == (None, {}, {}, "left")
     assert small.slices == (5, 6, 7, 8)
-    assert any("fewer than 4 pixels" in note for note in small.notes)
+    assert any("fewer than 4 pixels" in doubt for doubt in small.doubts)
     assert (judged.site, judged.side) == ("parietal_region", "right")
-    assert not any("too small" in note.lower() for note in judged.notes)
+    assert not any("too small" in doubt.lower() for doubt in judged.doubts)
 
 
-def test_evidence_is_near_named_once_and_has_the_predicted_site():
+def test_the_nearest_references_are_named_once_and_one_has_the_predicted_site():
     volume = make_volume()
     points = {"brainstem": (45, 4), "temporal_region": (45, 10)}
     roi = box_roi(volume.geometry, (22, 28), (44, 52), (5, 9))
     labeler = ruler_labeler(points=points, each=6)
     (finding,) = labeler.label(volume, [roi])
-    distances = [reference.distance for reference in finding.references]
-    assert [r.id for r in finding.references] == [f"brainstem-{n}" for n in range(3)] + [
+    distances = [reference.distance for reference in finding.nearest]
+    assert [r.id for r in finding.nearest] == [f"brainstem-{n}" for n in range(3)] + [
         "temporal_region-0",
         "temporal_region-1",
     ]
@@ -311,10 +311,10 @@ def test_evidence_is_near_named_once_and_has_the_predicted_site():
 
     (finding,) = Labeler(bundle, Stubborn()).label(volume, [roi])
     assert finding.site == "temporal_region"
-    assert [r.id for r in finding.references] == [f"brainstem-{n}" for n in range(4)] + ["temporal_region-0"]
+    assert [r.id for r in finding.nearest] == [f"brainstem-{n}" for n in range(4)] + ["temporal_region-0"]
 
 
-def test_evidence_sets_the_site_against_the_runner_up():
+def test_comparison_sets_the_site_against_the_runner_up():
     """Of the named site the nearest three, then two of the site with the next highest score."""
     volume = make_volume()
     roi = box_roi(volume.geometry, (30, 36), (44, 52), (5, 8))  # 29 mm to the left, 0 to the back
@@ -324,17 +324,17 @@ def test_evidence_sets_the_site_against_the_runner_up():
     assert sorted(finding.scores, key=finding.scores.get)[-2:] == ["brainstem", "temporal_region"]
     # References lie 0, 1, 2 and 3 mm behind the points, and all points behind the lesion.
     expected = [f"temporal_region-{n}" for n in range(3)] + [f"brainstem-{n}" for n in range(2)]
-    assert [r.id for r in finding.evidence] == expected
-    for reference in finding.evidence:
+    assert [r.id for r in finding.comparison] == expected
+    for reference in finding.comparison:
         left, back = points[reference.site]
         # The head is centred to a coarse pixel of 4 mm.
         expected = np.hypot(left - 29, back + int(reference.id[-1]))
         assert reference.distance == pytest.approx(expected, abs=4)
 
     lonely = ruler_labeler(points={"temporal_region": (45, 5)}, each=2).label(volume, [roi])[0]
-    assert [r.id for r in lonely.evidence] == ["temporal_region-0", "temporal_region-1"]
+    assert [r.id for r in lonely.comparison] == ["temporal_region-0", "temporal_region-1"]
     tiny = box_roi(volume.geometry, (30, 31), (44, 46), (5, 6))
-    assert labeler.label(volume, [tiny])[0].evidence == ()
+    assert labeler.label(volume, [tiny])[0].comparison == ()
 
 
 def test_a_patient_is_not_compared_with_itself():
@@ -347,8 +347,8 @@ def test_a_patient_is_not_compared_with_itself():
     (stranger,), (doe,) = labeler.label(volume, [roi]), labeler.label(volume, [roi], patient="Doe")
     assert (stranger.site, doe.site) == ("temporal_region", "brainstem")
     assert doe.scores["temporal_region"] == 0
-    assert "temporal_region" in {r.site for r in stranger.references}
-    assert "temporal_region" not in {r.site for r in doe.references}
+    assert "temporal_region" in {r.site for r in stranger.nearest}
+    assert "temporal_region" not in {r.site for r in doe.nearest}
 
 
 def test_notes_of_the_region_are_kept():
@@ -358,14 +358,15 @@ def test_notes_of_the_region_are_kept():
     assert finding.notes[0] == "Resampled."
 
 
-def test_doubts_are_in_the_notes():
+def test_a_doubt_stands_in_doubts_and_not_in_notes():
     volume = make_volume()
     roi = box_roi(volume.geometry, (1, 7), (1, 7), (5, 6))  # in the air beside the head
     inside, outside = (
         ruler_labeler().label(volume, [r])[0]
         for r in (box_roi(volume.geometry, (24, 30), (40, 46), (5, 6)), roi)
     )
-    assert len(outside.notes) > len(inside.notes)
+    assert set(outside.doubts) - set(inside.doubts) == {"The lesion lies outside the head."}
+    assert outside.notes == inside.notes
 
 
 def test_a_hundred_lesions():

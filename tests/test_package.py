@@ -119,6 +119,7 @@ def test_situs_label_loads_no_torch(tmp_path):
     """The whole command, with real networks."""
     import nibabel as nib
     from phantoms import small_case
+    from phantoms.findings_schema import read_findings
     from phantoms.small_bundle import small_bundle
 
     scan, mask, out = (str(tmp_path / name) for name in ("scan.nii.gz", "mask.nii.gz", "out"))
@@ -127,8 +128,8 @@ def test_situs_label_loads_no_torch(tmp_path):
     args = ["label", scan, "--roi", mask, "--bundle", str(small_bundle()), "--png", out, "--quiet"]
     code = f"from situs.cli import main; assert main({[*args, '--json', f'{out}/f.json']!r}) == 0"
     assert not loaded_after(code) & {*EXTRAS, "rich"}
-    report = json.loads(Path(out, "f.json").read_text())
-    assert report["bundle"]["name"] == "small"
+    report = read_findings(Path(out, "f.json").read_text())
+    assert {f["bundle_name"] for f in report["findings"]} == {"small"}
     found = [(f["roi_value"], f["component"], f["slices"]) for f in report["findings"]]
     assert found == [(1, 1, [1, 2, 3]), (1, 2, [5]), (7, 1, [2])]
     assert len(list(Path(out).glob("*.png"))) == 3

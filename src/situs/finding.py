@@ -1,4 +1,4 @@
-"""What situs says about one lesion."""
+"""The answer for one lesion. Every field has the same name and type here, in the JSON and in the CSV."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Reference:
     """A labelled case that a lesion was compared with.
 
     Attributes:
-        id: names the case within its bundle
-        site: its site key
-        distance: Euclidean distance between the embeddings (no unit); smaller is more alike
+        id: Its name within the bundle.
+        site: The key of its site.
+        distance: Euclidean distance between the two embeddings, without a unit. Smaller is more alike.
     """
 
     id: str
@@ -26,30 +26,35 @@ class Reference:
     distance: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The answer for one lesion.
+    """The answer for one lesion. ``docs/output.md`` describes every field.
+
+    A lesion that is too small to be judged has neither site nor score; its ``scores``, ``shares``,
+    ``site_set`` and ``comparison`` are empty, and it is not sure.
 
     Attributes:
-        roi_value: the mask value or segment it belongs to
-        roi_name: See `roi_value`.
-        component: 1 for the largest lesion of its value, 2 for the next, ...
-        volume_ml: its volume
-        slices: the scan's slices it meets, 0-based k, ascending
-        largest_slice: the slice with most of its pixels
-        site: the site's key; None if the lesion is too small to be judged
-        side: the patient's side
-        scores: relation score in [0, 1] for every site, in the order of `SITES`; not probabilities, they
-            do not sum to 1. Empty if the lesion could not be judged
-        shares: painted share of the lesion in every site, in the order of `SITES`; they sum to 1. Empty if
-            the lesion could not be judged, or by a bundle that does not paint
-        site_set: keys of the sites that it may lie in, the likeliest first, see `situs.certainty`; empty if
-            the lesion could not be judged, or by a bundle that was not calibrated
-        not_sure: why `site` is not sure, one sentence each; empty if it is
-        references: the nearest labelled cases, nearest first
-        notes: what makes the answer doubtful, one sentence each
-        evidence: for comparison the nearest references of `site`, nearest first, then those of the site with
-            the next highest score; at most 3 and 2. Empty if the lesion could not be judged
+        roi_value: The mask value or segment number that the lesion belongs to.
+        roi_name: The name of that value or segment. Empty without one.
+        component: 1 for the largest lesion of its value, 2 for the next, and so on.
+        volume_ml: The volume in millilitres.
+        slices: The scan's slices that the lesion meets: 0-based k, ascending.
+        largest_slice: The slice with most of the lesion's pixels.
+        site: The key of the site.
+        side: The patient's side.
+        doubts: Why the site is not sure, one sentence each. Empty if it is sure.
+        site_set: Keys of the sites that the lesion may lie in, the likeliest first (`situs.certainty`). Empty
+            for a bundle that was not calibrated.
+        scores: Relation score of every site, in [0, 1], in the order of `SITES`. The scores are not
+            probabilities: they do not sum to 1.
+        shares: Painted share of the lesion in every site, in the order of `SITES`. The shares sum to 1. Empty
+            for a bundle that does not paint.
+        nearest: The references nearest to the lesion, of any site, nearest first.
+        comparison: The references to compare the lesion with. First the nearest of ``site``, then the nearest
+            of the site with the next highest score, at most 3 and 2.
+        notes: What was corrected or assumed about this lesion, one sentence each. Never a doubt.
+        bundle_name: The name of the bundle that answered.
+        bundle_version: The version of that bundle.
     """
 
     roi_value: int
@@ -60,10 +65,22 @@ class Finding:
     largest_slice: int
     site: str | None
     side: Side
+    doubts: tuple[str, ...]
+    site_set: tuple[str, ...]
     scores: dict[str, float]
     shares: dict[str, float]
-    site_set: tuple[str, ...]
-    not_sure: tuple[str, ...]
-    references: tuple[Reference, ...]
+    nearest: tuple[Reference, ...]
+    comparison: tuple[Reference, ...]
     notes: tuple[str, ...]
-    evidence: tuple[Reference, ...] = ()
+    bundle_name: str
+    bundle_version: str
+
+    @property
+    def sure(self) -> bool:
+        """Whether nothing makes the site doubtful. The site of an unsure finding is still the best guess."""
+        return not self.doubts
+
+    @property
+    def score(self) -> float | None:
+        """The relation score of ``site``; None without a site."""
+        return None if self.site is None else self.scores[self.site]

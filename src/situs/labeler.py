@@ -33,7 +33,7 @@ MAX_SLICES = 12
 # A lesion with fewer pixels on its largest slice has no shape, and a place only to the millimetre.
 MIN_PIXELS = 4
 N_REFERENCES = 5
-N_EVIDENCE = (3, 2)  # references of the named site, and of the one with the next highest score
+N_COMPARISON = (3, 2)  # references of the named site, and of the one with the next highest score
 # So many slices are looked at first, to see how the head lies.
 _FIRST_SLICES = 3
 
@@ -82,7 +82,7 @@ class Labeler:
 
         Returns:
             the findings, in the order of `rois` and then by size. A lesion that is too small to be judged has
-            no site and no scores, and says so in its notes
+            no site and no scores, and says so in its doubts
 
         Raises:
             RoiError: if a region lies on another grid than the scan
@@ -150,7 +150,7 @@ class Labeler:
             rows = slice(end, end + len(lesion.weights))
             end = rows.stop
             doubts = (*scan.doubts, *lesion_doubts(scan.volume, lesion.roi))
-            notes = (*lesion.roi.notes, *doubts)
+            notes = lesion.roi.notes
             if scan.turn_deg:
                 way = "clockwise" if scan.turn_deg > 0 else "anticlockwise"
                 turned = f"turned {abs(scan.turn_deg):.0f} degrees {way} in the picture"
@@ -179,8 +179,7 @@ class Labeler:
         found = self._nearest_first(neighbors, rows)
         site, site_scores, site_shares = None, {}, {}
         site_set: tuple[str, ...] = ()
-        not_sure = doubts
-        evidence: list[Reference] = []
+        comparison: list[Reference] = []
         if areas[largest] >= MIN_PIXELS:
             weights = np.array(list(lesion.weights.values()))
 
@@ -191,17 +190,17 @@ class Labeler:
             site_scores = _by_site(joined)
             ranked = sorted(site_scores, key=lambda key: -site_scores[key])
             site = ranked[0]
-            for key, most in zip(ranked, N_EVIDENCE, strict=False):
-                evidence += [reference for reference in found if reference.site == key][:most]
+            for key, most in zip(ranked, N_COMPARISON, strict=False):
+                comparison += [reference for reference in found if reference.site == key][:most]
             site_shares = {} if embedded.shares is None else _by_site(join(embedded.shares[rows]))
             if self.bundle.certainty is not None:
                 inside = None if embedded.inside is None else float(join(embedded.inside[rows]))
                 distance = float(join(nearest_distances(neighbors)[rows]))
                 judgement = self.bundle.certainty.judge(joined, distance, inside)
-                site_set, not_sure = judgement.site_set, (*judgement.reasons, *not_sure)
+                site_set, doubts = judgement.site_set, (*judgement.reasons, *doubts)
         else:
             small = f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice."
-            notes, not_sure = (*notes, small), (small, *not_sure)
+            doubts = (small, *doubts)
         return Finding(
             roi_value=roi.value,
             roi_name=roi.name,
@@ -211,13 +210,15 @@ class Labeler:
             largest_slice=largest,
             site=site,
             side=side,
+            doubts=doubts,
+            site_set=site_set,
             scores=site_scores,
             shares=site_shares,
-            site_set=site_set,
-            not_sure=not_sure,
-            references=_nearest_few(found, site),
+            nearest=_nearest_few(found, site),
+            comparison=tuple(comparison),
             notes=notes,
-            evidence=tuple(evidence),
+            bundle_name=self.bundle.name,
+            bundle_version=self.bundle.version,
         )
 
     def _nearest_first(self, neighbors: Neighbors, rows: slice) -> list[Reference]:

@@ -15,6 +15,7 @@ from typing import get_args
 import nibabel as nib
 import pytest
 from phantoms import REPO, small_case
+from phantoms.findings_schema import read_findings
 
 import situs
 from situs.cli import main
@@ -82,8 +83,7 @@ def test_label_writes_json_csv_and_pictures(files, capsys):
         "roi01_lesion2.png",
         "roi07_lesion1.png",
     ]
-    report = json.loads((files / "out" / "f.json").read_text())
-    assert report["bundle"] == {"name": "fake", "version": "1"}
+    report = read_findings((files / "out" / "f.json").read_text())
     assert [f["roi_value"] for f in report["findings"]] == [1, 1, 7]
     assert len(list(csv.reader((files / "out" / "f.csv").read_text().splitlines()))) == 4
 
@@ -106,7 +106,7 @@ def test_damaged_pictures_of_references_are_refused_only_where_they_are_wanted(f
 def test_standard_output_holds_json_alone(files, capsys):
     assert main([*LABEL, "--json", "-", "--csv", "f.csv"]) == 0
     out, err = capsys.readouterr()
-    assert len(json.loads(out)["findings"]) == 3 and err == ""
+    assert len(read_findings(out)["findings"]) == 3 and err == ""
     assert (files / "f.csv").exists()
 
 

@@ -84,7 +84,7 @@ def test_an_added_case_is_found_at_once(bundle, cohort):
     volume = read_volume(cohort / "scan0.nii.gz")
     rois = read_rois(cohort / "roi0.nii.gz", volume)
     for finding, site in zip(labeler.label(volume, rois, patient="somebody else"), BANDS, strict=True):
-        nearest = finding.references[0]
+        nearest = finding.nearest[0]
         assert nearest.id in [f"scan0/roi0/{finding.roi_value}/{k}" for k in finding.slices]
         assert nearest.site == site
         stored = references.embeddings[references.ids == nearest.id][0].astype(float)
@@ -92,7 +92,7 @@ def test_an_added_case_is_found_at_once(bundle, cohort):
         assert nearest.distance <= 1.01 * np.linalg.norm(stored * 2**-11) + 1e-5
 
     for finding in labeler.label(volume, rois, patient="p0"):
-        assert not any(reference.id.startswith("scan0/") for reference in finding.references)
+        assert not any(reference.id.startswith("scan0/") for reference in finding.nearest)
 
 
 def test_the_site_is_the_manifests(bundle, cohort):

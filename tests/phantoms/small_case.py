@@ -64,13 +64,15 @@ def finding(lesion: Roi, judged: bool = True) -> Finding:
         largest_slice=max(areas, key=lambda k: areas[k]),
         site="thalamus" if judged else None,
         side="left" if lesion.value == 1 else "right",
+        doubts=("More than one site fits: thalamus or brainstem.",)
+        if judged
+        else ("Too small to be judged.",),
+        site_set=("thalamus", "brainstem") if judged else (),
         scores=scores if judged else {},
         shares={key: 0.0 for key in SITE_KEYS} | {"thalamus": 0.75, "brainstem": 0.25} if judged else {},
-        site_set=("thalamus", "brainstem") if judged else (),
-        not_sure=("More than one site fits: thalamus or brainstem.",)
-        if judged
-        else ("too small to be judged",),
-        references=tuple(references) if judged else (),
-        notes=("No skull in sight.",) if judged else ("No skull in sight.", "too small to be judged"),
-        evidence=tuple(references) if judged else (),
+        nearest=tuple(references) if judged else (),
+        comparison=tuple(references) if judged else (),
+        notes=("The mask was resampled.",),
+        bundle_name="compact",
+        bundle_version="3",
     )

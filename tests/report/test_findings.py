@@ -1,16 +1,18 @@
-"""What is said, as text, JSON and CSV."""
+"""The findings as text, JSON and CSV; output, documentation and JSON Schema agree."""
 
 import csv
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from jsonschema import ValidationError
 from phantoms import REPO, small_case
+from phantoms.findings_schema import read_findings, schema
 
 from situs.anatomy import SITE_KEYS
-from situs.finding import Reference
+from situs.finding import SIDES, Finding, Reference
 from situs.report.findings import (
     CSV_COLUMNS,
     DISCLAIMER,
@@ -19,10 +21,10 @@ from situs.report.findings import (
     format_json,
     format_text,
     slice_ranges,
+    to_json_object,
 )
 
 DOCS = REPO / "docs" / "output.md"
-BUNDLE = ("compact", "3")
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +40,82 @@ def documented(title: str) -> list[str]:
     return re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE)
 
 
-def test_json_has_exactly_the_documented_fields_in_their_order(case):
-    report = json.loads(format_json(*case, BUNDLE))
-    assert list(report) == documented("## JSON")
-    assert list(report["scan"]) == documented("\n`scan`:")
-    for finding in report["findings"]:
-        assert list(finding) == documented("\nEach of `findings`:")
-    assert report["schema"] == SCHEMA
-    assert f"`{SCHEMA}`" in DOCS.read_text(encoding="utf-8")
+def test_json_schema_and_documentation_have_the_same_fields_in_the_same_order(case):
+    report = read_findings(format_json(*case))
+    parts = schema()["$defs"]
+    finding = report["findings"][0]
+    for title, written, allowed in (
+        ("## JSON", report, schema()),
+        ("\n`scan`:", report["scan"], parts["scan"]),
+        ("\nEach of `findings`:", finding, parts["finding"]),
+        ("\nEach of `nearest` and `comparison`:", finding["nearest"][0], parts["reference"]),
+    ):
+        assert documented(title) == list(written) == list(allowed["properties"]) == allowed["required"]
+        assert allowed["additionalProperties"] is False
+
+
+def test_one_number_names_the_schema_everywhere(case):
+    assert read_findings(format_json(*case))["schema"] == SCHEMA
+    assert schema()["title"] == schema()["properties"]["schema"]["const"] == SCHEMA
+    assert set(re.findall(r"situs\.findings/\d+", DOCS.read_text(encoding="utf-8"))) == {SCHEMA}
+
+
+def test_the_schema_knows_the_sites_and_sides():
+    parts = schema()["$defs"]
+    assert parts["site"]["enum"] == list(SITE_KEYS)
+    assert parts["finding"]["properties"]["side"]["enum"] == list(SIDES)
+    assert parts["of_every_site"]["anyOf"][1] == {"minProperties": len(SITE_KEYS)}
+
+
+def test_python_and_json_have_the_same_names(case):
+    """Every field and property of a finding stands in the JSON under its own name, with its own value."""
+    volume, findings = case
+    report = read_findings(format_json(volume, findings))
+    names = {field.name for field in fields(Finding)} | {"sure", "score"}
+    for finding, written in zip(findings, report["findings"], strict=True):
+        assert set(written) == names
+        assert written["scores"] == pytest.approx(finding.scores)
+        assert written["shares"] == pytest.approx(finding.shares)
+        for name in names - {"nearest", "comparison", "volume_ml", "scores", "shares"}:
+            value = getattr(finding, name)
+            assert written[name] == (list(value) if isinstance(value, tuple) else value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"doubt": "one field too many"},
+        {"sure": "false"},
+        {"sure": True},  # and doubts
+        {"doubts": []},  # and not sure
+        {"site": None},  # with scores
+        {"site": "skull"},
+        {"scores": {"thalamus": 1.0}},
+        {"score": 1.5},
+        {"nearest": [{"id": "a", "site": "thalamus"}]},
+    ],
+)
+def test_the_schema_refuses(case, change):
+    volume, findings = case
+    report = to_json_object(volume, findings[:1])
+    read_findings(json.dumps(report))
+    report["findings"][0] |= change
+    with pytest.raises(ValidationError):
+        read_findings(json.dumps(report))
+
+
+def test_the_schema_refuses_a_field_that_is_missing(case):
+    for name in documented("\nEach of `findings`:"):
+        report = to_json_object(*case)
+        del report["findings"][0][name]
+        with pytest.raises(ValidationError):
+            read_findings(json.dumps(report))
 
 
 def test_json_says_what_the_findings_say(case):
     volume, findings = case
-    report = json.loads(format_json(volume, findings, BUNDLE))
-    assert report["bundle"] == {"name": "compact", "version": "3"}
+    report = read_findings(format_json(volume, findings))
+    assert {(f["bundle_name"], f["bundle_version"]) for f in report["findings"]} == {("compact", "3")}
     assert report["assumptions"] == ["The scan was clipped."]
     assert report["scan"] == {
         "name": "scan",
@@ -66,29 +130,32 @@ def test_json_says_what_the_findings_say(case):
     assert (first["slices"], first["site"], first["side"]) == ([1, 2, 3], "thalamus", "left")
     assert list(first["scores"]) == list(first["shares"]) == list(SITE_KEYS)
     assert (first["shares"]["thalamus"], second["shares"]) == (0.75, {})
-    assert first["references"][0] == {"id": "head_01/3", "site": "thalamus", "distance": 0.25}
-    assert first["evidence"][1] == {"id": "head_02/9", "site": "brainstem", "distance": 0.5}
-    assert second["references"] == second["evidence"] == []
-    assert second["site"] is None and second["scores"] == {} and "too small to be judged" in second["notes"]
+    assert (first["sure"], first["score"], second["score"]) == (False, 0.9371, None)
+    assert first["nearest"][0] == {"id": "head_01/3", "site": "thalamus", "distance": 0.25}
+    assert first["comparison"][1] == {"id": "head_02/9", "site": "brainstem", "distance": 0.5}
+    assert second["nearest"] == second["comparison"] == []
+    assert second["site"] is None and second["scores"] == {} and second["sure"] is False
+    assert second["doubts"] == ["Too small to be judged."]
+    assert second["notes"] == ["The mask was resampled."]
     assert third["side"] == "right"
 
 
 def test_json_is_ascii_and_refuses_what_is_not_a_number(case):
     volume, findings = case
     named = replace(findings[0], roi_name="Blutung östlich")
-    assert format_json(volume, [named], BUNDLE).isascii()
+    assert format_json(volume, [named]).isascii()
     with pytest.raises(ValueError, match="not JSON compliant"):
-        format_json(volume, [replace(findings[0], volume_ml=float("nan"))], BUNDLE)
+        format_json(volume, [replace(findings[0], volume_ml=float("nan"))])
 
 
 def test_one_slice_has_no_gap():
     volume = small_case.volume(hu=small_case.head_hu()[:, :, :1])
-    assert json.loads(format_json(volume, [], BUNDLE))["scan"]["slice_gap_mm"] is None
+    assert read_findings(format_json(volume, []))["scan"]["slice_gap_mm"] is None
 
 
 def test_csv_columns_are_the_documented_ones_and_never_shift(case):
     volume, findings = case
-    text = format_csv(volume, findings, BUNDLE)
+    text = format_csv(volume, findings)
     rows = list(csv.reader(text.splitlines()))
     assert tuple(rows[0]) == CSV_COLUMNS
     assert len(rows) == 4 and {len(row) for row in rows} == {len(CSV_COLUMNS)}
@@ -102,14 +169,29 @@ def test_csv_columns_are_the_documented_ones_and_never_shift(case):
 def test_csv_keeps_columns_whatever_the_order_of_the_scores(case):
     volume, findings = case
     backwards = replace(findings[0], scores=dict(reversed(findings[0].scores.items())))
-    assert format_csv(volume, [backwards], BUNDLE) == format_csv(volume, findings[:1], BUNDLE)
+    assert format_csv(volume, [backwards]) == format_csv(volume, findings[:1])
 
 
 def test_csv_and_json_agree(case):
-    table = list(csv.DictReader(format_csv(*case, BUNDLE).splitlines()))
-    findings = json.loads(format_json(*case, BUNDLE))["findings"]
-    for row, finding in zip(table, findings, strict=True):
-        assert row["site"] == (finding["site"] or "")
+    table = list(csv.DictReader(format_csv(*case).splitlines()))
+    report = read_findings(format_json(*case))
+    own = {"scan_name", "slice_count", "first_slice", "last_slice", "assumptions"}
+    by_site = {f"{start}_{key}" for start in ("score", "share") for key in SITE_KEYS}
+    for row, finding in zip(table, report["findings"], strict=True):
+        assert set(row) - own - by_site == set(finding) - {"slices", "scores", "shares"}
+        assert row["scan_name"] == report["scan"]["name"]
+        assert row["assumptions"] == " | ".join(report["assumptions"])
+        for name in ("site", "score"):
+            assert row[name] == ("" if finding[name] is None else str(finding[name]))
+        for name in ("side", "component", "roi_value", "roi_name", "bundle_name", "bundle_version"):
+            assert row[name] == str(finding[name])
+        for name in ("doubts", "notes", "site_set"):
+            assert row[name] == " | ".join(finding[name])
+        for name in ("nearest", "comparison"):
+            cells = [cell.rsplit(":", 2) for cell in row[name].split(" | ") if cell]
+            assert [(i, s, float(d)) for i, s, d in cells] == [tuple(r.values()) for r in finding[name]]
+        assert row["sure"] == ("true" if finding["sure"] else "false")
+        assert int(row["slice_count"]) == len(finding["slices"])
         assert float(row["volume_ml"]) == finding["volume_ml"]
         assert (int(row["first_slice"]), int(row["last_slice"])) == (
             finding["slices"][0],
@@ -119,13 +201,11 @@ def test_csv_and_json_agree(case):
         assert scores == finding["scores"]
         shares = {key: float(row[f"share_{key}"]) for key in SITE_KEYS if row[f"share_{key}"]}
         assert shares == finding["shares"]
-        assert row["notes"] == " | ".join(finding["notes"])
-        assert row["roi_name"] == finding["roi_name"]
 
 
 def test_text_has_a_row_a_lesion_under_its_heading(case):
     volume, findings = case
-    lines = format_text(volume, findings, BUNDLE).splitlines()
+    lines = format_text(volume, findings).splitlines()
     head = next(number for number, line in enumerate(lines) if line.startswith("#"))
     rows = lines[head + 1 : head + 4]
     at = lines[head].index("site")
@@ -139,23 +219,39 @@ def test_text_has_a_row_a_lesion_under_its_heading(case):
 def test_text_counts_the_references_by_site(case):
     volume, findings = case
     sites = ["cerebellum", "brainstem", "cerebellum", "thalamus", "maxillary"]
-    many = replace(findings[0], references=tuple(Reference("x", site, 1.0) for site in sites))
-    assert "2 cerebellum, 1 brainstem, 2 other\n" in format_text(volume, [many], BUNDLE)
+    many = replace(findings[0], nearest=tuple(Reference("x", site, 1.0) for site in sites))
+    assert "2 cerebellum, 1 brainstem, 2 other\n" in format_text(volume, [many])
 
 
-def test_text_says_each_note_once_and_the_disclaimer(case):
-    text = format_text(*case, BUNDLE)
-    assert text.count("No skull in sight.") == 1
-    assert "  - #2: too small to be judged" in text
-    assert "  - The scan was clipped." in text
-    assert DISCLAIMER in text
-    assert "compact 3" in text
+def test_text_says_each_doubt_and_note_once_and_the_disclaimer(case):
+    text = format_text(*case)
+    doubts, notes, assumed = text.split("not sure (?):\n")[1].split("\n\n")[:3]
+    assert doubts.splitlines() == [
+        "  - #1, 3: More than one site fits: thalamus or brainstem.",
+        "  - #2: Too small to be judged.",
+    ]
+    assert notes.splitlines() == ["notes:", "  - The mask was resampled."]
+    assert assumed.splitlines() == ["assumed about the scan:", "  - The scan was clipped."]
+    for sentence in ("More than one site fits", "Too small to be judged.", "resampled", DISCLAIMER):
+        assert text.count(sentence) == 1
+    assert "bundle compact 3)" in text
+
+
+def test_text_of_a_sure_finding_has_no_question_mark(case):
+    volume, findings = case
+    sure = replace(findings[0], doubts=())
+    text = format_text(volume, [sure])
+    assert "?" not in text and "not sure" not in text and "thalamus" in text
+
+
+def test_text_of_a_scan_without_lesions(case):
+    assert format_text(case[0], []).startswith("scan: 0 lesions   (60 x 72 x 6 voxels)\n")
 
 
 def test_text_lets_no_control_character_out(case):
     volume, findings = case
     hostile = replace(findings[0], roi_name="\x1b[31mred\nline")
-    text = format_text(volume, [hostile], BUNDLE)
+    text = format_text(volume, [hostile])
     assert "\x1b" not in text
     assert sum("red" in line for line in text.splitlines()) == 1 and "[31mred line" in text
 
@@ -171,5 +267,5 @@ def test_slice_ranges(slices, short):
 def test_findings_hold_numpy_numbers_too(case):
     volume, findings = case
     scores = {key: np.float32(score) for key, score in findings[0].scores.items()}
-    report = json.loads(format_json(volume, [replace(findings[0], scores=scores)], BUNDLE))
+    report = read_findings(format_json(volume, [replace(findings[0], scores=scores)]))
     assert report["findings"][0]["scores"]["thalamus"] == pytest.approx(0.9371)

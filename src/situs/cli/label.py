@@ -67,7 +67,7 @@ def label(
     if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
-        print_text(format_text(volume, findings, (labeler.bundle.name, labeler.bundle.version)))
+        print_text(format_text(volume, findings))
 
 
 def _write_outputs(
@@ -90,4 +90,4 @@ def _write_outputs(
             write_file(png / name, content)
     for path, form in ((csv_file, format_csv), (json_file, format_json)):
         if path is not None:
-            write_text(path, form(volume, findings, (bundle.name, bundle.version)))
+            write_text(path, form(volume, findings))

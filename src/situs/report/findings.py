@@ -1,14 +1,11 @@
-"""What is said about a scan's lesions, as text, JSON and CSV: pure functions from findings to strings.
+"""The findings of a scan as text, JSON and CSV: pure functions that return strings.
 
-Slices are the scan's own, counted from 0; sides are the patient's; scores are relation scores, which are
-not probabilities. The fields of the JSON and the columns of the CSV are described in ``docs/output.md``;
-a change that could break a reader changes `SCHEMA`.
+``docs/output.md`` describes every field and column, and ``data/findings.schema.json`` in the package is the
+JSON Schema. A change that can break a reader raises the number in `SCHEMA`, in all three places.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,6 +13,7 @@ from typing import Any
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.finding import Finding, Reference
+from situs.tables import csv_text, text_table
 from situs.volume import Volume
 
 __all__ = [
@@ -31,51 +29,57 @@ __all__ = [
     "to_json_object",
 ]
 
-SCHEMA = "situs.findings/1"
+SCHEMA = "situs.findings/2"
 DISCLAIMER = "Research software, not a medical device."
 
-# The 15 scores and shares have fixed columns, empty or not, so that no table ever shifts.
+# Scores and shares have 15 columns each, empty or not, so that every table has the same columns.
 CSV_COLUMNS = (
-    "scan",
+    "scan_name",
     "roi_value",
     "roi_name",
     "component",
-    "site",
-    "side",
-    "score",
     "volume_ml",
     "slice_count",
     "first_slice",
     "last_slice",
     "largest_slice",
+    "site",
+    "side",
+    "sure",
+    "doubts",
+    "site_set",
+    "score",
     *(f"score_{key}" for key in SITE_KEYS),
-    "references",
+    *(f"share_{key}" for key in SITE_KEYS),
+    "nearest",
+    "comparison",
     "notes",
     "assumptions",
-    "bundle",
-    *(f"share_{key}" for key in SITE_KEYS),
-    "not_sure",
-    "site_set",
-    "not_sure_because",
+    "bundle_name",
+    "bundle_version",
 )
-_MANY = " | "  # between several sentences in one cell
+_TEXT_HEAD = ("#", "ROI", "lesion", "site", "side", "score", "ml", "slices", "nearest references")
+_TEXT_LEFT = (1, 3, 4, 7, 8)  # the columns that are aligned to the left
 
 
 def site_name(finding: Finding) -> str:
-    """The site's name for people, with a question mark if it is not sure; ``too small to judge`` where there
-    is none."""
+    """The site's name for people, with a question mark if the finding is not sure.
+
+    Returns:
+        The name, or ``too small to judge`` for a finding without a site.
+    """
     if finding.site is None:
         return "too small to judge"
-    return SITES[SITE_INDEX[finding.site]].name + (" ?" if finding.not_sure else "")
+    return SITES[SITE_INDEX[finding.site]].name + ("" if finding.sure else " ?")
 
 
 def millilitres(finding: Finding) -> str:
-    """The volume for people: one decimal, two digits below 0.1 ml."""
+    """The volume for people: one decimal, or two digits below 0.1 ml."""
     return f"{finding.volume_ml:.1f}" if finding.volume_ml >= 0.1 else f"{finding.volume_ml:.2g}"
 
 
 def slice_ranges(slices: Iterable[int]) -> str:
-    """Ascending slice numbers in short.
+    """Ascending slice numbers, with each run of successive numbers as one range.
 
     >>> slice_ranges([3, 4, 5, 9])
     '3-5, 9'
@@ -89,31 +93,33 @@ def slice_ranges(slices: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def format_text(volume: Volume, findings: Sequence[Finding], bundle: tuple[str, str]) -> str:
-    """A table for people: a row a lesion, then notes, assumptions and the disclaimer.
-
-    Args:
-        bundle: name and version of the bundle that answered
-    """
-    rows = [["#", "ROI", "lesion", "site", "side", "score", "ml", "slices", "nearest references"]]
-    rows += [_text_row(number, finding) for number, finding in enumerate(findings, start=1)]
+def format_text(volume: Volume, findings: Sequence[Finding]) -> str:
+    """A table for people: one row per lesion, then doubts, notes, assumptions and the disclaimer."""
+    rows = [_TEXT_HEAD, *(_text_row(number, finding) for number, finding in enumerate(findings, start=1))]
     count = "1 lesion" if len(findings) == 1 else f"{len(findings)} lesions"
-    ni, nj, nk = volume.geometry.shape
+    bundles = dict.fromkeys(f"bundle {f.bundle_name} {f.bundle_version}" for f in findings)
+    details = "; ".join([" x ".join(map(str, volume.geometry.shape)) + " voxels", *bundles])
     lines = [
-        f"{_one_line(volume.name)}: {count}   ({ni} x {nj} x {nk} voxels; bundle {' '.join(bundle)})",
+        f"{_one_line(volume.name)}: {count}   ({details})",
         "",
-        *_aligned(rows, right={0, 2, 5, 6}),
+        text_table(rows, rules=(), left=_TEXT_LEFT),
     ]
-    notes = _grouped_notes(findings)
-    for title, sentences in (("notes", notes), ("assumed about the scan", volume.assumptions)):
+    for title, sentences in (
+        ("not sure (?)", _with_rows([finding.doubts for finding in findings])),
+        ("notes", _with_rows([finding.notes for finding in findings])),
+        ("assumed about the scan", volume.assumptions),
+    ):
         if sentences:
             lines += ["", f"{title}:", *(f"  - {_one_line(sentence)}" for sentence in sentences)]
     lines += ["", f"Slices count from 0; sides are the patient's; scores are not probabilities. {DISCLAIMER}"]
     return "\n".join(lines) + "\n"
 
 
-def to_json_object(volume: Volume, findings: Sequence[Finding], bundle: tuple[str, str]) -> dict[str, Any]:
-    """The findings as JSON-able dictionaries and lists, in the schema `SCHEMA`."""
+def to_json_object(volume: Volume, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The findings of a scan as dictionaries and lists for `json.dumps`, in the schema `SCHEMA`.
+
+    Numbers are rounded to six decimals.
+    """
     geometry = volume.geometry
     gaps = geometry.slice_gaps_mm
     return {
@@ -125,51 +131,26 @@ def to_json_object(volume: Volume, findings: Sequence[Finding], bundle: tuple[st
             "slice_gap_mm": [_number(gaps.min()), _number(gaps.max())] if gaps.size else None,
             "tilt_deg": _number(geometry.tilt_deg),
         },
-        "bundle": {"name": bundle[0], "version": bundle[1]},
         "assumptions": list(volume.assumptions),
         "disclaimer": DISCLAIMER,
         "findings": [_finding_object(finding) for finding in findings],
     }
 
 
-def format_json(volume: Volume, findings: Sequence[Finding], bundle: tuple[str, str]) -> str:
-    """`to_json_object` as indented ASCII text that ends in a newline."""
-    return json.dumps(to_json_object(volume, findings, bundle), indent=2, allow_nan=False) + "\n"
+def format_json(volume: Volume, findings: Sequence[Finding]) -> str:
+    """`to_json_object` as indented ASCII text that ends in a newline.
+
+    Raises:
+        ValueError: If a number is infinite or not a number.
+    """
+    return json.dumps(to_json_object(volume, findings), indent=2, allow_nan=False) + "\n"
 
 
-def format_csv(volume: Volume, findings: Sequence[Finding], bundle: tuple[str, str]) -> str:
-    """One row a lesion under `CSV_COLUMNS`; lines end in a bare newline."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for finding in findings:
-        row: dict[str, Any] = {
-            "scan": volume.name,
-            "roi_value": finding.roi_value,
-            "roi_name": finding.roi_name,
-            "component": finding.component,
-            "site": finding.site or "",
-            "side": finding.side,
-            "score": _number(finding.scores[finding.site]) if finding.site else "",
-            "volume_ml": _number(finding.volume_ml),
-            "slice_count": len(finding.slices),
-            "first_slice": finding.slices[0],
-            "last_slice": finding.slices[-1],
-            "largest_slice": finding.largest_slice,
-            "references": " ".join(f"{r.id}:{r.site}:{_number(r.distance)}" for r in finding.references),
-            "notes": _MANY.join(finding.notes),
-            "assumptions": _MANY.join(volume.assumptions),
-            "bundle": " ".join(bundle),
-        }
-        row |= {
-            "not_sure": str(bool(finding.not_sure)).lower(),
-            "site_set": " ".join(finding.site_set),
-            "not_sure_because": _MANY.join(finding.not_sure),
-        }
-        row |= {f"score_{key}": _number(score) for key, score in finding.scores.items()}
-        row |= {f"share_{key}": _number(share) for key, share in finding.shares.items()}
-        writer.writerow(row)
-    return text.getvalue()
+def format_csv(volume: Volume, findings: Sequence[Finding]) -> str:
+    """One row per lesion under `CSV_COLUMNS`; lines end in a bare newline."""
+    report = to_json_object(volume, findings)
+    rows = [_csv_row(report, finding) for finding in report["findings"]]
+    return csv_text(CSV_COLUMNS, rows)
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
@@ -182,14 +163,17 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "largest_slice": finding.largest_slice,
         "site": finding.site,
         "side": finding.side,
+        "sure": finding.sure,
+        "doubts": list(finding.doubts),
+        "site_set": list(finding.site_set),
+        "score": None if finding.score is None else _number(finding.score),
         "scores": {key: _number(score) for key, score in finding.scores.items()},
         "shares": {key: _number(share) for key, share in finding.shares.items()},
-        "not_sure": bool(finding.not_sure),
-        "not_sure_because": list(finding.not_sure),
-        "site_set": list(finding.site_set),
-        "references": [_reference_object(reference) for reference in finding.references],
+        "nearest": [_reference_object(reference) for reference in finding.nearest],
+        "comparison": [_reference_object(reference) for reference in finding.comparison],
         "notes": list(finding.notes),
-        "evidence": [_reference_object(reference) for reference in finding.evidence],
+        "bundle_name": finding.bundle_name,
+        "bundle_version": finding.bundle_version,
     }
 
 
@@ -197,24 +181,45 @@ def _reference_object(reference: Reference) -> dict[str, Any]:
     return {"id": reference.id, "site": reference.site, "distance": _number(reference.distance)}
 
 
-def _text_row(number: int, finding: Finding) -> list[str]:
-    roi = f"{finding.roi_value} {_one_line(finding.roi_name)}".strip()
-    score = f"{finding.scores[finding.site]:.2f}" if finding.site else "-"
-    return [
+def _csv_row(report: dict[str, Any], finding: dict[str, Any]) -> list[Any]:
+    """The cells of one finding of the JSON object, under `CSV_COLUMNS`."""
+    slices = finding["slices"]
+    references = {
+        name: [f"{r['id']}:{r['site']}:{r['distance']}" for r in finding[name]]
+        for name in ("nearest", "comparison")
+    }
+    cells = {
+        **finding,
+        **references,
+        "scan_name": report["scan"]["name"],
+        "assumptions": report["assumptions"],
+        "slice_count": len(slices),
+        "first_slice": slices[0],
+        "last_slice": slices[-1],
+        "sure": str(finding["sure"]).lower(),
+        **{f"score_{key}": score for key, score in finding["scores"].items()},
+        **{f"share_{key}": share for key, share in finding["shares"].items()},
+    }
+    row = [cells.get(column, "") for column in CSV_COLUMNS]
+    return [" | ".join(cell) if isinstance(cell, list) else cell for cell in row]
+
+
+def _text_row(number: int, finding: Finding) -> tuple[str, ...]:
+    return (
         str(number),
-        roi,
+        f"{finding.roi_value} {_one_line(finding.roi_name)}".strip(),
         str(finding.component),
         site_name(finding),
         finding.side,
-        score,
+        "-" if finding.score is None else f"{finding.score:.2f}",
         millilitres(finding),
         slice_ranges(finding.slices),
-        _reference_summary(finding.references),
-    ]
+        _reference_counts(finding.nearest),
+    )
 
 
-def _reference_summary(references: Sequence[Reference]) -> str:
-    """How many of the nearest cases come from which site: the two most frequent, and the rest."""
+def _reference_counts(references: Sequence[Reference]) -> str:
+    """How many references come from which site: the two most frequent sites, and the rest."""
     counts = Counter(reference.site for reference in references).most_common()
     parts = [f"{count} {SITES[SITE_INDEX[key]].name}" for key, count in counts[:2]]
     if others := sum(count for _, count in counts[2:]):
@@ -222,31 +227,24 @@ def _reference_summary(references: Sequence[Reference]) -> str:
     return ", ".join(parts) or "-"
 
 
-def _grouped_notes(findings: Sequence[Finding]) -> list[str]:
-    """Every note once, with the rows that it is about; a note about all rows goes without."""
+def _with_rows(sentences: Sequence[Iterable[str]]) -> list[str]:
+    """Each sentence once, after the numbers of its rows; without numbers if it belongs to all of many rows.
+
+    Args:
+        sentences: The sentences of every row of the table.
+    """
     rows: dict[str, list[int]] = {}
-    for number, finding in enumerate(findings, start=1):
-        for note in dict.fromkeys((*finding.not_sure, *finding.notes)):
-            rows.setdefault(note, []).append(number)
+    for number, of_row in enumerate(sentences, start=1):
+        for sentence in dict.fromkeys(of_row):
+            rows.setdefault(sentence, []).append(number)
     return [
-        note if len(numbers) == len(findings) > 1 else f"#{slice_ranges(numbers)}: {note}"
-        for note, numbers in rows.items()
-    ]
-
-
-def _aligned(rows: list[list[str]], right: set[int]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+        sentence if len(numbers) == len(sentences) > 1 else f"#{slice_ranges(numbers)}: {sentence}"
+        for sentence, numbers in rows.items()
     ]
 
 
 def _one_line(text: str) -> str:
-    """Names come out of files: no control character of theirs may reach a terminal."""
+    """The text with a space for every control character, since names come from files of others."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 

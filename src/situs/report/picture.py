@@ -100,7 +100,7 @@ def draw_finding(
     """
     from PIL import Image, ImageDraw
 
-    shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.evidence]
+    shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.comparison]
     height = _SIZE[1] + (_EVIDENCE_PX if any(small is not None for _, small in shown) else 0)
     picture = Image.new("RGB", (_SIZE[0], height), _BACKGROUND)
     pixels, field_mm = _slice_pixels(volume, finding.largest_slice, lesion, others)
@@ -110,7 +110,7 @@ def draw_finding(
     _draw_heading(draw, finding)
     if finding.scores:
         _draw_bars(draw, finding)
-    _draw_notes(draw, finding.notes)
+    _draw_sentences(draw, (*finding.doubts, *finding.notes))
     left, _, _, lower = SLICE_BOX
     where = f"slice {finding.largest_slice} of 0-{volume.geometry.shape[2] - 1}"
     name = _shortened(volume.name, 13, 380)
@@ -214,10 +214,10 @@ def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
         draw.text((right, y), f"{score:.2f}", text, _font(14), anchor="rm")
 
 
-def _draw_notes(draw: ImageDraw, notes: Sequence[str]) -> None:
-    """As many lines of the notes as fit under the bars; the table has them all."""
+def _draw_sentences(draw: ImageDraw, sentences: Sequence[str]) -> None:
+    """As many lines of the doubts and notes as fit under the bars; the table has them all."""
     left, right = _PANEL
-    lines = [line for note in notes for line in _wrapped(note, 13, right - left)]
+    lines = [line for sentence in sentences for line in _wrapped(sentence, 13, right - left)]
     if len(lines) > 2:
         lines[1] = f"{lines[1]} ..."
     for row, line in enumerate(lines[:2]):
