@@ -1,3 +1,8 @@
+import re
+
+from phantoms import REPO
+from pydicom.sr.codedict import codes
+
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 
 # The 15 keys as the paper's table orders them.
@@ -25,11 +30,50 @@ def test_what_lies_across_the_midline_is_not_paired():
     assert {s.key for s in SITES if not s.paired} == {"along_falx_tentorium", "basal_cisterns", "brainstem"}
 
 
-def test_a_snomed_code_comes_with_its_meaning():
-    for site in SITES:
-        assert bool(site.snomed_code) == bool(site.snomed_meaning)
-        assert site.snomed_code == "" or _verhoeff_is_valid(site.snomed_code)
+def test_a_snomed_code_stands_in_its_context_group_with_the_same_meaning():
+    """The oracle: pydicom's dictionaries, generated from DICOM PS3.16."""
+    coded = [site for site in SITES if site.code_source != "situs"]
+    for site in coded:
+        group = getattr(codes, f"CID{site.code_source.removeprefix('context group ')}")
+        listed = [getattr(group, keyword) for keyword in group.dir(site.code_meaning.replace(" ", ""))]
+        assert (site.code, "SCT", site.code_meaning) in {tuple(code)[:3] for code in listed}
+        assert _verhoeff_is_valid(site.code)
+    assert len(coded) == 9
     assert not _verhoeff_is_valid("15926010")  # two digits swapped
+
+
+def test_a_lobe_has_the_code_of_that_lobe():
+    by_key = {site.key: site.code for site in SITES}
+    for key, code in (
+        ("frontal_region", codes.SCT.FrontalLobe),
+        ("parietal_region", codes.SCT.ParietalLobe),
+        ("temporal_region", codes.SCT.TemporalLobe),
+        ("occipital_region", codes.SCT.OccipitalLobe),
+    ):
+        assert by_key[key] == code.value
+
+
+def test_every_code_fits_into_a_dicom_file():
+    """DICOM PS3.5, 6.2: value and scheme have at most 16 characters, the meaning at most 64."""
+    for site in SITES:
+        assert 0 < len(site.code) <= 16 and 0 < len(site.code_meaning) <= 64
+        assert site.code_scheme == ("99SITUS" if site.code_source == "situs" else "SCT")
+    assert len({site.code for site in SITES}) == 15
+
+
+def test_the_documented_codes_are_these():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (REPO / "docs" / "sites.md").read_text(), re.MULTILINE)
+    assert {key: cells.split(" | ") for key, cells in rows} == {
+        site.key: [site.code_scheme, site.code, site.code_meaning, site.code_source] for site in SITES
+    }
+    assert [key for key, _ in rows] == list(SITE_KEYS)
+
+
+def test_the_codes_named_as_too_wide_or_too_narrow_are_those_of_the_dictionaries():
+    """Of the SNOMED CT codes in prose, too, each has the documented meaning."""
+    named = re.findall(r"([A-Z][\w ]+) \((\d+)\)", (REPO / "docs" / "sites.md").read_text())
+    dictionary = {(code.meaning, code.value) for code in codes.SCT.concepts.values()}
+    assert len(named) == 9 and set(named) <= dictionary
 
 
 def _verhoeff_is_valid(code):

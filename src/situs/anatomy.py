@@ -1,6 +1,7 @@
 """The 15 anatomical sites of the paper (arXiv 1710.09180, Table 1), read from ``data/sites.csv``.
 
 The order of `SITES` is the paper's (alphabetical) and is the order of every array axis over sites.
+``docs/sites.md`` describes the sites and their codes.
 """
 
 from __future__ import annotations
@@ -17,27 +18,41 @@ class Site:
     """One anatomical site.
 
     Attributes:
-        key: the name used in files, JSON and columns
-        name: the name shown to people
-        group: ``parenchyma``, ``csf``, ``extra-axial`` or ``sinus``
-        paired: whether there is one on each side of the patient
-        snomed_code: SNOMED CT concept, empty where none fits the site as a whole
-        snomed_meaning: See `snomed_code`.
+        key: The name used in files, JSON and columns.
+        name: The name shown to people.
+        group: ``parenchyma``, ``csf``, ``extra-axial`` or ``sinus``.
+        paired: Whether there is one on each side of the patient.
+        code_scheme: The DICOM coding scheme of the code: ``SCT`` for SNOMED CT, or ``99SITUS``, which is
+            private to situs.
+        code: The code value within that scheme.
+        code_meaning: What the code means, in the words of its source.
+        code_source: Where the code comes from: a context group of DICOM PS3.16, or ``situs``.
     """
 
     key: str
     name: str
     group: str
     paired: bool
-    snomed_code: str
-    snomed_meaning: str
+    code_scheme: str
+    code: str
+    code_meaning: str
+    code_source: str
 
 
 def _read_sites() -> tuple[Site, ...]:
     text = resources.files("situs").joinpath("data/sites.csv").read_text(encoding="utf-8")
     return tuple(
-        Site(r["key"], r["name"], r["group"], r["paired"] == "1", r["snomed_code"], r["snomed_meaning"])
-        for r in csv.DictReader(text.splitlines())
+        Site(
+            key=row["key"],
+            name=row["name"],
+            group=row["group"],
+            paired=row["paired"] == "1",
+            code_scheme=row["code_scheme"],
+            code=row["code"],
+            code_meaning=row["code_meaning"],
+            code_source=row["code_source"],
+        )
+        for row in csv.DictReader(text.splitlines())
     )
 
 
