@@ -37,7 +37,7 @@ def draw(heads, out, scans, seed, sites, jobs, progress, lesions=14):
         for row in rows:
             row["patient"] = heads[int(row["patient"][1:])].name.removesuffix(".nii.gz")
         write_manifest(out, rows, COLUMNS)
-    progress(scans, scans)
+    progress("scans", scans, scans)
 
 
 @pytest.fixture(autouse=True)
