@@ -1,7 +1,7 @@
 """Precision, recall and F1 per site, their means and intervals: plain counting on arrays.
 
 Sites are indices in the order of `situs.anatomy.SITES`. A *confusion matrix* (15, 15) counts examples: row is
-the true site, column the predicted one. A *measure* makes numbers (..., any) of confusion matrices (..., 15, 15).
+the true site, column the predicted one. A *measure* makes numbers (..., any) of such matrices (..., 15, 15).
 
 A site that the truth lacks has no recall, so it takes no part in a mean. What was wrongly called by its name
 is already missing from the recall of the true site.

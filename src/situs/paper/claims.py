@@ -22,6 +22,7 @@ __all__ = [
     "RARE",
     "Comparison",
     "Counts",
+    "Measure",
     "all_scores",
     "bootstrap",
     "compare",
