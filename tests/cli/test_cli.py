@@ -383,7 +383,7 @@ def test_the_choices_of_options_are_those_of_the_library():
 
     assert set(get_args(options.RecipeName)) == set(RECIPES)
     assert set(get_args(options.DeviceName)) == set(get_args(devices.DeviceName))
-    assert set(get_args(learn.SiteMix)) == set(get_args(cohort.SiteMix))
+    assert set(get_args(learn.SiteFrequencies)) == set(get_args(cohort.SiteFrequencies))
 
 
 def test_frozen_needs_something_to_freeze(tmp_path, capsys):
