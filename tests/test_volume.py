@@ -65,6 +65,7 @@ def test_lesions_hang_together_through_corners_and_come_by_size():
     lesions = split_lesions(Roi.from_mask(mask_of(*corner, *apart), GEOMETRY, value=3))
     assert [int(x.mask.sum()) for x in lesions] == [3, 2]
     assert [x.component for x in lesions] == [1, 2] and {x.value for x in lesions} == {3}
+    assert all(split_lesions(lesion) == [lesion] for lesion in lesions)
     assert np.array_equal(union_mask(lesions, GEOMETRY), mask_of(*corner, *apart))
     assert np.array_equal(union_mask(lesions[1:], GEOMETRY), mask_of(*corner))
 

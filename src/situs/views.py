@@ -21,6 +21,7 @@ from situs.geometry import Geometry
 from situs.volume import Roi, Volume
 
 __all__ = [
+    "BRAIN_WINDOW_HU",
     "CHANNELS",
     "LEAST_TURN_DEG",
     "Place",
@@ -34,9 +35,10 @@ __all__ = [
     "to_gray",
 ]
 
-# Hounsfield windows (lowest, highest): "brain" is the paper's (width 80, level 40); "wide" keeps apart air,
-# fat, soft tissue and bone, and still says something where a scan was clipped at a brain window.
-_WINDOWS_HU = {"brain": (0.0, 80.0), "wide": (-160.0, 240.0)}
+# Hounsfield windows (lowest, highest). The brain window is the paper's: width 80, level 40. "wide" keeps air,
+# fat, soft tissue and bone apart, and still says something where a scan was clipped at a brain window.
+BRAIN_WINDOW_HU = (0.0, 80.0)
+_WINDOWS_HU = {"brain": BRAIN_WINDOW_HU, "wide": (-160.0, 240.0)}
 _SOURCES = (*_WINDOWS_HU, "roi")
 _SLICES = ("", "below", "above")  # the slice itself, and the two that may be shown beside it
 CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in _SLICES[1:] for source in _SOURCES))

@@ -160,7 +160,12 @@ def choose_slices(roi: Roi, most: int | None) -> dict[int, float]:
 
 
 def split_lesions(roi: Roi) -> list[Roi]:
-    """The lesions of a region: its parts connected through faces, edges or corners, the largest first."""
+    """The lesions of a region: its parts connected through faces, edges or corners, the largest first.
+
+    A region that is a lesion already is returned as it is.
+    """
+    if roi.component:
+        return [roi]
     from scipy import ndimage  # here, because reading a scan does not need it
 
     labels, count = ndimage.label(roi.mask, structure=np.ones((3, 3, 3)))

@@ -1,6 +1,7 @@
 """The pictures: right side up, contours where the lesions are, mirrored where the patient is mirrored."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from phantoms import small_case
 from PIL import Image
 
 from situs.bundle.pictures import OUTLINE, SIZE_PX
-from situs.report.picture import EVIDENCE_BOXES, SLICE_BOX, draw_finding, iter_pictures
+from situs.report.picture import COMPARISON_BOXES, SLICE_BOX, draw_finding, iter_pictures
 from situs.volume import split_lesions
 
 SIZE = SLICE_BOX[2] - SLICE_BOX[0]
@@ -141,7 +142,7 @@ def reference(gray):
     return picture
 
 
-def test_the_evidence_stands_beneath(volume, regions):
+def test_the_references_to_compare_with_stand_beneath(volume, regions):
     lesion = split_lesions(regions[0])[0]
     finding = small_case.finding(lesion)  # a thalamus at 0.25 and a brainstem at 0.5
     pictures = {"head_01/3": reference(60), "head_02/9": reference(180)}
@@ -149,7 +150,7 @@ def test_the_evidence_stands_beneath(volume, regions):
     picture = draw_finding(volume, finding, lesion, reference_picture=pictures.get)
     assert picture.size == (960, 822)
     np.testing.assert_array_equal(np.asarray(picture)[:560], plain)
-    for box, gray in zip(EVIDENCE_BOXES, (60, 180), strict=False):
+    for box, gray in zip(COMPARISON_BOXES, (60, 180), strict=False):
         pixels = np.asarray(picture.crop(box)).astype(int)
         assert (pixels[:30] == gray).all()
         rows, columns = np.nonzero(orange(pixels))
@@ -158,13 +159,13 @@ def test_the_evidence_stands_beneath(volume, regions):
             assert found.min() == pytest.approx(first * scale, abs=2)
             assert found.max() + 1 == pytest.approx(last * scale, abs=2)
         assert (pixels[rows.min() + 8 : rows.max() - 8, columns.min() + 8 : columns.max() - 8] == gray).all()
-    assert len(EVIDENCE_BOXES) == 5 and EVIDENCE_BOXES[-1][2] <= 960 - 16
-    frames = [np.asarray(picture)[box[1] - 1, box[0] + 50].astype(int) for box in EVIDENCE_BOXES]
+    assert len(COMPARISON_BOXES) == 5 and COMPARISON_BOXES[-1][2] <= 960 - 16
+    frames = [np.asarray(picture)[box[1] - 1, box[0] + 50].astype(int) for box in COMPARISON_BOXES]
     assert frames[0][0] - frames[0][2] > 100 > 0 > frames[1][0] - frames[1][2]  # the named site's is orange
-    assert np.ptp(np.asarray(picture.crop(EVIDENCE_BOXES[2]))) < 10  # nothing: there are two
+    assert np.ptp(np.asarray(picture.crop(COMPARISON_BOXES[2]))) < 10  # nothing: there are two
 
     def text_of(number):  # site and distance, under the picture
-        left, _, right, lower = EVIDENCE_BOXES[number]
+        left, _, right, lower = COMPARISON_BOXES[number]
         return np.asarray(picture.crop((left, lower + 4, right, 822)))
 
     assert text_of(0).max() > 200 and text_of(1).max() > 100
@@ -175,7 +176,7 @@ def test_a_reference_without_a_picture_leaves_its_place(volume, regions):
     lesion = split_lesions(regions[0])[0]
     finding = small_case.finding(lesion)
     picture = draw_finding(volume, finding, lesion, reference_picture={"head_02/9": reference(180)}.get)
-    first, second = (np.asarray(picture.crop(box)).astype(int) for box in EVIDENCE_BOXES[:2])
+    first, second = (np.asarray(picture.crop(box)).astype(int) for box in COMPARISON_BOXES[:2])
     assert not orange(first).any() and orange(second).any()
     for lookup in ({}.get, None):
         assert draw_finding(volume, finding, lesion, reference_picture=lookup).size == (960, 560)
@@ -184,8 +185,25 @@ def test_a_reference_without_a_picture_leaves_its_place(volume, regions):
     assert draw_finding(volume, too_small, lesion, reference_picture=shown).size == (960, 560)
 
 
+def test_doubts_come_before_notes_under_the_bars(volume, regions):
+    lesion = split_lesions(regions[0])[0]
+    sentences = (slice(481, 515), slice(SLICE_BOX[2] + 20, None))
+
+    def under_the_bars(doubts, notes):
+        finding = replace(small_case.finding(lesion), doubts=doubts, notes=notes)
+        return np.asarray(draw_finding(volume, finding, lesion)).astype(int)[sentences]
+
+    doubt, note = ("A doubt.",), ("A note that is longer.",)
+    assert not colourful(under_the_bars((), ())).any()
+    assert orange(under_the_bars(doubt, ())).any() and orange(under_the_bars((), note)).any()
+    both = under_the_bars(doubt, note)
+    np.testing.assert_array_equal(both[:17], under_the_bars(doubt, ())[:17])
+    np.testing.assert_array_equal(both[18:], under_the_bars((), note)[:-18])
+
+
 def test_files_are_named_by_region_and_lesion(volume, regions):
-    pictures = dict(iter_pictures(volume, regions, small_case.findings(regions)))
+    lesions = [lesion for roi in regions for lesion in split_lesions(roi)]
+    pictures = dict(iter_pictures(volume, lesions, small_case.findings(regions)))
     assert list(pictures) == ["roi01_lesion1.png", "roi01_lesion2.png", "roi07_lesion1.png"]
     for content in pictures.values():
         with Image.open(io.BytesIO(content)) as picture:
@@ -193,8 +211,6 @@ def test_files_are_named_by_region_and_lesion(volume, regions):
 
 
 def test_long_and_strange_names_fit(volume, regions):
-    from dataclasses import replace
-
     lesion = split_lesions(regions[0])[0]
     finding = replace(small_case.finding(lesion), roi_name="x" * 400 + "\n\x1b", notes=("word " * 200,) * 5)
     named = replace(volume, name="scan_" * 100)

@@ -56,14 +56,15 @@ def label(
     with no_warnings():
         from situs.io import read_rois, read_volume
         from situs.labeler import Labeler
+        from situs.volume import split_lesions
 
         volume = read_volume(scan, series=series)
-        rois = read_rois(roi, volume)
+        lesions = [lesion for region in read_rois(roi, volume) for lesion in split_lesions(region)]
         labeler = Labeler.load(bundle)
         if png is not None:
             _ = labeler.bundle.pictures  # damaged pictures are refused before the work
-        findings = labeler.label(volume, rois)
-    _write_outputs(volume, rois, findings, labeler.bundle, json_file, csv_file, png)
+        findings = labeler.label(volume, lesions)
+    _write_outputs(volume, lesions, findings, labeler.bundle, json_file, csv_file, png)
     if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
@@ -72,7 +73,7 @@ def label(
 
 def _write_outputs(
     volume: Volume,
-    rois: Sequence[Roi],
+    lesions: Sequence[Roi],
     findings: Sequence[Finding],
     bundle: Bundle,
     json_file: Path | None,
@@ -86,7 +87,7 @@ def _write_outputs(
         from situs.report.picture import iter_pictures
 
         png.mkdir(exist_ok=True)
-        for name, content in iter_pictures(volume, rois, findings, bundle.picture):
+        for name, content in iter_pictures(volume, lesions, findings, bundle.picture):
             write_file(png / name, content)
     for path, form in ((csv_file, format_csv), (json_file, format_json)):
         if path is not None:

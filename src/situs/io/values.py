@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import ScanError
+from situs.views import BRAIN_WINDOW_HU
 
 __all__ = ["AIR_HU", "to_hu"]
 
 AIR_HU = -1024  # the lowest value that scanners store for air; anything below is padding
 
 _BRAIN_HU = 35.0  # where gray and white matter peak together (30 to 40)
-_WINDOW_8BIT_HU = (0.0, 80.0)  # level 40, width 80: the brain window of the paper and of most exports
 
 
 def to_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -84,7 +84,7 @@ def _from_unsigned(values: NDArray[Any], high: float) -> tuple[NDArray[Any], lis
     if peak <= 55 or high > 255:  # brain is where HU have it: HU cut at 0. Or else nothing known (MR?)
         return values, []
     if np.count_nonzero(sample >= 250) > 0.01 * np.count_nonzero(sample):  # bone is cut off: narrow
-        low_hu, slope = _WINDOW_8BIT_HU[0], (_WINDOW_8BIT_HU[1] - _WINDOW_8BIT_HU[0]) / 255
+        low_hu, slope = BRAIN_WINDOW_HU[0], (BRAIN_WINDOW_HU[1] - BRAIN_WINDOW_HU[0]) / 255
         note = "as the brain window (level 40, width 80): 0 is 0 HU, 255 is 80 HU"
     else:
         low_hu, slope = -1000.0, (_BRAIN_HU + 1000) / peak

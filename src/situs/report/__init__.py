@@ -1,4 +1,4 @@
-"""What is said about a scan's lesions, for people and for programs."""
+"""The findings of a scan for people and for programs: text, JSON, CSV and pictures."""
 
 from situs.report.findings import (
     CSV_COLUMNS,

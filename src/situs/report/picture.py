@@ -1,9 +1,10 @@
-"""One picture a lesion: its largest slice, its contour, its site and the relation scores as bars.
+"""One picture per lesion: its largest slice with its contour, its site, and the relation scores as bars.
 
-Beneath are the references to compare it with, if the bundle has pictures of them.
+If the bundle has pictures of the references to compare with, they stand beneath.
 
-The slice is shown as radiologists hang it (anterior up, the patient's left on the picture's right), in the
-brain window, with square pixels, whatever the order of the file's voxels; ``_px`` are pixels of the picture.
+The slice is shown as radiologists hang it: anterior up, the patient's left on the picture's right. It has
+square pixels and the brain window, whatever the order of the file's voxels. The suffix ``_px`` means pixels
+of the picture.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from situs.bundle.pictures import OUTLINE
 from situs.finding import Finding, Reference
 from situs.geometry import Geometry
 from situs.report.findings import DISCLAIMER, millilitres, site_name, slice_ranges
-from situs.views import Place, head_centre_mm, resample_slice
-from situs.volume import Roi, Volume, split_lesions
+from situs.views import BRAIN_WINDOW_HU, Place, head_centre_mm, resample_slice, to_gray
+from situs.volume import Roi, Volume
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-__all__ = ["EVIDENCE_BOXES", "SLICE_BOX", "draw_finding", "iter_pictures", "picture_name"]
+__all__ = ["COMPARISON_BOXES", "SLICE_BOX", "draw_finding", "iter_pictures", "picture_name"]
 
 _SIZE = (960, 560)
-_EVIDENCE_PX = 262  # higher where there are pictures of references
+_COMPARISON_PX = 262  # added to the height if there are pictures of references
 SLICE_BOX = (16, 16, 520, 520)  # left, upper, right, lower of the slice within the picture
-_PANEL = (548, 944)  # left and right of the text beside it
+_PANEL = (548, 944)  # left and right of the text beside the slice
 # left, upper, right, lower of the references within the picture
-EVIDENCE_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 784, 188))
-_FIELD_MM = 240.0  # as much as the networks' global view shows; more where a lesion would be cut off
-_WINDOW_HU = (0.0, 80.0)
+COMPARISON_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 784, 188))
+_FIELD_MM = 240.0  # the field of the networks' global view; wider if the lesion would be cut off
+_MARGIN_MM = 10.0  # around a lesion for which the field is made wider
 _SCALE_BAR_MM = 20.0
 _CONTOUR_PX = 1.5
 
@@ -52,33 +53,35 @@ _OTHER = (70, 148, 170)
 
 
 def picture_name(finding: Finding) -> str:
-    """The file name of a lesion's picture, the same in every run.
+    """The file name of a lesion's picture.
 
-    The largest lesion of mask value 3 has the name ``roi03_lesion1.png``.
+    The largest lesion of mask value 3 has the name ``roi03_lesion1.png``, in every run.
     """
     return f"roi{finding.roi_value:02d}_lesion{finding.component}.png"
 
 
 def iter_pictures(
     volume: Volume,
-    rois: Sequence[Roi],
+    lesions: Sequence[Roi],
     findings: Sequence[Finding],
     reference_picture: Callable[[str], NDArray[np.uint8] | None] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """The name and the content of every finding's PNG file.
+    """The file name and the PNG bytes of every finding's picture.
 
     Args:
-        rois: the regions that `findings` are about
-        reference_picture: see `draw_finding`
+        volume: The scan.
+        lesions: The lesions of the scan (`situs.volume.split_lesions`), in any order.
+        findings: The findings of some of these lesions.
+        reference_picture: See `draw_finding`.
 
     Raises:
-        KeyError: for a finding whose lesion is not in `rois`
-        BundleError: if the pictures of the references cannot be used
+        KeyError: If the lesion of a finding is not in ``lesions``.
+        BundleError: If the pictures of the references cannot be used.
     """
-    lesions = {(lesion.value, lesion.component): lesion for roi in rois for lesion in split_lesions(roi)}
+    by_name = {(lesion.value, lesion.component): lesion for lesion in lesions}
     for finding in findings:
-        lesion = lesions[finding.roi_value, finding.component]
-        others = [other for other in lesions.values() if other is not lesion]
+        lesion = by_name[finding.roi_value, finding.component]
+        others = [other for other in lesions if other is not lesion]
         content = io.BytesIO()
         draw_finding(volume, finding, lesion, others, reference_picture).save(content, format="PNG")
         yield picture_name(finding), content.getvalue()
@@ -91,17 +94,24 @@ def draw_finding(
     others: Sequence[Roi] = (),
     reference_picture: Callable[[str], NDArray[np.uint8] | None] | None = None,
 ) -> Image:
-    """The picture (RGB, 960 x 560) of one finding.
+    """The picture of one finding: RGB, 960 x 560 pixels, or 960 x 822 with references beneath.
 
     Args:
-        others: lesions that are outlined too, dimmer
-        reference_picture: gives the picture of the reference of an id, or None, as `Bundle.picture` does; if
-            it has one of the finding's evidence, the evidence is shown beneath, and the picture is 960 x 822
+        volume: The scan.
+        finding: The finding.
+        lesion: Its lesion.
+        others: Lesions that get a dimmer contour.
+        reference_picture: Returns the picture of the reference with a given id, or None without one
+            (`Bundle.picture`). The finding's references to compare with are shown if one of them has a
+            picture.
+
+    Raises:
+        BundleError: If the pictures of the references cannot be used.
     """
     from PIL import Image, ImageDraw
 
     shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.comparison]
-    height = _SIZE[1] + (_EVIDENCE_PX if any(small is not None for _, small in shown) else 0)
+    height = _SIZE[1] + (_COMPARISON_PX if any(small is not None for _, small in shown) else 0)
     picture = Image.new("RGB", (_SIZE[0], height), _BACKGROUND)
     pixels, field_mm = _slice_pixels(volume, finding.largest_slice, lesion, others)
     picture.paste(Image.fromarray(pixels), SLICE_BOX[:2])
@@ -112,29 +122,27 @@ def draw_finding(
         _draw_bars(draw, finding)
     _draw_sentences(draw, (*finding.doubts, *finding.notes))
     left, _, _, lower = SLICE_BOX
-    where = f"slice {finding.largest_slice} of 0-{volume.geometry.shape[2] - 1}"
+    slice_number = f"slice {finding.largest_slice} of 0-{volume.geometry.shape[2] - 1}"
     name = _shortened(volume.name, 13, 380)
-    draw.text((left, lower + 20), f"{name}   {where}", _FAINT, _font(13), anchor="lm")
+    draw.text((left, lower + 20), f"{name}   {slice_number}", _FAINT, _font(13), anchor="lm")
     draw.text((_PANEL[1], lower + 20), DISCLAIMER, _FAINT, _font(13), anchor="rm")
     if height > _SIZE[1]:
-        _draw_evidence(picture, draw, finding, shown)
+        _draw_comparison(picture, draw, finding, shown)
     return picture
 
 
 def _slice_pixels(
     volume: Volume, k: int, lesion: Roi, others: Sequence[Roi]
 ) -> tuple[NDArray[np.uint8], float]:
-    """The slice with its contours as (size, size, 3) bytes, and the side of its field of view in mm."""
+    """The slice with its contours, (size, size, 3), and the width of its square field of view in mm."""
     size = SLICE_BOX[2] - SLICE_BOX[0]
     hu = np.asarray(volume.hu[:, :, k], dtype=np.float32)
     geometry = volume.geometry
     centre = head_centre_mm(hu, geometry, k)
-    field_mm = max(_FIELD_MM, _reach_mm(geometry, lesion.slice_mask(k), k, centre))
-    low, high = _WINDOW_HU
+    field_mm = max(_FIELD_MM, _needed_field_mm(geometry, lesion.slice_mask(k), k, centre))
     place = Place(centre, field_mm / size)
-    shown = resample_slice(hu, geometry, k, place, (size, size), outside=low)
-    gray = np.clip((shown - low) / (high - low), 0, 1) * 255
-    pixels = np.repeat(gray[:, :, None], 3, axis=2)
+    shown = resample_slice(hu, geometry, k, place, (size, size), outside=BRAIN_WINDOW_HU[0])
+    pixels = np.repeat(255 * to_gray(shown, "brain")[:, :, None], 3, axis=2)
     rest = np.zeros(hu.shape, dtype=bool)
     for other in others:
         if 0 <= k - other.start[2] < other.mask.shape[2]:
@@ -153,7 +161,7 @@ def _contour(
     place: Place,
     size: int,
 ) -> NDArray[np.float32]:
-    """How much of every pixel (size, size) a thin line just outside the mask covers, 0 to 1."""
+    """The part of every pixel (size, size) that a thin line just outside the mask (ni, nj) covers, 0 to 1."""
     from scipy import ndimage
 
     finer = 2  # the line is drawn at twice the size, so that it comes out smooth
@@ -165,12 +173,14 @@ def _contour(
     return np.asarray(line.reshape(size, finer, size, finer).mean(axis=(1, 3), dtype=np.float32))
 
 
-def _reach_mm(geometry: Geometry, mask: NDArray[np.bool_], k: int, centre: NDArray[np.float64]) -> float:
-    """The field of view around `centre` that shows all of the mask, and 10 mm more."""
+def _needed_field_mm(
+    geometry: Geometry, mask: NDArray[np.bool_], k: int, centre: NDArray[np.float64]
+) -> float:
+    """Width of the field of view around `centre` (3,) that shows all of the mask (ni, nj), with a margin."""
     i, j = np.nonzero(mask)
     world = geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1)) - centre
     in_plane = np.abs(world @ np.stack(geometry.display_axes(), axis=1))
-    return float(2 * (in_plane.max() + 10.0))
+    return float(2 * (in_plane.max() + _MARGIN_MM))
 
 
 def _draw_marks(draw: ImageDraw, field_mm: float) -> None:
@@ -190,12 +200,12 @@ def _draw_heading(draw: ImageDraw, finding: Finding) -> None:
     draw.text((x, 66), finding.side, _ACCENT, _font(20), anchor="lm")
     roi = f"ROI {finding.roi_value} {finding.roi_name}".strip()
     size = f"{millilitres(finding)} ml   slices {slice_ranges(finding.slices)}"
-    what = f"{roi}, lesion {finding.component}   {size}"
-    draw.text((x, 94), _shortened(what, 14, right - x), _FAINT, _font(14), anchor="lm")
+    details = f"{roi}, lesion {finding.component}   {size}"
+    draw.text((x, 94), _shortened(details, 14, right - x), _FAINT, _font(14), anchor="lm")
 
 
 def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
-    """One bar a site, the highest relation score first."""
+    """One bar per site, the highest relation score first."""
     left, right = _PANEL
     start, end, step, thick = left + 168, right - 44, 22.0, 12
     draw.text((left, 126), "relation scores (not probabilities)", _FAINT, _font(13), anchor="lm")
@@ -215,7 +225,7 @@ def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
 
 
 def _draw_sentences(draw: ImageDraw, sentences: Sequence[str]) -> None:
-    """As many lines of the doubts and notes as fit under the bars; the table has them all."""
+    """The first two lines of the sentences, under the bars. The text table has them all."""
     left, right = _PANEL
     lines = [line for sentence in sentences for line in _wrapped(sentence, 13, right - left)]
     if len(lines) > 2:
@@ -224,20 +234,20 @@ def _draw_sentences(draw: ImageDraw, sentences: Sequence[str]) -> None:
         draw.text((left, 488 + row * 18), line, _ACCENT, _font(13), anchor="lm")
 
 
-def _draw_evidence(
+def _draw_comparison(
     picture: Image,
     draw: ImageDraw,
     finding: Finding,
     shown: Sequence[tuple[Reference, NDArray[np.uint8] | None]],
 ) -> None:
-    """The references in a row, each with its site and distance; those of the named site are framed."""
+    """The references in a row, each with its site and distance; a coloured frame marks the finding's site."""
     from PIL import Image
 
-    left, upper, _, _ = EVIDENCE_BOXES[0]
+    left, upper, _, _ = COMPARISON_BOXES[0]
     title = "nearest references of this site, and of the next in score (distances of embeddings, no unit)"
     draw.text((left, upper - 16), title, _FAINT, _font(13), anchor="lm")
-    for (reference, small), box in zip(shown, EVIDENCE_BOXES, strict=False):
-        named = reference.site == finding.site
+    for (reference, small), box in zip(shown, COMPARISON_BOXES, strict=False):
+        same_site = reference.site == finding.site
         if small is None:
             draw.rectangle(box, _TRACK)
             middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
@@ -246,20 +256,20 @@ def _draw_evidence(
             size = (box[2] - box[0], box[3] - box[1])
             picture.paste(Image.fromarray(_enlarged(small, size)), box[:2])
         draw.rectangle(
-            (box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=_ACCENT if named else _BAR, width=2
+            (box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=_ACCENT if same_site else _BAR, width=2
         )
         site = SITES[SITE_INDEX[reference.site]].name
-        draw.text((box[0], box[3] + 16), site, _TEXT if named else _FAINT, _font(14), anchor="lm")
+        draw.text((box[0], box[3] + 16), site, _TEXT if same_site else _FAINT, _font(14), anchor="lm")
         draw.text((box[0], box[3] + 35), f"distance {reference.distance:.2f}", _FAINT, _font(13), anchor="lm")
 
 
 def _enlarged(small: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture of a reference, its outline in colour, as (*size, 3) bytes."""
+    """The picture (h, w) of a reference, scaled to ``size`` (width, height), its outline in colour."""
     from PIL import Image
     from scipy import ndimage
 
     line = small == OUTLINE
-    if line.any() and not line.all():  # what lies under the line is not known, but what is beside it
+    if line.any() and not line.all():  # the gray under the line is taken from the nearest pixel beside it
         beside = ndimage.distance_transform_edt(line, return_distances=False, return_indices=True)
         small = small[tuple(beside)]
     gray, cover = (
