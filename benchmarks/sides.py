@@ -32,13 +32,13 @@ from situs.errors import InputError, SitusError
 from situs.files import write_file
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
-from situs.labeler import Labeler, choose_slices
-from situs.midplane import find_midplane
+from situs.labeler import MAX_SLICES, Labeler
+from situs.midplane import Midplane
 from situs.runtime import Runtime
-from situs.side import Midline, fit_midline, median_line, side_of_distances
+from situs.side import side_of_distances
 from situs.tables import text_table
 from situs.views import extract_views, head_centre_mm
-from situs.volume import Roi, Volume, split_lesions, union_mask
+from situs.volume import Roi, Volume, choose_slices, split_lesions, union_mask
 
 REGIONS = 3  # of a scan
 NEAR_MM = 12.0
@@ -147,23 +147,23 @@ def _case(
     roi = next(r for r in rois if r.value == row.value)
     lesion = split_lesions(roi)[0]
     fill = union_mask([roi], geometry)
-    slices = choose_slices(lesion.areas_px)
-    views = [extract_views(volume, k, lesion, fill, spec) for k in slices]
+    slices = choose_slices(lesion, MAX_SLICES)
+    views = [extract_views(volume, k, [lesion], fill, spec)[0] for k in slices]
     embedded = runtime.embed(
         np.stack([view.global_view for view in views]), np.stack([view.local_view for view in views])
     )
     if embedded.midline is None:
         raise InputError(f"{labeler.bundle.path}: does not paint the midline")
     painted = [
-        fit_midline(maps, view.places, geometry, spec.size_px)
+        Midplane.from_painting(maps, view.places, geometry, spec.size_px)
         for maps, view in zip(embedded.midline, views, strict=True)
     ]
-    near = median_line(painted, geometry)
-    plane = find_midplane(volume, near) or near
-    right, _ = geometry.display_axes()
+    near = Midplane.median(painted, geometry)
+    plane = Midplane.by_symmetry(volume, near) or near
+    right, _ = geometry.display_axes
     centres = [head_centre_mm(volume.hu[:, :, k].astype(np.float32), geometry, k) for k in slices]
     lines = {
-        "skull's centroid": [Midline(centre, right, 0.0) for centre in centres],
+        "skull's centroid": [Midplane(centre, right, 0.0) for centre in centres],
         "painted line": painted,
         "midplane": [plane] * len(slices),
     }
@@ -176,7 +176,7 @@ def _case(
         case.sides[way] = side_of_distances(mm, weights)
         if np.abs(truth).min() < NEAR_MM:
             case.off_mm[way] = abs(float(np.average(mm - truth, weights=weights)))
-        apart = geometry.turn_deg(median_line(found, geometry).left) - geometry.turn_deg(left)
+        apart = geometry.turn_deg(Midplane.median(found, geometry).left) - geometry.turn_deg(left)
         case.off_deg[way] = abs((apart + 180) % 360 - 180)
     case.sides["situs label"] = labeler.label(volume, [lesion])[0].side
     return case

@@ -101,7 +101,7 @@ def test_only_slices_have_world_positions():
 
 @pytest.mark.parametrize("flip", [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (-1, -1, -1)])
 def test_display_shows_the_patients_left_on_the_right_whatever_the_voxel_order(flip):
-    right, down = Geometry.from_affine((4, 4, 4), np.diag([*np.array(flip) * 2.0, 1.0])).display_axes()
+    right, down = Geometry.from_affine((4, 4, 4), np.diag([*np.array(flip) * 2.0, 1.0])).display_axes
     np.testing.assert_allclose(right, [-1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(down, [0, -1, 0], atol=1e-12)
 
@@ -109,7 +109,7 @@ def test_display_shows_the_patients_left_on_the_right_whatever_the_voxel_order(f
 @pytest.mark.parametrize("turn", [0, 40, 90, 180, 260])
 def test_display_undoes_a_turn_within_the_plane(turn):
     c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    right, down = Geometry((2, 2, 1), (c, s, 0), (-s, c, 0), [[0, 0, 0]]).display_axes()
+    right, down = Geometry((2, 2, 1), (c, s, 0), (-s, c, 0), [[0, 0, 0]]).display_axes
     np.testing.assert_allclose([right, down], [[-1, 0, 0], [0, -1, 0]], atol=1e-12)
 
 
@@ -122,13 +122,13 @@ def test_a_turned_head_by_its_left():
 
 def test_display_axes_lie_in_a_tilted_plane():
     g = tilted()
-    right, down = g.display_axes()
+    right, down = g.display_axes
     np.testing.assert_allclose([right @ g.normal, down @ g.normal, right @ down], 0, atol=1e-12)
     assert right[0] == pytest.approx(-1) and down[1] < -0.9
 
 
 def test_display_of_a_coronal_plane_has_the_feet_below():
-    _, down = Geometry((2, 2, 1), (1, 0, 0), (0, 0, 1), [[0, 0, 0]]).display_axes()
+    _, down = Geometry((2, 2, 1), (1, 0, 0), (0, 0, 1), [[0, 0, 0]]).display_axes
     np.testing.assert_allclose(down, [0, 0, -1], atol=1e-12)
 
 

@@ -14,7 +14,7 @@ from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import Bundle
 from situs.errors import BundleError, RoiError
 from situs.geometry import Geometry
-from situs.labeler import MAX_SLICES, Labeler, choose_slices
+from situs.labeler import Labeler
 from situs.neighbors import References
 from situs.runtime import Embedded
 from situs.views import ViewSpec
@@ -380,7 +380,7 @@ def test_a_hundred_lesions():
     findings = labeler.label(volume, [Roi.from_mask(mask, volume.geometry)], lambda *done: seen.append(done))
     assert [f.component for f in findings] == list(range(1, 101))
     assert {f.slices for f in findings} == {(6, 7, 8)}
-    assert seen[-1] == (100, 100)
+    assert seen[-1] == ("slices", 300, 300)
     assert seen == sorted(set(seen))
     assert len({tuple(f.scores.values()) for f in findings}) > 50
     # Each is labelled as if it were asked about in a batch of its own.
@@ -449,21 +449,6 @@ def test_views_that_are_not_upright_stay_as_the_head_lies():
     (finding,) = labeler.label(volume, [roi])
     assert not any("upright" in note for note in finding.notes)
     assert finding.site == "temporal_region"
-
-
-def test_few_slices_are_all_looked_at():
-    areas = {k: 10 + k for k in range(3, 3 + MAX_SLICES)}
-    assert choose_slices(areas) == areas
-
-
-def test_many_slices_are_thinned_by_area():
-    even = choose_slices(dict.fromkeys(range(5 * MAX_SLICES), 7))
-    assert list(even) == [5 * n + 2 for n in range(MAX_SLICES)]  # the middle of every fifth
-    assert set(even.values()) == {1.0}
-    # Half of the area on slice 4: half of the weight.
-    lopsided = choose_slices({k: 40 if k == 4 else 1 for k in range(41)})
-    assert lopsided[4] == MAX_SLICES / 2
-    assert sum(lopsided.values()) == MAX_SLICES
 
 
 def test_labelling_imports_nothing_heavy():

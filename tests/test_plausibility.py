@@ -3,15 +3,24 @@ import numpy as np
 import pytest
 from phantoms.io_cases import CT, head_affine, stack_hu
 
+from situs import plausibility
 from situs.geometry import Geometry
 from situs.io import read_rois, read_volume
-from situs.plausibility import lesion_doubts, scan_doubts
+from situs.plausibility import gray_levels
 from situs.volume import Roi, Volume, split_lesions
 
 SHAPE = (100, 120, 20)
 AFFINE = head_affine(SHAPE, (2.0, 2.0, 8.0))
 GEOMETRY = Geometry.from_affine(SHAPE, AFFINE)
 HU = stack_hu(GEOMETRY)
+
+
+def scan_doubts(scan):
+    return plausibility.scan_doubts(scan, gray_levels(scan))
+
+
+def lesion_doubts(scan, lesion):
+    return plausibility.lesion_doubts(scan, lesion, gray_levels(scan))
 
 
 def volume(hu):

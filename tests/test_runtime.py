@@ -8,7 +8,7 @@ from phantoms.small_bundle import N_NEIGHBORS, SPEC, WIDTH, small_bundle, small_
 from situs.anatomy import SITES
 from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle, write_bundle
 from situs.errors import BundleError
-from situs.runtime import Embedded, Runtime
+from situs.runtime import Runtime
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +97,3 @@ def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path, file, capfd):
         Runtime(read_bundle(folder))
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
-
-
-def test_parts_of_what_is_said_join_again():
-    rng = np.random.default_rng(0)
-    said = Embedded(
-        rng.random((5, 3), np.float32), rng.random((5, 2), np.float32), inside=rng.random(5, np.float32)
-    )
-    again = Embedded.join([said[:2], said[2:3], said[3:]])
-    np.testing.assert_array_equal(again.embedding, said.embedding)
-    np.testing.assert_array_equal(again.site_probability, said.site_probability)
-    np.testing.assert_array_equal(again.inside, said.inside)
-    assert again.shares is None and again.midline is None

@@ -11,7 +11,6 @@ from situs.views import (
     ViewSpec,
     extract_views,
     head_centre_mm,
-    place_views,
     resample_slice,
     sample_slice,
 )
@@ -50,7 +49,7 @@ def views_of(geometry, hu=None, roi=None, spec=SPEC):
     whole, region = phantom(geometry)
     hu, roi = whole if hu is None else hu, region if roi is None else roi
     volume = Volume(hu.astype(np.float32)[:, :, None], geometry)
-    return extract_views(volume, 0, Roi.from_mask(roi[:, :, None], geometry), roi[:, :, None], spec)
+    return extract_views(volume, 0, [Roi.from_mask(roi[:, :, None], geometry)], roi[:, :, None], spec)[0]
 
 
 # --- single pixels by hand ---
@@ -75,7 +74,7 @@ def test_views_of_a_small_region():
     roi[112 + 30 - 3 : 112 + 30 + 4, 112 + 45 - 3 : 112 + 45 + 4] = True  # 7 mm around x = 30, y = 45
     spec = ViewSpec(size_px=240, global_mm=240.0, local_mm=96.0)  # global pixels of 1 mm, local of 0.4 mm
     volume = Volume(hu.astype(np.int16)[:, :, None], geometry)
-    views = extract_views(volume, 0, Roi.from_mask(roi, geometry), roi, spec)
+    (views,) = extract_views(volume, 0, [Roi.from_mask(roi, geometry)], roi, spec)
     rows, columns = np.nonzero(views.global_view[2] > 127)
     # the view's middle is between pixels 119 and 120; right of the patient is left in the picture
     assert rows.mean() == pytest.approx(119.5 - 45, abs=0.6)
@@ -89,7 +88,7 @@ def test_views_of_a_small_region():
     assert head.tolist() == [round(255 * 20 / 80), round(255 * 180 / 400)]
 
 
-def test_fill_covers_other_regions_and_always_the_target():
+def test_fill_covers_all_regions():
     geometry = lying((120, 120, 1))
     hu = np.full((120, 120), 70.0)
     target, other = np.zeros((2, 120, 120, 1), bool)
@@ -97,10 +96,8 @@ def test_fill_covers_other_regions_and_always_the_target():
     roi = Roi.from_mask(target, geometry)
     volume = Volume(hu.astype(np.float32)[:, :, None], geometry)
     gray, bright = round(255 * 0.5), round(255 * 70 / 80)
-    both = extract_views(volume, 0, roi, target | other, SPEC).global_view
-    only_other = extract_views(volume, 0, roi, other, SPEC).global_view
-    alone = extract_views(volume, 0, roi, target, SPEC).global_view
-    np.testing.assert_array_equal(both, only_other)
+    both = extract_views(volume, 0, [roi], target | other, SPEC)[0].global_view
+    alone = extract_views(volume, 0, [roi], target, SPEC)[0].global_view
     assert (both[0] == gray).sum() > 1.8 * (alone[0] == gray).sum() > 0
     assert (alone[0] == bright).any()
     np.testing.assert_array_equal(both[2], alone[2])  # the mask is the target's alone
@@ -213,7 +210,7 @@ def test_sample_slice_takes_codes_and_agrees_with_the_views():
     geometry = lying((200, 200, 1), (0.9, 1.1), turn_deg=25)
     hu, roi = phantom(geometry)
     codes = np.where(roi, 7, np.where(hu > 100, 200, 3)).astype(np.uint8)
-    place = place_views(hu.astype(np.float32), geometry, 0, roi, SPEC)[1]
+    place = views_of(geometry).places[1]
     half = (SPEC.size_px // 2,) * 2
     found = sample_slice(codes, geometry, 0, replace(place, pixel_mm=2 * place.pixel_mm), half, 99)
     assert found.dtype == np.uint8 and set(np.unique(found)) <= {3, 7, 99, 200}
@@ -266,8 +263,8 @@ def test_region_elsewhere():
     mask = np.zeros(geometry.shape, bool)
     mask[5, 5, 1] = True
     volume = Volume(np.zeros(geometry.shape, np.int16), geometry)
-    with pytest.raises(ValueError, match="target_mask"):
-        extract_views(volume, 0, Roi.from_mask(mask, geometry), mask, SPEC)
+    with pytest.raises(ValueError, match="does not meet slice 0"):
+        extract_views(volume, 0, [Roi.from_mask(mask, geometry)], mask, SPEC)
 
 
 # --- the slices below and above ---
@@ -291,7 +288,7 @@ def shown_around(heights, k):
     hu = np.broadcast_to(10 + np.arange(len(heights)), geometry.shape).astype(np.int16)
     mask = np.zeros(geometry.shape, bool)
     mask[90:110, 90:110, k] = True
-    views = extract_views(Volume(hu, geometry), k, Roi.from_mask(mask, geometry), mask, AROUND)
+    (views,) = extract_views(Volume(hu, geometry), k, [Roi.from_mask(mask, geometry)], mask, AROUND)
     return tuple(round(float(views.local_view[c, 5, 5]) / 255 * 80) for c in (0, 2))
 
 
@@ -321,11 +318,25 @@ def test_regions_around_are_filled_and_shown_in_place():
     other[20:40, 20:40] = True
     hu[target | other] = 70
     roi = Roi.from_mask(target, geometry)
-    views = extract_views(Volume(hu, geometry), 1, roi, target | other, AROUND)
+    (views,) = extract_views(Volume(hu, geometry), 1, [roi], target | other, AROUND)
     middles = [np.nonzero(views.local_view[c] > 127)[1].mean() for c in (1, 5, 3)]
     pixel_mm = AROUND.local_mm / AROUND.size_px
     assert np.diff(middles) * pixel_mm == pytest.approx([-8, -8], abs=0.5)
     for c in (0, 2, 4):  # brain below, above, here: 20 and 40 HU, nothing of 70
         assert views.global_view[c].max() == round(255 * 0.5)
-    alone = extract_views(Volume(hu, geometry), 1, roi, target, AROUND)
+    (alone,) = extract_views(Volume(hu, geometry), 1, [roi], target, AROUND)
     assert all(alone.global_view[c].max() > 200 for c in (0, 2, 4))  # the other region is not given now
+
+
+def test_regions_of_one_slice_have_the_views_that_each_has_alone():
+    geometry = stack([0.0, 6.0, 12.0])
+    hu = np.random.default_rng(0).integers(-50, 100, geometry.shape).astype(np.int16)
+    target, other = np.zeros((2, *geometry.shape), bool)
+    target[92:108, 92:108, 1:] = other[60:80, 20:50, :2] = True
+    rois = [Roi.from_mask(mask, geometry) for mask in (target, other)]
+    volume, fill = Volume(hu, geometry), target | other
+    together = extract_views(volume, 1, rois, fill, AROUND, turn_deg=9)
+    for views, roi in zip(together, rois, strict=True):
+        (alone,) = extract_views(volume, 1, [roi], fill, AROUND, turn_deg=9)
+        np.testing.assert_array_equal(views.global_view, alone.global_view)
+        np.testing.assert_array_equal(views.local_view, alone.local_view)

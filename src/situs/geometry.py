@@ -8,6 +8,7 @@ uneven slice distances and gantry tilt are exact; an affine is the special case 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,14 +71,14 @@ class Geometry:
         """Distance between pixel centres along i and along j."""
         return float(np.linalg.norm(self.step_i)), float(np.linalg.norm(self.step_j))
 
-    @property
+    @cached_property
     def normal(self) -> Array:
         """(3,) unit normal of the slice planes, pointing up (z >= 0)."""
         n = np.cross(self.step_i, self.step_j)
         n /= np.linalg.norm(n)
         return n if n[2] >= 0 else -n
 
-    @property
+    @cached_property
     def heights_mm(self) -> Array:
         """(nk,) position of every slice along `normal`."""
         return np.asarray(self.origins @ self.normal)
@@ -151,10 +152,14 @@ class Geometry:
 
     def to_pixels(self, world: ArrayLike, k: int) -> Array:
         """Fractional (i, j) (n, 2) on slice k of world positions (n, 3), projected along the normal."""
-        basis = np.stack([self.step_i, self.step_j], axis=1)  # (3, 2)
-        rel = np.asarray(world, dtype=np.float64) - self.origins[k]
-        return np.asarray(rel @ np.linalg.pinv(basis).T)
+        return np.asarray((np.asarray(world, dtype=np.float64) - self.origins[k]) @ self._to_plane)
 
+    @cached_property
+    def _to_plane(self) -> Array:
+        """(3, 2) from a displacement in mm to pixels along i and j."""
+        return np.asarray(np.linalg.pinv(np.stack([self.step_i, self.step_j], axis=1)).T)
+
+    @cached_property
     def display_axes(self) -> tuple[Array, Array]:
         """Unit in-plane vectors (3,), (3,): the image's right (patient's left) and down (posterior).
 
@@ -171,7 +176,7 @@ class Geometry:
     def turn_deg(self, left: Array) -> float:
         """By how much a head is turned in the picture, degrees clockwise in (-180, 180], if this vector (3,),
         of any length, points to its left."""
-        right, down = self.display_axes()
+        right, down = self.display_axes
         return float(np.degrees(np.arctan2(left @ down, left @ right)))
 
 

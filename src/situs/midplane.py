@@ -1,76 +1,152 @@
-"""The patient's midsagittal plane: where a whole head is most like its own mirror image.
+"""The midsagittal plane of a head, as a signed distance: where left meets right.
 
-One slice says little about how a head lies, the more so near its top and under a lesion; all of its slices
-together say it to about a degree. BaseNet's painted midlines say where to look, and which way is left.
+Two sources give it. BaseNet paints, over both views of a slice, how far every pixel lies from the midline;
+one straight line is fitted to all of it (`Midplane.from_painting`), so that the answer under a region, where
+the views are gray, rests on the whole head on that slice. And a head is most like its own mirror image over
+its midplane (`Midplane.by_symmetry`): one slice says little about how a head lies, all of its slices together
+say it to about a degree.
+
+Distances are in mm, positive on the patient's left; positions are world, RAS+ in mm.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.side import Midline
+from situs.geometry import Geometry
 from situs.views import Place, resample_slice, to_gray
-from situs.volume import Volume
+from situs.volume import Volume, largest_part
 
-__all__ = ["find_midplane"]
+__all__ = ["Midplane"]
 
-# What is compared with its mirror image: slices at least so far apart, as pictures of so many pixels of so
-# many mm, at about so many points of the head.
+_LEAST_SLOPE = 0.1  # of the painted distance, mm per mm; with less, nothing was recognised
+
+# The symmetry search compares slices at least _GAP_MM apart, as pictures of _SIZE_PX pixels of _PIXEL_MM, at
+# about _POINTS points of the head.
 _GAP_MM, _SIZE_PX, _PIXEL_MM, _POINTS = 4.0, 64, 4.0, 6000
 _BLUR_PX = 0.7
-# Gray values in the brain window count as no farther apart than this: so much may a lesion say.
-_MOST_APART = 0.5
-_REACH_MM = 40.0  # what lies farther from the plane counts less
-_LEAST_SEEN = 0.25  # of the points, weighted, that have a mirror image in the scan
-# The search starts in the given direction and in these from there; what those find is taken if it is much
-# better, as the part of what is apart.
-_TURNS_DEG = (-45.0, -30.0, -15.0, 15.0, 30.0, 45.0)
+# Differences of gray values in the brain window are cut off here, so that a lesion counts only so much.
+_LARGEST_DIFFERENCE = 0.5
+_REACH_MM = 40.0  # points farther from the plane count less
+_LEAST_SEEN = 0.25  # weighted share of the points whose mirror image lies in the scan
+# Further starting directions, in degrees from the given one. Their result is used only if its dissimilarity
+# is below _MUCH_BETTER times that of the given start.
+_STARTS_DEG = (-45.0, -30.0, -15.0, 15.0, 30.0, 45.0)
 _MUCH_BETTER = 0.7
 # The search moves by degrees of turn, mm, and degrees of roll, and repeats a step while it helps.
 _STEPS = ((6.0, 6.0, 4.0), (3.0, 3.0, 3.0), (1.5, 1.5, 1.5), (0.75, 0.75, 0.75), (0.5, 0.5, 0.5))
 _REPEATS = 3
-# What it costs, as a difference of gray values, to be 5 degrees or mm away from where it started.
-_MOVING = np.array([0.003, 0.01, 0.0])
+# What it costs, as a difference of gray values, to be 5 degrees or mm away from where the search started.
+_MOVING_COST = np.array([0.003, 0.01, 0.0])
 
 Array = NDArray[np.float64]
 
 
-def find_midplane(volume: Volume, near: Midline | None = None) -> Midline | None:
-    """The plane over which the slices of a scan are most like their mirror images.
+@dataclass(frozen=True, eq=False)
+class Midplane:
+    """The midsagittal plane of a head, or the midline on one slice.
 
-    Args:
-        near: where the search starts; it says which way is left. Half a head or a few slices are like many a
-            mirror image, so it costs a little to move from there, and other starts, turned against it, must
-            lead to a much better likeness. None: through the head's centre, upright in the picture
-
-    Returns:
-        signed distances in mm to the plane, world; None where no head is seen, or too little of it on both
-        sides
+    Attributes:
+        origin_mm: (3,) a point, world
+        left: (3,) unit vector across the plane to the patient's left; for one slice, in the slice's plane
+        offset_mm: distance of the origin
     """
-    head = _Head.of(volume)
-    if head is None:
-        return None
-    start = np.zeros(3)
-    if near is not None:
-        start[:2] = volume.geometry.turn_deg(near.left), near.distances_mm(head.centre_mm)
-    others = [np.array([start[0] + by, 0.0, 0.0]) for by in _TURNS_DEG]
-    other = min(others, key=lambda plane: head.apart(plane, plane))
-    found, apart = _search(head, start)
-    if head.apart(other, other) < head.apart(start, start):
-        from_other = _search(head, other)
-        if from_other[1] < _MUCH_BETTER * apart:
-            found, apart = from_other
-    if not np.isfinite(apart):
-        return None
-    return Midline(head.centre_mm, _normal(found) @ head.axes, float(found[1]))
+
+    origin_mm: Array
+    left: Array
+    offset_mm: float
+
+    def distances_mm(self, world: Array) -> Array:
+        """Distances (...) of positions (..., 3), positive on the patient's left."""
+        return np.asarray((world - self.origin_mm) @ self.left + self.offset_mm)
+
+    @classmethod
+    def from_painting(
+        cls, painted: NDArray[np.float32] | None, places: Sequence[Place], geometry: Geometry, size_px: int
+    ) -> Midplane:
+        """The midline on one slice that fits best what was painted over its views (weighted least squares).
+
+        Where the painting has no slope, no head was recognised; then the midline is the global view's middle,
+        as it is without a painting.
+
+        Args:
+            painted: (views, 2, h, w) distance to the midline in mm, and the share of each pixel that is
+                head, in [0, 1]; None if the network does not paint
+            places: where the views lie, turned alike; every view counts the same
+            geometry: the scan's
+            size_px: rows and columns of a view
+        """
+        right, down = places[0].axes(geometry)
+        origin = places[0].centre_mm
+        if painted is None:
+            return cls(origin, right, 0.0)
+        normal, target = np.zeros((3, 3)), np.zeros(3)
+        for (distance, head), place in zip(painted.astype(np.float64), places, strict=True):
+            h, w = distance.shape
+            step_mm = place.pixel_mm * size_px / h
+            shift = np.array([(place.centre_mm - origin) @ right, (place.centre_mm - origin) @ down])
+            x = shift[0] + (np.arange(w) - (w - 1) / 2) * step_mm
+            y = shift[1] + (np.arange(h) - (h - 1) / 2) * step_mm
+            design = np.stack(np.broadcast_arrays(x[None, :], y[:, None], 1.0), axis=-1).reshape(-1, 3)
+            weights = head.ravel() / max(head.sum(), 1e-6)
+            normal += design.T * weights @ design
+            target += design.T * weights @ distance.ravel()
+        to_left, to_back, offset = np.linalg.solve(normal + 1e-6 * np.eye(3), target)
+        slope = float(np.hypot(to_left, to_back))
+        if slope < _LEAST_SLOPE:
+            return cls(origin, right, 0.0)
+        return cls(origin, (to_left * right + to_back * down) / slope, float(offset) / slope)
+
+    @classmethod
+    def median(cls, midlines: Sequence[Midplane], geometry: Geometry) -> Midplane:
+        """The median, in direction and place, of midlines of a scan's slices; one midline at least."""
+        turns = np.radians([geometry.turn_deg(midline.left) for midline in midlines])
+        mean = np.angle(np.exp(1j * turns).sum())  # the median around it: 179 and -179 degrees are alike
+        turn = mean + np.median(np.angle(np.exp(1j * (turns - mean))))
+        right, down = geometry.display_axes
+        origin = midlines[0].origin_mm
+        offset = np.median([midline.distances_mm(origin) for midline in midlines])
+        return cls(origin, np.cos(turn) * right + np.sin(turn) * down, float(offset))
+
+    @classmethod
+    def by_symmetry(cls, volume: Volume, start: Midplane | None = None) -> Midplane | None:
+        """The plane over which the slices of a scan are most like their mirror images.
+
+        Args:
+            volume: the scan
+            start: where the search starts; it says which way is left. Half a head or a few slices are like
+                many a mirror image, so moving away from the start costs a little, and other starts, turned
+                against it, must lead to a much better likeness. None: through the head's centre, upright in
+                the picture
+
+        Returns:
+            the plane; None where no head is seen, or too little of it on both sides
+        """
+        head = _Head.of(volume)
+        if head is None:
+            return None
+        first = np.zeros(3)
+        if start is not None:
+            first[:2] = volume.geometry.turn_deg(start.left), start.distances_mm(head.centre_mm)
+        others = [np.array([first[0] + by, 0.0, 0.0]) for by in _STARTS_DEG]
+        other = min(others, key=lambda plane: head.dissimilarity(plane, plane))
+        best, least = _search(head, first)
+        if head.dissimilarity(other, other) < head.dissimilarity(first, first):
+            from_other = _search(head, other)
+            if from_other[1] < _MUCH_BETTER * least:
+                best, least = from_other
+        if not np.isfinite(least):
+            return None
+        return cls(head.centre_mm, _normal(best) @ head.axes, float(best[1]))
 
 
 def _search(head: _Head, start: Array) -> tuple[Array, float]:
-    """The plane found from a start on, by steps that become smaller, and how far apart its sides are."""
-    best, least = start, head.apart(start, start)
+    """The plane reached from a start by steps that become smaller, and its dissimilarity."""
+    best, least = start, head.dissimilarity(start, start)
     for steps in _STEPS:
         for _ in range(_REPEATS):
             before = least
@@ -78,8 +154,8 @@ def _search(head: _Head, start: Array) -> tuple[Array, float]:
                 for sign in (-1, 1):
                     moved = best.copy()
                     moved[axis] += sign * step
-                    if (apart := head.apart(moved, start)) < least:
-                        best, least = moved, apart
+                    if (dissimilarity := head.dissimilarity(moved, start)) < least:
+                        best, least = moved, dissimilarity
             if least == before:
                 break
     return best, least
@@ -87,15 +163,15 @@ def _search(head: _Head, start: Array) -> tuple[Array, float]:
 
 @dataclass(frozen=True, eq=False)
 class _Head:
-    """A head in coarse pictures of its slices, and some of its points.
+    """A head in coarse pictures of its slices, and a sample of its points.
 
     Attributes:
         pictures: (k, s, s) gray values in [0, 1]
-        first_mm: (2,) where the first pixel of a picture lies along its right and down, from `centre_mm`
+        first_mm: (2,) place of a picture's first pixel along its right and down, from `centre_mm`
         heights_mm: (k,) of the slices, ascending, from `centre_mm`
         points_mm: (n, 3) along `axes`, from `centre_mm`
-        gray: (n,) there
-        centre_mm: (3,) the mean of the points, world
+        gray: (n,) gray value at each point
+        centre_mm: (3,) mean of the points, world
         axes: (3, 3) rows: right and down in the pictures, and up; world
     """
 
@@ -109,11 +185,11 @@ class _Head:
 
     @classmethod
     def of(cls, volume: Volume) -> _Head | None:
-        """The largest piece above 0 HU, once bridges to table and head holder are cut."""
+        """The largest piece above 0 HU, once bridges to table and head holder are cut; None without any."""
         from scipy import ndimage
 
         geometry = volume.geometry
-        axes = np.stack([*geometry.display_axes(), geometry.normal])
+        axes = np.stack([*geometry.display_axes, geometry.normal])
         chosen = _thin_out(geometry.heights_mm)
         middle = [[(n - 1) / 2 for n in geometry.shape[:2]] + [chosen[len(chosen) // 2]]]
         origin = geometry.to_world(middle)[0]
@@ -127,11 +203,10 @@ class _Head:
             ]
         )
         in_slices = ndimage.generate_binary_structure(2, 1)[None]
-        labels, count = ndimage.label(ndimage.binary_erosion(hu > 0, in_slices))
-        if count == 0:
+        voxels = np.argwhere(largest_part(ndimage.binary_erosion(hu > 0, in_slices)))
+        if not len(voxels):
             return None
-        found = np.argwhere(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
-        k, row, column = found[:: max(1, len(found) // _POINTS)].T
+        k, row, column = voxels[:: max(1, len(voxels) // _POINTS)].T
         pictures = ndimage.gaussian_filter(to_gray(hu, "brain"), (0, _BLUR_PX, _BLUR_PX))
         first = -(_SIZE_PX - 1) / 2 * _PIXEL_MM
         points = np.stack([first + column * _PIXEL_MM, first + row * _PIXEL_MM, heights[k]], axis=1)
@@ -146,13 +221,15 @@ class _Head:
             axes,
         )
 
-    def apart(self, plane: Array, start: Array) -> float:
-        """How different the head is from its mirror image over a plane, and how far that is from where the
-        search starts; infinite if too little of it is seen on both sides.
+    def dissimilarity(self, plane: Array, start: Array) -> float:
+        """How much the head differs from its mirror image over a plane, and what moving there costs.
 
         Args:
-            plane: (3,) turn in degrees, the centre's distance in mm, roll in degrees
-            start: See `plane`.
+            plane: (3,) turn in degrees, distance of the centre in mm, roll in degrees
+            start: (3,) the plane at which the search started
+
+        Returns:
+            a mean difference of gray values; infinite if too little of the head is seen on both sides
         """
         from scipy import ndimage
 
@@ -166,8 +243,8 @@ class _Head:
         if seen.sum() < _LEAST_SEEN * weights.sum():
             return np.inf
         other = ndimage.map_coordinates(self.pictures, [k, row, column], order=1, cval=0.0)
-        apart = np.minimum(np.abs(self.gray - other), _MOST_APART)
-        return float(np.average(apart, weights=seen) + _MOVING @ ((plane - start) / 5) ** 2)
+        difference = np.minimum(np.abs(self.gray - other), _LARGEST_DIFFERENCE)
+        return float(np.average(difference, weights=seen) + _MOVING_COST @ ((plane - start) / 5) ** 2)
 
 
 def _thin_out(heights_mm: Array) -> list[int]:

@@ -1,7 +1,7 @@
-"""What can be read but is doubtful: a scan that does not look like a head CT, a lesion outside the head.
+"""Is this a head, and does the lesion lie in it: doubts about a scan or a lesion that can be read.
 
 Simple measurements on a thinned scan, in HU and mm, quick enough to run every time. They warn and never
-refuse; their sentences go into the notes of a finding.
+refuse.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.volume import Roi, Volume
+from situs.volume import Roi, Volume, largest_part
 
-__all__ = ["lesion_doubts", "scan_doubts"]
+__all__ = ["GrayLevels", "gray_levels", "lesion_doubts", "scan_doubts"]
 
 _PIXEL_MM = 2.0  # blocks of pixels; their highest value keeps a thin skull's ring closed
 _RING_CM2 = (30.0, 330.0)  # what a skull encloses on its widest slice; 88 to 222 in 41 real scans
@@ -28,11 +28,38 @@ _UPSIDE_DOWN_MM = 14.0
 Mask = NDArray[np.bool_]
 
 
-def scan_doubts(volume: Volume) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class GrayLevels:
+    """What a scan's values mean.
+
+    Attributes:
+        low: lowest value, HU
+        high: highest value, HU
+        air: the most that air has; more than usual where the scan was clipped
+        bone: the least that bone has; less than usual where the scan was clipped
+    """
+
+    low: float
+    high: float
+    air: float
+    bone: float
+
+
+def gray_levels(volume: Volume) -> GrayLevels:
+    """The gray levels of a scan, from its range of values."""
+    sample = volume.hu[::4, ::4] if min(volume.hu.shape[:2]) >= 128 else volume.hu
+    low, high = float(sample.min()), float(sample.max())
+    air = -300.0 if low < -500 else low + 0.1 * (min(high, 300.0) - low)
+    bone = 300.0 if high > 400 else high - 0.02 * (high - low)
+    return GrayLevels(low, high, air, bone)
+
+
+def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[str, ...]:
     """What is doubtful about a scan.
 
     Args:
         volume: the scan, (ni, nj, nk) HU
+        levels: its gray levels
 
     Returns:
         One sentence each; empty for an ordinary head CT, whole or clipped at a brain window
@@ -40,7 +67,6 @@ def scan_doubts(volume: Volume) -> tuple[str, ...]:
     notes = []
     if volume.geometry.shape[2] < _FEWEST_SLICES:
         notes.append(f"The scan has only {volume.geometry.shape[2]} slices.")
-    levels = _levels(volume)
     steps = _steps(volume, _PIXEL_MM)
     thin = _block_centres(volume.hu, steps)
     highest = _block_max(volume.hu, steps)
@@ -69,21 +95,22 @@ def scan_doubts(volume: Volume) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def lesion_doubts(volume: Volume, lesion: Roi) -> tuple[str, ...]:
+def lesion_doubts(volume: Volume, lesion: Roi, levels: GrayLevels) -> tuple[str, ...]:
     """What is doubtful about where a lesion was drawn, judged on its largest slice.
 
     Args:
         volume: the scan, (ni, nj, nk) HU
         lesion: a region on its grid
+        levels: the scan's gray levels
 
     Returns:
         One sentence each; empty for a lesion in the head, air in a sinus included
     """
-    levels = _levels(volume)
-    k = max(lesion.areas_px, key=lambda k: lesion.areas_px[k])
+    k = lesion.largest_slice
     hu, mask = np.asarray(volume.hu[:, :, k], dtype=np.float32), lesion.slice_mask(k)
     steps = _steps(volume, _PIXEL_MM / 2)
-    head = _surrounded(_largest_part(_block_max(hu[..., None], steps)[..., 0] > levels.air))
+    tissue = _block_max(hu[..., None], steps)[..., 0] > levels.air
+    head = _surrounded(largest_part(tissue, np.ones((3, 3), dtype=bool)))
     blocks = _block_max(mask[..., None], steps)[..., 0]
     notes = []
     if np.count_nonzero(head & blocks) < 0.5 * np.count_nonzero(blocks):
@@ -98,24 +125,6 @@ def lesion_doubts(volume: Volume, lesion: Roi) -> tuple[str, ...]:
 def _mean_height(mask: Mask, heights_mm: NDArray[np.float64]) -> float:
     areas = mask.sum(axis=(0, 1))
     return float((areas * heights_mm).sum() / max(areas.sum(), 1))
-
-
-@dataclass(frozen=True)
-class _Levels:
-    """HU of a scan: its ends, the most that air and the least that bone has; less where it was clipped."""
-
-    low: float
-    high: float
-    air: float
-    bone: float
-
-
-def _levels(volume: Volume) -> _Levels:
-    sample = volume.hu[::4, ::4] if min(volume.hu.shape[:2]) >= 128 else volume.hu
-    low, high = float(sample.min()), float(sample.max())
-    air = -300.0 if low < -500 else low + 0.1 * (min(high, 300.0) - low)
-    bone = 300.0 if high > 400 else high - 0.02 * (high - low)
-    return _Levels(low, high, air, bone)
 
 
 def _steps(volume: Volume, pixel_mm: float) -> tuple[int, int]:
@@ -167,10 +176,3 @@ def _surrounded(tissue: Mask) -> Mask:
         sides += np.logical_or.accumulate(tissue, axis=axis)
         sides += np.flip(np.logical_or.accumulate(np.flip(tissue, axis), axis=axis), axis)
     return np.asarray(tissue | (sides >= 3))
-
-
-def _largest_part(mask: Mask) -> Mask:
-    from scipy import ndimage
-
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    return np.asarray(parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))) if count else mask

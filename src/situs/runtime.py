@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle
 from situs.errors import BundleError
+from situs.neighbors import Neighbors, nearest, reference_sets
 
-__all__ = ["Embedded", "Runtime"]
+__all__ = ["Embedded", "Runtime", "relate_to_nearest"]
 
 Float32 = NDArray[np.float32]
 
@@ -46,20 +47,6 @@ class Embedded:
     shares: Float32 | None = None
     inside: Float32 | None = None
     midline: Float32 | None = None
-
-    def __getitem__(self, rows: slice) -> Embedded:
-        """What is said about some of the regions."""
-        some: dict[str, Any] = {name: None if a is None else a[rows] for name, a in vars(self).items()}
-        return Embedded(**some)
-
-    @classmethod
-    def join(cls, parts: Sequence[Embedded]) -> Embedded:
-        """What is said about the regions of all parts, one at least, of one bundle."""
-        joined: dict[str, Any] = {}
-        for name in vars(parts[0]):
-            arrays = [getattr(part, name) for part in parts]
-            joined[name] = None if arrays[0] is None else np.concatenate(arrays)
-        return cls(**joined)
 
 
 class Runtime:
@@ -106,6 +93,28 @@ class Runtime:
             for part in _parts(len(targets), batch)
         ]
         return np.concatenate(scores)
+
+
+def relate_to_nearest(
+    runtime: Runtime,
+    bundle: Bundle,
+    embeddings: Float32,
+    patients: Sequence[str] | NDArray[np.str_] | None = None,
+) -> tuple[Neighbors, Float32]:
+    """Relate embeddings to their nearest references in every site: the heart of the method.
+
+    Args:
+        runtime: The bundle's networks.
+        bundle: What has the references.
+        embeddings: (n, width), n at least 1.
+        patients: (n,) the patient of each, whose own references are left out, see `nearest`.
+
+    Returns:
+        The nearest references of each embedding, and its relation scores (n, sites) in [0, 1].
+    """
+    neighbors = nearest(embeddings, bundle.references, bundle.n_neighbors, patients)
+    sets = reference_sets(bundle.references, neighbors)
+    return neighbors, runtime.relate(embeddings, sets, neighbors.present)
 
 
 def _parts(n: int, size: int) -> list[slice]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -102,11 +103,16 @@ class Roi:
         i, j, k = (slice(a, a + n) for a, n in zip(self.start, self.mask.shape, strict=True))
         return i, j, k
 
-    @property
+    @cached_property
     def areas_px(self) -> dict[int, int]:
         """Pixels on every slice that the region meets: {k: count}."""
         counts = self.mask.sum(axis=(0, 1))
         return {self.start[2] + int(k): int(counts[k]) for k in np.flatnonzero(counts)}
+
+    @property
+    def largest_slice(self) -> int:
+        """The slice with most of its pixels; of equals the first."""
+        return max(self.areas_px, key=lambda k: self.areas_px[k])
 
     @property
     def volume_ml(self) -> float:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from situs.bundle import Bundle
 from situs.certainty import Certainty, Judgement
 from situs.cohort.slices import Slices
-from situs.neighbors import nearest, nearest_distances, reference_sets
-from situs.runtime import Runtime
+from situs.neighbors import nearest_distances
+from situs.runtime import Runtime, relate_to_nearest
 from situs.views import ViewSpec
 
 __all__ = [
@@ -66,16 +66,13 @@ def answer_slices(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Answers:
     """What a bundle says about the `chosen` slices (n,); no reference is of a slice's own patient."""
-    runtime, references = Runtime(bundle), bundle.references
+    runtime = Runtime(bundle)
     parts: list[Answers] = []
     for a in range(0, len(chosen), _BATCH):
         which = chosen[a : a + _BATCH]
         views = slices.global_view[which], slices.local_view[which]
         found = runtime.embed(*views)
-        neighbors = nearest(
-            found.embedding, references, bundle.n_neighbors, exclude_patient=slices.patient[which]
-        )
-        scores = runtime.relate(found.embedding, reference_sets(references, neighbors), neighbors.present)
+        neighbors, scores = relate_to_nearest(runtime, bundle, found.embedding, slices.patient[which])
         parts.append(
             Answers(
                 found.site_probability,

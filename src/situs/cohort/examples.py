@@ -20,7 +20,7 @@ from situs.errors import ManifestError
 from situs.files import stem
 from situs.geometry import Geometry
 from situs.io.nifti import read_nifti_grid
-from situs.midplane import find_midplane
+from situs.midplane import Midplane
 from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, Volume, choose_slices, union_mask
 
@@ -114,7 +114,7 @@ def extract_scan(
         roi = by_value[row.value]
         turn = how.turn_deg(lies, index)
         for k in choose_slices(roi, how.max_slices):
-            views = extract_views(volume, k, roi, fill, spec, turn)
+            (views,) = extract_views(volume, k, [roi], fill, spec, turn)
             arrays["global_view"].append(views.global_view)
             arrays["local_view"].append(views.local_view)
             if maps is not None:
@@ -156,7 +156,7 @@ def _turn_deg(volume: Volume, lateral: NDArray[Any] | None) -> float:
     (ni, nj, nk) or, without them, by its own symmetry; 0 where there is none."""
     geometry = volume.geometry
     if lateral is None:
-        plane = find_midplane(volume)
+        plane = Midplane.by_symmetry(volume)
         return 0.0 if plane is None else geometry.turn_deg(plane.left)
     known = np.flatnonzero(lateral != LATERAL_UNKNOWN)
     known = known[:: max(1, known.size // _TURN_VOXELS)]

@@ -18,8 +18,8 @@ from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle, write_bundle
 from situs.bundle.pictures import ReferencePicture
 from situs.errors import BundleError
 from situs.learn.nets import BaseNet, RelationNetwork
-from situs.neighbors import References, nearest, reference_sets
-from situs.runtime import Runtime
+from situs.neighbors import References, reference_sets
+from situs.runtime import Runtime, relate_to_nearest
 from situs.views import ViewSpec
 
 __all__ = ["export_bundle"]
@@ -237,9 +237,8 @@ def _check_parity(
     """Run the written bundle beside the networks it was made from; BundleError if they differ."""
     runtime = Runtime(bundle)
     found = runtime.embed(*views)
-    neighbors = nearest(found.embedding, bundle.references, bundle.n_neighbors)
+    neighbors, scores = relate_to_nearest(runtime, bundle, found.embedding)
     sets = reference_sets(bundle.references, neighbors)
-    scores = runtime.relate(found.embedding, sets, neighbors.present)
     device = next(in_use.parameters()).device
 
     def on_device(array: NDArray[Any]) -> Tensor:

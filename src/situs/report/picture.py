@@ -179,7 +179,7 @@ def _needed_field_mm(
     """Width of the field of view around `centre` (3,) that shows all of the mask (ni, nj), with a margin."""
     i, j = np.nonzero(mask)
     world = geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1)) - centre
-    in_plane = np.abs(world @ np.stack(geometry.display_axes(), axis=1))
+    in_plane = np.abs(world @ np.stack(geometry.display_axes, axis=1))
     return float(2 * (in_plane.max() + _MARGIN_MM))
 
 
