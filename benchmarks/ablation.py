@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from situs.cohort.sampling import balanced_indices
+from situs.cohort.scores import count_confusions, macro_f1, weighted_f1
 from situs.errors import InputError, OutputError, SitusError
 from situs.files import replacing
 from situs.learn import relations as package
@@ -41,9 +42,10 @@ from situs.learn.nets import RelationNetwork
 from situs.learn.recipe import RECIPES, Recipe, relation_settings
 from situs.learn.relations import Relations, train_relations
 from situs.neighbors import Neighbors, References, nearest
-from situs.paper.baselines import fit_baselines
-from situs.paper.claims import count, macro_f1, rare_f1, weighted_f1
-from situs.paper.experiment import choose_references, read_embedded
+from situs.paper.baselines import fit_centroids
+from situs.paper.claims import rare_f1
+from situs.paper.results import predict_sites
+from situs.paper.stages import choose_references, read_embedded
 
 Labelled = dict[str, References]  # see `read_embedded`
 Answers = dict[str, NDArray[np.integer]]  # sites (n,) of the slices of each of `COHORTS`
@@ -328,11 +330,11 @@ def plain_answers(labelled: Labelled, said: Answers, recipe: Recipe) -> dict[str
     """What is said without a Relation Network: `said` by BaseNet, and by the embeddings alone."""
     few, k = choose_references(labelled["train"], recipe.n_references), recipe.n_neighbors
     asked = {name: labelled[name].embeddings.astype(np.float32) for name in COHORTS}
-    centroid = fit_baselines(few, few, 0, k)["nearest centroid"]
+    centroids = fit_centroids(few)
     return {
         "BaseNet's own answer": {name: said[name] for name in COHORTS},
         f"mean distance to the {k} nearest": {name: mean_nearest(X, few, k) for name, X in asked.items()},
-        "nearest centroid": {name: centroid.predict(X) for name, X in asked.items()},
+        "nearest centroid": {name: predict_sites(centroids.logits(X)) for name, X in asked.items()},
     }
 
 
@@ -347,7 +349,7 @@ def mean_nearest(X: NDArray[np.float32], references: References, k: int) -> NDAr
 def measure(answers: Answers, labelled: Labelled) -> dict[str, float]:
     """The numbers of `COLUMNS`."""
     confusions = {
-        name: count(labelled[name].sites, [said], labelled[name].patients).sum(axis=(0, 1))
+        name: count_confusions(labelled[name].sites, [said], labelled[name].patients).sum(axis=(0, 1))
         for name, said in answers.items()
     }
     return {column: float(of(confusions[name])) for column, (name, of) in COLUMNS.items()}

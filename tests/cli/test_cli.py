@@ -394,7 +394,7 @@ def test_frozen_needs_something_to_freeze(tmp_path, capsys):
 
 def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
-    from situs.paper.cohorts import PAPER_SCALE, SMALL_SCALE
+    from situs.paper.cohorts import PAPER_SIZE, SMALL_SIZE
 
     asked = {}
 
@@ -420,16 +420,16 @@ def test_reproduce_passes_its_options_on(tmp_path, capsys, monkeypatch):
         "weights": None,
         "train_cohort": None,
     }
-    given |= {"heads": [Path("heads/head_01.nii.gz")], "scale": PAPER_SCALE, "device": "auto"}
+    given |= {"heads": [Path("heads/head_01.nii.gz")], "size": PAPER_SIZE, "device": "auto"}
     assert asked == {**given, "threads": 1, "jobs": 1}
     assert capsys.readouterr().out == "# Results\n"
     assert main([*args, "--small", "--recipe", "paper", "--jobs", "2", "--work", "w"]) == 0
-    given |= {"scale": SMALL_SCALE, "seeds": 1, "recipe": "paper", "work": Path("w")}
+    given |= {"size": SMALL_SIZE, "seeds": 1, "recipe": "paper", "work": Path("w")}
     assert asked == {**given, "threads": 1, "jobs": 2}
     assert main(["reproduce", "heads", "--small"]) == 0  # beside a whole run, not over it
     assert (asked["out"], asked["work"]) == (Path("reproduce_small"), Path("reproduce_small.work"))
     assert main([*args, "--samples", "0.5", "--train-cohort", "own"]) == 0
-    assert asked["scale"] == replace(PAPER_SCALE, samples=0.5) and asked["train_cohort"] == Path("own")
+    assert asked["size"] == replace(PAPER_SIZE, samples=0.5) and asked["train_cohort"] == Path("own")
 
 
 def test_a_stopped_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):

@@ -289,11 +289,11 @@ def reproduce(
     from dataclasses import replace
 
     from situs.learn.recipe import RECIPES
-    from situs.paper.cohorts import PAPER_SCALE, SMALL_SCALE
+    from situs.paper.cohorts import PAPER_SIZE, SMALL_SIZE
     from situs.paper.experiment import reproduce as run
     from situs.synth.heads import find_heads
 
-    scale = SMALL_SCALE if small else PAPER_SCALE
+    size = SMALL_SIZE if small else PAPER_SIZE
     with resumable_progress_bar() as progress:
         path = run(
             find_heads(heads),
@@ -301,7 +301,7 @@ def reproduce(
             work,
             RECIPES[recipe],
             seeds=seeds or (1 if small else 3),
-            scale=scale if samples is None else replace(scale, samples=samples),
+            size=size if samples is None else replace(size, samples=samples),
             train_cohort=train_cohort,
             jobs=jobs,
             threads=threads,

@@ -1,8 +1,8 @@
 """The cohorts of the paper's experiment: rendered scans with its counts, no head on both sides.
 
 ``train``, ``test``  scans of some heads to train on and of the others to test on, with the paper's number of
-                     slices of every site: scans are rendered until a choice of them has enough
-``balanced``         more scans of the heads to test on, with every site as often
+                     slices of every site; scans are rendered until a choice of them has enough
+``balanced``         more scans of the heads to test on, every site equally frequent
 """
 
 from __future__ import annotations
@@ -18,49 +18,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
-from situs.cohort.manifest import read_manifest
+from situs.cohort.manifest import MANIFEST, read_manifest
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import InputError, ManifestError
 from situs.files import make_folder, replacing
-from situs.learn.loop import Progress
+from situs.io.nifti import read_nifti_grid
 from situs.learn.recipe import Recipe
+from situs.progress import Progress
 from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
 
 __all__ = [
-    "PAPER_SCALE",
+    "PAPER_SIZE",
     "SEED",
-    "SMALL_SCALE",
+    "SMALL_SIZE",
     "TESTS",
-    "Part",
-    "Scale",
-    "check_apart",
+    "ExperimentSize",
+    "SliceSubset",
+    "check_disjoint",
     "choose_scans",
-    "open_parts",
+    "open_subsets",
     "split_heads",
 ]
 
 TESTS = ("test", "balanced")
-# The paper has 71 slices a scan, of thick slices: more lesions than in a scan that is rendered to train on.
+# The paper has 71 slices a scan, of thick slices. That takes more lesions than a scan of `situs synth` has.
 _LESIONS = 24
-_POOL = 2  # scans rendered for every scan wanted; then, while a site has too few slices, as many times more
-_LARGEST_POOL = 16
-_TEST_SHARE = 0.2  # of every site's slices, as of the paper's scans
-SEED = 1710_09180  # of scans and of choices among slices; the same for all seeds of the networks
+# Twice as many scans are rendered as needed, and again twice as many each time a site has too few slices.
+_POOL_GROWTH, _LARGEST_POOL = 2, 16
+_TEST_FRACTION = 0.2  # of every site's slices, as of the paper's scans
+SEED = 1710_09180  # of the scans and the choice of slices, the same for all seeds of the networks
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How large a run is.
+class ExperimentSize:
+    """How large a run is; by default as large as the paper's experiment.
 
     Attributes:
-        train_scans: the paper's 216, split 80:20 by scan
-        test_scans: See `train_scans`.
-        slices: of every site, both parts together
-        balanced_scans: of the test heads, every site as often
-        samples: share of the recipe's examples that BaseNet sees
-        epochs: of the Relation Networks
-        test_share: share of the heads that are tested on
+        train_scans: Scans to train on; the paper's 216 are split 80:20.
+        test_scans: Scans to test on.
+        slices: Slices of every site, of both together.
+        balanced_scans: Scans of the test heads in which every site is equally frequent.
+        samples: The fraction of the recipe's examples that BaseNet sees.
+        epochs: Epochs of the Relation Networks.
+        test_fraction: The fraction of the heads that are tested on.
     """
 
     train_scans: int = 173
@@ -69,7 +70,7 @@ class Scale:
     balanced_scans: int = 160
     samples: float = 1.0
     epochs: int = 15
-    test_share: float = 0.25
+    test_fraction: float = 0.25
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -77,8 +78,8 @@ class Scale:
         return np.array([self.slices.get(key, 0) for key in SITE_KEYS], dtype=np.int64)
 
 
-PAPER_SCALE = Scale()
-SMALL_SCALE = Scale(
+PAPER_SIZE = ExperimentSize()
+SMALL_SIZE = ExperimentSize(
     train_scans=16,
     test_scans=6,
     slices={key: max(5, n // 20) for key, n in paper_slices().items()},
@@ -88,13 +89,13 @@ SMALL_SCALE = Scale(
 )
 
 
-@dataclass(frozen=True)
-class Part:
-    """Slices of a cohort that take part.
+@dataclass(frozen=True, eq=False)
+class SliceSubset:
+    """Some slices of a cohort.
 
     Attributes:
-        slices: their cohort's examples
-        chosen: (n,) which of them; `site`, `patient` and `id` are (n,) too
+        slices: All examples of the cohort.
+        chosen: The indices (n,) of those that take part.
     """
 
     slices: Slices
@@ -102,96 +103,109 @@ class Part:
 
     @property
     def site(self) -> NDArray[np.int64]:
+        """(n,) indices into `situs.anatomy.SITES`."""
         return self.slices.site[self.chosen]
 
     @property
     def patient(self) -> NDArray[np.str_]:
+        """(n,) the patient of every slice."""
         return self.slices.patient[self.chosen]
 
     @property
     def id(self) -> NDArray[np.str_]:
+        """(n,) the name of every slice."""
         return self.slices.id[self.chosen]
 
     @property
     def scans(self) -> int:
+        """How many scans the slices are of."""
         return self.slices.count_scans(self.chosen)
 
-    def few(self, n: int | NDArray[np.integer], of: NDArray[np.str_] | None = None) -> Part:
-        """Of every site at most `n`, spread evenly over the patients, or over what else `of` (n,) names."""
-        names = self.patient if of is None else of
-        kept = choose_evenly(self.site, names, n, np.random.default_rng(SEED))
-        return Part(self.slices, self.chosen[kept])
+    def subsample(self, n: int | NDArray[np.integer], groups: NDArray[np.str_] | None = None) -> SliceSubset:
+        """At most `n` slices of every site, or `n` (15,), spread evenly over the `groups` (n,) of slices.
+
+        The groups are the patients unless others are given.
+        """
+        groups = self.patient if groups is None else groups
+        kept = choose_evenly(self.site, groups, n, np.random.default_rng(SEED))
+        return SliceSubset(self.slices, self.chosen[kept])
 
 
-def open_parts(
+def open_subsets(
     work: Path,
     heads: tuple[list[Path], list[Path]],
     recipe: Recipe,
-    scale: Scale,
+    size: ExperimentSize,
     jobs: int,
-    say: Progress,
+    progress: Progress,
     train_cohort: Path | None = None,
-) -> dict[str, Part]:
-    """The parts ``train``, ``test`` and ``balanced``, rendered where they are not there yet.
+) -> dict[str, SliceSubset]:
+    """The slices to train and to test on: ``train``, ``test`` and ``balanced``. Missing scans are rendered.
 
     Args:
-        work: the folder for the scans
-        heads: to train on, and to test on
-        recipe: how slices become views, and how many
-        scale: See `recipe`.
-        jobs: processes that render and read scans
-        train_cohort: is trained on instead, without its scans of the heads to test on and with at most the
-            recipe's number of slices of a region
+        work: The folder for the scans.
+        heads: Label maps to train on, and to test on.
+        recipe: How slices become views, and how many of them are used.
+        size: How many scans and slices there are.
+        jobs: Processes that render and read scans.
+        progress: Is told of every scan.
+        train_cohort: A cohort to train on instead, without its scans of the heads to test on and with at most
+            the recipe's number of slices of a region.
 
     Raises:
-        InputError: if the counts cannot be met
-        ManifestError: if a patient is on both sides, or `train_cohort` cannot be used or has one site alone
-        OutputError: if something cannot be written
+        InputError: If the counts cannot be met.
+        ManifestError: If a patient is on both sides, or `train_cohort` cannot be used or has only one site.
+        OutputError: If something cannot be written.
     """
-    parts = {}
-    for name, some_heads in zip(("train", "test"), heads, strict=True):
+    subsets = {}
+    for name, its_heads in zip(("train", "test"), heads, strict=True):
         if name == "test" or train_cohort is None:
-            cohort, need = _paper_cohort(work, name, some_heads, scale, jobs, say)
-            whole = _open(cohort, recipe, jobs, say, training=name == "train")
-            parts[name] = whole.few(need, whole.slices.scan)
+            cohort, need = _paper_cohort(work, name, its_heads, size, jobs, progress)
+            whole = _open(cohort, recipe, jobs, progress, training=name == "train")
+            subsets[name] = whole.subsample(need, whole.slices.scan)
     cohort = work / "balanced"
     render_cohort(
-        heads[1], cohort, scale.balanced_scans, SEED, "balanced", jobs,
-        lambda _, done, n, __="": say("render", done, n, "scans for the balanced test"),
+        heads[1], cohort, size.balanced_scans, SEED, "balanced", jobs,
+        lambda _, done, n, __="": progress("render", done, n, "scans for the balanced test"),
     )  # fmt: skip
-    parts["balanced"] = _open(cohort, recipe, jobs, say)
+    subsets["balanced"] = _open(cohort, recipe, jobs, progress)
     if train_cohort is not None:
-        whole = _open(train_cohort, recipe, jobs, say, training=True, max_slices=recipe.max_slices)
-        tested = {name for test in TESTS for name in parts[test].patient.tolist()}
+        whole = _open(train_cohort, recipe, jobs, progress, training=True, max_slices=recipe.max_slices)
+        tested = {name for test in TESTS for name in subsets[test].patient.tolist()}
         kept, _ = split_patients(whole.patient.tolist(), sorted(tested & set(whole.patient.tolist())))
-        parts["train"] = Part(whole.slices, np.flatnonzero(np.isin(whole.slices.patient, kept)))
-    check_sites(parts["train"].site)
+        subsets["train"] = SliceSubset(whole.slices, np.flatnonzero(np.isin(whole.slices.patient, kept)))
+    check_sites(subsets["train"].site)
     for test in TESTS:
-        check_apart(parts["train"], parts[test])
-    return parts
+        check_disjoint(subsets["train"], subsets[test])
+    return subsets
 
 
-def check_apart(train: Part, test: Part) -> None:
-    """Refuse parts that share a patient.
+def check_disjoint(train: SliceSubset, test: SliceSubset) -> None:
+    """Refuse subsets that share a patient.
 
     Raises:
-        ManifestError: with the names of those who are in both
+        ManifestError: With the names of the patients who are in both.
     """
     if both := sorted(set(train.patient.tolist()) & set(test.patient.tolist())):
         raise ManifestError(
-            f"patient {', '.join(map(repr, both))}: in the training and in the test cohort; leave one out"
+            f"patient {', '.join(map(repr, both))}: in the training and in the test cohort; remove them "
+            "from one"
         )
 
 
 def choose_scans(slices: NDArray[np.integer], need: NDArray[np.integer], n: int) -> NDArray[np.int64] | None:
-    """`n` scans that have enough slices of every site together; None if they are not found.
+    """Choose `n` scans that have enough slices of every site together.
 
-    One after the other, the scan is taken that gives most of what is still missing, as shares of each site's
-    need; of equals the first.
+    Scans are taken one after the other: each time the one that gives most of what is still missing, as
+    fractions of each site's need; of equal ones the first.
 
     Args:
-        slices: (scans, 15) slices of every site in every scan
-        need: (15,) wanted in all
+        slices: The slices (scans, 15) of every site in every scan.
+        need: The slices (15,) of every site that are needed.
+        n: How many scans are chosen.
+
+    Returns:
+        The indices (n,) of the scans, ascending; None if these scans do not have enough slices.
     """
     missing = need.astype(np.int64)
     taken: list[int] = []
@@ -203,14 +217,14 @@ def choose_scans(slices: NDArray[np.integer], need: NDArray[np.integer], n: int)
     return None if missing.any() else np.array(sorted(taken), dtype=np.int64)
 
 
-def split_heads(heads: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
-    """The heads to train on, and the last ones by name, a `share` of all, to test on.
+def split_heads(heads: Sequence[Path], fraction: float) -> tuple[list[Path], list[Path]]:
+    """The heads to train on, and the last ones by name, a `fraction` of all, to test on.
 
     Raises:
-        InputError: for fewer than two heads
+        InputError: For fewer than two heads.
     """
     ordered = sorted(heads)
-    n = max(1, round(share * len(ordered)))
+    n = max(1, round(fraction * len(ordered)))
     if len(ordered) < 2:
         raise InputError(f"heads: expected at least two, to train on and to test on, got {len(ordered)}")
     return ordered[:-n], ordered[-n:]
@@ -220,57 +234,57 @@ def _open(
     cohort: Path,
     recipe: Recipe,
     jobs: int,
-    say: Progress,
+    progress: Progress,
     training: bool = False,
     max_slices: int | None = None,
-) -> Part:
+) -> SliceSubset:
     """All examples of a cohort."""
     slices = open_slices(
         cohort,
         recipe.spec,
         max_slices,
         jobs,
-        lambda done, n: say("slices", done, n, f"of {cohort.name}"),
+        lambda done, n: progress("slices", done, n, f"of {cohort.name}"),
         training=training,
     )
-    return Part(slices, np.arange(len(slices)))
+    return SliceSubset(slices, np.arange(len(slices)))
 
 
 def _paper_cohort(
-    work: Path, name: str, heads: list[Path], scale: Scale, jobs: int, say: Progress
+    work: Path, name: str, heads: list[Path], size: ExperimentSize, jobs: int, progress: Progress
 ) -> tuple[Path, NDArray[np.int64]]:
     """The cohort of one side, with its number of scans, and the slices of every site that it must have."""
-    need, n = _wanted(scale, name), scale.test_scans if name == "test" else scale.train_scans
+    need, n = _needed(size, name), size.test_scans if name == "test" else size.train_scans
     cohort, pool = work / name, work / f"{name}_pool"
-    if (cohort / "manifest.csv").exists():
+    if (cohort / MANIFEST).exists():
         return cohort, need
-    size = n
+    rendered = n
     while True:
-        size *= _POOL
-        if size > _LARGEST_POOL * n:
-            raise InputError(f"{pool}: {size} scans do not hold {n} with the wanted slices of every site")
+        rendered *= _POOL_GROWTH
+        if rendered > _LARGEST_POOL * n:
+            raise InputError(
+                f"{pool}: no {n} of {rendered // _POOL_GROWTH} scans have the needed slices of every site"
+            )
         render_cohort(
-            heads, pool, size, SEED + (name == "test"), "paper", jobs,
-            lambda _, done, total, __="": say("render", done, total, f"scans to {name} on"), _LESIONS,
+            heads, pool, rendered, SEED + (name == "test"), "paper", jobs,
+            lambda _, done, total, __="": progress("render", done, total, f"scans to {name} on"), _LESIONS,
         )  # fmt: skip
-        scans, slices = _count_slices(pool, say)
+        scans, slices = _count_slices(pool, progress)
         chosen = choose_scans(slices, need, n)
         if chosen is not None:
             break
-    _write_part(cohort, pool, {scans[i].name for i in chosen})
+    _write_subset(cohort, pool, {scans[i].name for i in chosen})
     return cohort, need
 
 
-def _wanted(scale: Scale, name: str) -> NDArray[np.int64]:
+def _needed(size: ExperimentSize, name: str) -> NDArray[np.int64]:
     """How many slices of every site one side has, of those of both."""
-    of_test = np.rint(scale.counts * _TEST_SHARE).astype(np.int64)
-    return of_test if name == "test" else scale.counts - of_test
+    of_test = np.rint(size.counts * _TEST_FRACTION).astype(np.int64)
+    return of_test if name == "test" else size.counts - of_test
 
 
-def _count_slices(cohort: Path, say: Progress) -> tuple[list[Path], NDArray[np.int64]]:
+def _count_slices(cohort: Path, progress: Progress) -> tuple[list[Path], NDArray[np.int64]]:
     """The scans of a cohort, and how many slices of every site each has (scans, 15)."""
-    from situs.io.nifti import read_nifti_grid
-
     rows = read_manifest(cohort)
     scans = list(dict.fromkeys(row.scan for row in rows))
     counts = np.zeros((len(scans), len(SITES)), dtype=np.int64)
@@ -280,20 +294,20 @@ def _count_slices(cohort: Path, say: Progress) -> tuple[list[Path], NDArray[np.i
             masks = {row.roi: read_nifti_grid(row.roi, ManifestError).values}
         slices = (masks[row.roi] == row.value).any(axis=(0, 1))
         counts[scans.index(row.scan), row.site] += int(slices.sum())
-        say("choose", done, len(rows), "counting slices")
+        progress("choose", done, len(rows), "counting slices")
     return scans, counts
 
 
-def _write_part(cohort: Path, pool: Path, names: set[str]) -> None:
+def _write_subset(cohort: Path, pool: Path, names: set[str]) -> None:
     """The rows of a pool whose scan is among `names`, as a cohort that points to the same files."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(MANIFEST_COLUMNS)
-    with (pool / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+    with (pool / MANIFEST).open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if Path(row["scan"]).name in names:
                 files = {c: f"../{pool.name}/{row[c]}" for c in ("scan", "roi", "sites", "lateral")}
                 writer.writerow([{**row, **files}[column] for column in MANIFEST_COLUMNS])
     make_folder(cohort)
-    with replacing(cohort / "manifest.csv") as temporary:
+    with replacing(cohort / MANIFEST) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -1,31 +1,50 @@
-"""Figures as SVG text: line charts and confusion matrices, readable on white and on dark pages."""
+"""The figures of `situs reproduce` as SVG: F1 after every epoch, and confusion matrices, with their CSV.
+
+Figures have a white ground, so that they can be read on dark pages too. The same numbers give the same bytes.
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+import matplotlib
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-__all__ = ["Line", "confusion_chart", "line_chart"]
+from situs.anatomy import SITE_KEYS, SITES
+from situs.cohort.scores import macro_f1, weighted_f1
+from situs.paper.results import METHODS, Results
+from situs.paper.tables import COHORT_NAMES, Files, format_csv
+from situs.tables import csv_text
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito: told apart by colour-blind readers
-_LEFT, _TOP, _WIDTH, _HEIGHT = 60, 36, 480, 260
+__all__ = ["Curve", "confusion_chart", "curve_chart", "draw_confusions", "draw_curves"]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; lines differ in their dashes too.
+_STYLES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"))
+# Texts stay text, in the font that matplotlib brings; names in the file depend on the salt alone.
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "situs",
+    "font.size": 9,
+    "font.sans-serif": ["DejaVu Sans", "sans-serif"],
+}
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class Curve:
     """One line of a chart, with a band around it.
 
     Attributes:
-        name: in the legend
-        x: (n,)
-        y: See `x`.
-        low: (n,) ends of the band
-        high: See `low`.
+        name: Its name in the legend.
+        x: Its places (n,).
+        y: Its values (n,).
+        low: The lower ends of the band (n,).
+        high: The upper ends of the band (n,).
     """
 
     name: str
@@ -35,87 +54,91 @@ class Line:
     high: NDArray[Any]
 
 
-def line_chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], note: str = "") -> str:
-    """A chart of lines over a common x axis from 0; the y axis fits the bands.
+def draw_curves(results: Results) -> Files:
+    """F1 after every epoch of the Relation Networks, against epochs and against seconds of training."""
+    files, rows = {}, []
+    for cohort, cohort_name in COHORT_NAMES.items():
+        mean_name, measure = ("weighted", weighted_f1) if cohort == "test" else ("macro", macro_f1)
+        by_epoch, by_second = [], []
+        for method, seconds in results.seconds.items():
+            epochs = np.arange(1, len(seconds[0]) + 1)
+            counts = [results.after_epoch(cohort, method, int(epoch)).sum(axis=1) for epoch in epochs]
+            scores = np.stack([measure(of_epoch) for of_epoch in counts], axis=1)  # (seeds, epochs)
+            band = scores.mean(axis=0), scores.min(axis=0), scores.max(axis=0)
+            by_epoch.append(Curve(method, epochs, *band))
+            by_second.append(Curve(method, np.mean(seconds, axis=0), *band))
+            for seed, (of_seed, clock) in enumerate(zip(scores, seconds, strict=True)):
+                for epoch, f1, second in zip(epochs.tolist(), of_seed, clock, strict=True):
+                    rows.append([cohort, method, seed, epoch, f"{second:.2f}", mean_name, format_csv(f1)])
+        for axis, curves in (("epochs", by_epoch), ("seconds", by_second)):
+            title = f"F1 ({mean_name}) on {cohort_name} against {axis} of training"
+            files[f"f1_{cohort}_{axis}.svg"] = curve_chart(title, axis, f"{mean_name} F1", curves)
+    head = ["cohort", "method", "seed", "epoch", "seconds", "mean", "f1"]
+    return {**files, "curves.csv": csv_text(head, rows)}
 
-    Args:
-        note: stands under the x axis
-    """
-    right = max(float(line.x.max()) for line in lines)
-    bottom = _floor(min(float(line.low.min()) for line in lines))
-    top = max(_ceil(max(float(line.high.max()) for line in lines)), bottom + 0.05)
 
-    def place(x: ArrayLike, y: ArrayLike) -> str:
-        across = _LEFT + np.asarray(x, dtype=float) / right * _WIDTH
-        down = _TOP + (top - np.asarray(y, dtype=float)) / (top - bottom) * _HEIGHT
-        return " ".join(f"{a:.1f},{d:.1f}" for a, d in zip(np.ravel(across), np.ravel(down), strict=True))
+def draw_confusions(results: Results) -> Files:
+    """The confusion matrices of the paper's methods, all seeds together."""
+    files, rows = {}, []
+    for cohort, cohort_name in COHORT_NAMES.items():
+        for method in METHODS:
+            confusion = results.counts[cohort][method].sum(axis=(0, 1))
+            slug = method.lower().replace("+", "_")
+            title = f"{method}, {cohort_name}, all seeds together"
+            names = [site.name for site in SITES]
+            files[f"confusion_{cohort}_{slug}.svg"] = confusion_chart(title, confusion, names)
+            rows += [
+                [cohort, method, SITE_KEYS[i], SITE_KEYS[j], int(confusion[i, j])]
+                for i, j in np.argwhere(confusion)
+            ]
+    return {**files, "confusion.csv": csv_text(["cohort", "method", "true", "predicted", "slices"], rows)}
 
-    parts = []
-    for tick in np.linspace(bottom, top, 6):
-        x, y = place(0, tick).split(",")
-        parts.append(f'<path d="M{x} {y}h{_WIDTH}" stroke="#ddd"/>')
-        parts.append(_text(f"{tick:.2f}", _LEFT - 8, float(y) + 4, "end"))
-    for tick in np.linspace(0, right, 6):
-        x = place(tick, bottom).split(",")[0]
-        parts.append(_text(f"{tick:.3g}", float(x), _TOP + _HEIGHT + 18, "middle"))
-    for n, (line, colour) in enumerate(zip(lines, _COLOURS, strict=False)):
-        band = f"{place(line.x, line.low)} {place(line.x[::-1], line.high[::-1])}"
-        parts.append(f'<polygon points="{band}" fill="{colour}" fill-opacity="0.15"/>')
-        parts.append(
-            f'<polyline points="{place(line.x, line.y)}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
-        below = _TOP + _HEIGHT - 14 - 18 * (len(lines) - 1 - n)
-        parts.append(f'<path d="M{_LEFT + _WIDTH - 190} {below - 4}h24" stroke="{colour}" stroke-width="3"/>')
-        parts.append(_text(line.name, _LEFT + _WIDTH - 160, below))
-    middle = _LEFT + _WIDTH / 2
-    parts.append(_text(x_name, middle, _TOP + _HEIGHT + 38, "middle"))
-    parts.append(_text(note, middle, _TOP + _HEIGHT + 56, "middle"))
-    parts.append(
-        f'<g transform="translate(16 {_TOP + _HEIGHT / 2}) rotate(-90)">{_text(y_name, 0, 0, "middle")}</g>'
-    )
-    return _svg(title, _LEFT + _WIDTH + 24, _TOP + _HEIGHT + 68, parts)
+
+def curve_chart(title: str, x_name: str, y_name: str, curves: Sequence[Curve]) -> str:
+    """A chart of curves over a common axis, as SVG; the bands are from the lowest to the highest seed."""
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure(title, 6, 3.8)
+        for curve, (colour, dashes) in zip(curves, _STYLES, strict=False):
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(curve.x, curve.y, color=colour, linestyle=dashes, label=curve.name)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"{x_name}\nmean of the seeds; band: lowest to highest")
+        axes.set_ylabel(y_name)
+        axes.grid(color="#ddd")
+        axes.legend(loc="lower right")
+        return _svg(figure)
 
 
 def confusion_chart(title: str, confusion: NDArray[np.integer], names: Sequence[str]) -> str:
-    """A confusion matrix (n, n), row the true class: shares of a row as shades, counts as numbers."""
-    cell, left, top = 34, 170, 175
-    size = cell * len(names)
-    parts = [_text("true", left - 8, top - 8, "end"), _text("predicted", left + size / 2, 38, "middle")]
-    totals = np.maximum(confusion.sum(axis=1), 1)
-    for r, (row, name) in enumerate(zip(confusion.tolist(), names, strict=True)):
-        y = top + r * cell
-        parts.append(_text(name, left - 8, y + 22, "end"))
-        x = left + r * cell + 20
-        parts.append(f'<g transform="translate({x} {top - 8}) rotate(-60)">{_text(name, 0, 0)}</g>')
-        for c, count in enumerate(row):
-            share = count / totals[r]
-            x = left + c * cell
-            parts.append(
-                f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="#0072b2" '
-                f'fill-opacity="{share:.3f}" stroke="#ddd"/>'
-            )
-            if count:
-                shade = "#fff" if share > 0.5 else "#222"
-                parts.append(_text(str(count), x + cell / 2, y + 22, "middle", shade))
-    return _svg(title, left + size + 60, top + size + 16, parts)
+    """A confusion matrix (n, n) as SVG, row the true class: fractions of a row as shades, counts as text."""
+    fractions = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure(title, 7, 6.6)
+        axes.pcolormesh(fractions, cmap="Blues", vmin=0, vmax=1, edgecolor="#ddd", linewidth=0.5)
+        for row, column in np.argwhere(confusion).tolist():
+            colour = "white" if fractions[row, column] > 0.5 else "#222"
+            count = str(confusion[row, column])
+            axes.text(column + 0.5, row + 0.5, count, ha="center", va="center", color=colour, fontsize=7)
+        places = np.arange(len(names)) + 0.5
+        axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, names)
+        axes.tick_params(length=0)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        return _svg(figure)
 
 
-def _floor(value: float) -> float:
-    return float(np.floor(value * 20) / 20)
+def _figure(title: str, width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of this size in inches, with one pair of axes."""
+    figure = Figure((width, height), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=10)
+    return figure, axes
 
 
-def _ceil(value: float) -> float:
-    return float(np.ceil(value * 20) / 20)
-
-
-def _text(text: str, x: float, y: float, anchor: str = "start", colour: str = "#222") -> str:
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
-
-
-def _svg(title: str, width: float, height: float, parts: Sequence[str]) -> str:
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>'
-        f'<rect width="100%" height="100%" fill="#fff"/>{_text(title, width / 2, 20, "middle")}'
-    )
-    return "\n".join([head, *parts, "</svg>\n"])
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": "situs"})
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
