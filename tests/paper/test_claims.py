@@ -30,9 +30,7 @@ def test_the_mean_of_rare_sites_leaves_out_absent_ones():
     truth, predictions, heads = made_up(sites=range(3, M))
     counts = count(truth, predictions, heads).sum(axis=1)
     rare = [i for i in RARE if i >= 3]
-    expected = [
-        f1_score(truth, answer, labels=rare, average="macro", zero_division=0) for answer in predictions
-    ]
+    expected = [f1_score(truth, p, labels=rare, average="macro", zero_division=0) for p in predictions]
     np.testing.assert_allclose(rare_f1(counts), expected)
 
 
@@ -77,7 +75,7 @@ def test_the_same_methods_do_not_differ():
 def test_many_pairs_are_sampled():
     truth, predictions, heads = made_up(2000)
     heads = np.array([f"h{i % 10}" for i in range(2000)])
-    worse = [np.where(np.arange(2000) % 3 == 0, 0, answer) for answer in predictions]
+    worse = [np.where(np.arange(2000) % 3 == 0, 0, p) for p in predictions]
     result = compare(count(truth, predictions, heads), count(truth, worse, heads), macro_f1)
     assert result.pairs == 20 and result.better == 20 and 0 < result.p < 0.001
 
@@ -87,7 +85,7 @@ def test_heads_without_a_rare_site_take_no_part():
     truth, heads = np.array([thalamus, 5, 5]), np.array(["a", "b", "c"])
     counts = count(truth, [truth], heads)
     result = compare(counts, count(truth, [np.array([5, 5, 5])], heads), rare_f1)
-    assert (result.pairs, result.difference) == (1, 1)
+    assert (result.pairs, result.difference, result.p) == (1, 1, 1)
     nowhere = count(truth[1:], [truth[1:]], heads[1:])
     result = compare(nowhere, nowhere, rare_f1)
     assert result.pairs == result.better == 0
