@@ -48,7 +48,7 @@ Question = tuple[
 def main(args: list[str] | None = None) -> int:
     options = _parse(args)
     labeler = Labeler.load(options.bundle)
-    if labeler.bundle.certainty is None:
+    if labeler.bundle.calibration is None:
         print(f"{labeler.bundle.path}: was not calibrated, see 'situs calibrate'", file=sys.stderr)
         return 2
     counts: dict[str, NDArray[np.int64]] = {}  # n, sure, sure and wrong

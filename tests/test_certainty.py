@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
-from situs.certainty import Certainty, calibrate_certainty, score_shares
+from situs.certainty import Calibration, fit_calibration, normalise_scores
 
 PARIETAL, SULCAL = SITE_INDEX["parietal_region"], SITE_INDEX["sulcal_spaces"]
 
@@ -29,14 +29,14 @@ def draw(n, seed):
 def calibrated(level=0.9, **others):
     scores, truth, distances, inside, patients = draw(6000, 0)
     arguments = {"inside": inside, "truth": truth} | others
-    return calibrate_certainty(scores, arguments["truth"], distances, arguments["inside"], patients, level)
+    return fit_calibration(scores, arguments["truth"], distances, arguments["inside"], patients, level)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
 def test_every_site_is_covered_as_promised(level):
-    certainty = calibrated(level)
+    calibration = calibrated(level)
     scores, truth, distances, inside, _ = draw(6000, 1)
-    sets = [certainty.judge(*row).site_set for row in zip(scores, distances, inside, strict=True)]
+    sets = [calibration.judge(*row).site_set for row in zip(scores, distances, inside, strict=True)]
     held = np.array([SITE_KEYS[t] in s for t, s in zip(truth, sets, strict=True)])
     for site in range(15):
         # 400 lesions on either side: a standard deviation of 2 %
@@ -50,36 +50,36 @@ def test_every_site_is_covered_as_promised(level):
 
 
 def test_a_set_is_never_empty_and_its_first_is_the_best():
-    certainty = calibrated()
+    calibration = calibrated()
     even = np.full(15, 0.5)
     even[3] = 0.51
-    judged = certainty.judge(even, 0.1, 1.0)
+    judged = calibration.judge(even, 0.1, 1.0)
     assert judged.site_set[0] == SITE_KEYS[3]
-    nothing = certainty.judge(np.zeros(15), 0.1, 1.0)
+    nothing = calibration.judge(np.zeros(15), 0.1, 1.0)
     assert len(nothing.site_set) >= 1
 
 
 def test_reasons():
-    certainty = calibrated()
+    calibration = calibrated()
     sure = np.zeros(15)
     sure[SULCAL] = 0.9
-    assert certainty.judge(sure, 0.3, 0.9).reasons == ()
-    assert certainty.judge(sure, 0.3, None).reasons == ()
-    (far,) = certainty.judge(sure, 0.9, 0.9).reasons
-    (outside,) = certainty.judge(sure, 0.3, 0.2).reasons
+    assert calibration.judge(sure, 0.3, 0.9).reasons == ()
+    assert calibration.judge(sure, 0.3, None).reasons == ()
+    (far,) = calibration.judge(sure, 0.9, 0.9).reasons
+    (outside,) = calibration.judge(sure, 0.3, 0.2).reasons
     assert "unlike the references" in far and "none of the 15 sites" in outside
     both = sure.copy()
     both[PARIETAL] = 0.8
-    judged = certainty.judge(both, 0.3, 0.9)
+    judged = calibration.judge(both, 0.3, 0.9)
     assert judged.site_set == ("sulcal_spaces", "parietal_region")
     assert judged.reasons == ("More than one site fits: sulcal spaces or parietal region.",)
 
 
 def test_almost_all_were_nearer_and_more_inside():
-    certainty = calibrated()
+    calibration = calibrated()
     *_, distances, inside, _ = draw(6000, 2)
-    assert (distances > certainty.farthest).mean() == pytest.approx(0.01, abs=0.005)
-    assert (inside < certainty.least_inside).mean() == pytest.approx(0.01, abs=0.005)
+    assert (distances > calibration.farthest).mean() == pytest.approx(0.01, abs=0.005)
+    assert (inside < calibration.least_inside).mean() == pytest.approx(0.01, abs=0.005)
     assert calibrated(inside=None).least_inside == 0
 
 
@@ -88,22 +88,22 @@ def test_a_rare_site_gets_the_threshold_of_all():
     first = np.flatnonzero(truth == 4)
     truth[first[9:]] = 5
     common = calibrated(truth=truth)
-    values = np.sort(score_shares(draw(6000, 0)[0])[np.arange(6000), truth])
+    values = np.sort(normalise_scores(draw(6000, 0)[0])[np.arange(6000), truth])
     assert common.thresholds[4] == values[int(6001 * 0.1 + 1e-9) - 1]
 
 
 def test_there_and_back():
-    certainty = calibrated()
-    same = Certainty.from_dict(certainty.to_dict())
-    np.testing.assert_allclose(same.thresholds, certainty.thresholds, atol=1e-6)
-    assert (same.level, same.farthest, same.regions, same.patients) == (0.9, certainty.farthest, 6000, 8)
+    calibration = calibrated()
+    same = Calibration.from_dict(calibration.to_dict())
+    np.testing.assert_allclose(same.thresholds, calibration.thresholds, atol=1e-6)
+    assert (same.level, same.farthest, same.regions, same.patients) == (0.9, calibration.farthest, 6000, 8)
 
 
 def test_what_cannot_be_calibrated():
     scores, truth, distances, inside, patients = draw(20, 0)
     with pytest.raises(ValueError, match="level"):
-        calibrate_certainty(scores, truth, distances, inside, patients, 1.0)
+        fit_calibration(scores, truth, distances, inside, patients, 1.0)
     with pytest.raises(ValueError, match="expected lesions"):
-        calibrate_certainty(scores[:0], truth[:0], distances[:0], None, patients[:0])
+        fit_calibration(scores[:0], truth[:0], distances[:0], None, patients[:0])
     with pytest.raises(ValueError, match="scores: expected 20"):
-        calibrate_certainty(scores[:, :3], truth, distances, inside, patients)
+        fit_calibration(scores[:, :3], truth, distances, inside, patients)

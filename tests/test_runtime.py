@@ -6,7 +6,8 @@ import torch
 from phantoms.small_bundle import N_NEIGHBORS, SPEC, WIDTH, small_bundle, small_model
 
 from situs.anatomy import SITES
-from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle, write_bundle
+from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle
+from situs.bundle.write import ExportedNetworks, write_bundle
 from situs.errors import BundleError
 from situs.runtime import Runtime
 
@@ -85,11 +86,8 @@ def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path, file, capfd):
     networks = {name: (good.path / name).read_bytes() for name in (BASENET_FILE, RELATION_FILE)}
     folder = write_bundle(
         tmp_path / "odd",
-        networks=networks | {file: b"not a network"},
-        contract={},
-        references=good.references,
-        spec=good.spec,
-        n_neighbors=good.n_neighbors,
+        ExportedNetworks(networks | {file: b"not a network"}, {}, good.spec, good.n_neighbors),
+        good.references,
         recipe={},
         training={},
     )

@@ -1,42 +1,46 @@
-"""How sure an answer is: which sites it may be, and whether it should be looked at twice.
+"""How certain an answer is: the set of sites a lesion may be in, and whether the answer is sure.
 
-A lesion's *site set* holds every site whose share of the relation scores is not lower than nearly all lesions
-of that site have it, on patients that the networks did not see: a split conformal set, calibrated for every
-site by itself (Mondrian, Vovk et al. 2005; least ambiguous sets, Sadinle et al. 2019). Patients are left
-out by training on the others, in turns (cross-conformal, Vovk 2015), so that the bundle itself may learn from
-all.
+The *normalised relation score* of a site is its relation score divided by the sum over all sites.
+The *site set* of a lesion holds each site whose normalised relation score reaches that site's threshold.
+Thresholds come from patients the networks have not seen, so that 90 % of the lesions of each site have it in
+their set.
 
-Sites are in the order of `situs.anatomy.SITES`. No torch.
+These are split conformal sets (least ambiguous sets, Sadinle et al. 2019). They are calibrated for each site
+by itself (Mondrian, Vovk et al. 2005). Patients the networks have not seen come from other trainings of the
+same recipe, each without some patients (cross-conformal, Vovk 2015). So the bundle itself may learn from all
+patients.
+
+Sites are in the order of `situs.anatomy.SITES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.anatomy import SITE_KEYS, SITES
 
-__all__ = ["LEVEL", "Certainty", "Coverage", "Judgement", "calibrate_certainty", "coverage"]
+__all__ = ["LEVEL", "Calibration", "Judgement", "fit_calibration", "normalise_scores"]
 
 LEVEL = 0.9
-# Of the calibration's lesions, so many lie nearer to a reference, and so many lie more inside the sites.
-_ALMOST_ALL = 0.99
-_FEWEST = 10  # lesions of a site; with fewer its threshold is that of all sites together
+# Limits that this fraction of the calibration's lesions keeps: in distance to the nearest reference, and in
+# how much of the lesion lies in any site.
+_NEARLY_ALL = 0.99
+_MIN_LESIONS = 10  # of a site; with fewer its threshold is that of all sites together
 
 Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said about one lesion.
+    """The site set of one lesion, and whether its answer is sure.
 
     Attributes:
-        site_set: keys of the sites that it may lie in, the likeliest first; never empty
-        reasons: why it is not sure, one sentence each; empty if it is
+        site_set: Keys of the sites that the lesion may be in, the likeliest first; never empty.
+        reasons: Why the answer is not sure, one sentence each; empty if it is sure.
     """
 
     site_set: tuple[str, ...]
@@ -44,16 +48,16 @@ class Judgement:
 
 
 @dataclass(frozen=True, eq=False)
-class Certainty:
-    """What a calibration found.
+class Calibration:
+    """The thresholds of a bundle's site sets, and the limits beyond which an answer is not sure.
 
     Attributes:
-        level: share of a site's lesions whose set holds the site
-        thresholds: (15,) the least share of the relation scores with which a site is in the set
-        farthest: distance to the nearest reference that almost no lesion exceeded
-        least_inside: share of a lesion that lies in any site; almost none had less
-        regions: how many were calibrated on
-        patients: See `regions`.
+        level: Fraction of each site's lesions whose site set shall hold that site.
+        thresholds: (15,) float, the least normalised relation score with which a site is in the set.
+        farthest: Distance to the nearest reference that 99 % of the calibration's lesions do not exceed.
+        least_inside: Fraction of the lesion inside the 15 sites that 99 % of them reach.
+        regions: Number of lesions that the calibration rests on.
+        patients: Number of their patients.
     """
 
     level: float
@@ -64,15 +68,17 @@ class Certainty:
     patients: int
 
     def judge(self, scores: Floats, distance: float, inside: float | None) -> Judgement:
-        """What can be said about a lesion with relation scores (15,).
+        """The site set of a lesion, and why its answer is not sure.
 
         Args:
-            distance: to the nearest reference, the mean over the slices by area
-            inside: share of the lesion in any site, likewise; None where the bundle does not say
+            scores: (15,) relation scores.
+            distance: Distance to the nearest reference, averaged over the slices by area.
+            inside: Fraction of the lesion inside the 15 sites, averaged likewise. None if the bundle does not
+                paint sites.
         """
-        part = score_shares(scores)
-        order = np.argsort(-part, kind="stable")
-        chosen = [n for place, n in enumerate(order) if place == 0 or part[n] >= self.thresholds[n]]
+        normalised = normalise_scores(scores)
+        order = np.argsort(-normalised, kind="stable")
+        chosen = [n for rank, n in enumerate(order) if rank == 0 or normalised[n] >= self.thresholds[n]]
         reasons = []
         if len(chosen) > 1:
             names = [SITES[n].name for n in chosen]
@@ -84,7 +90,7 @@ class Certainty:
         return Judgement(tuple(SITE_KEYS[n] for n in chosen), tuple(reasons))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dictionary."""
+        """A JSON-able dictionary; `from_dict` reads it."""
         return {
             "level": self.level,
             "thresholds": dict(zip(SITE_KEYS, self.thresholds.round(6).tolist(), strict=True)),
@@ -95,11 +101,11 @@ class Certainty:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Certainty:
-        """The inverse of `to_dict`.
+    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+        """The calibration that `to_dict` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: if `values` are not what it gives
+            KeyError, TypeError, ValueError: If `values` are something else.
         """
         thresholds = np.array([float(values["thresholds"][key]) for key in SITE_KEYS])
         return cls(
@@ -112,111 +118,59 @@ class Certainty:
         )
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """How a bundle's certainty does on ROIs.
-
-    Attributes:
-        level: what each site's coverage shall be
-        overall: share of the ROIs, of all and by site, whose set of sites holds theirs
-        sites: See `overall`.
-        mean_size: sites in a set
-        sure: share of the ROIs that are answered without a reason for doubt
-        right_if_sure: share of right answers among these and the others; None without any
-        right_if_not: See `right_if_sure`.
-    """
-
-    level: float
-    overall: float
-    sites: dict[str, float]
-    mean_size: float
-    sure: float
-    right_if_sure: float | None
-    right_if_not: float | None
-
-    def text(self) -> str:
-        """For people."""
-        worst = min(self.sites, key=lambda key: self.sites[key])
-        name = SITES[SITE_INDEX[worst]].name
-        right = [
-            f"{share:.3f} of {what} right"
-            for share, what in ((self.right_if_sure, "the sure are"), (self.right_if_not, "the others"))
-            if share is not None
-        ]
-        return (
-            f"Certainty (ROIs): the set of sites holds the true one in {self.overall:.3f}, of {name} in "
-            f"{self.sites[worst]:.3f} (the least);\nmean size {self.mean_size:.2f}; "
-            f"{self.sure:.3f} are sure; {', '.join(right)}."
-        )
-
-
-def coverage(judged: Sequence[Judgement], truth: NDArray[np.integer], level: float) -> Coverage:
-    """How judgements of ROIs do against their sites (n,), n at least 1."""
-    held = np.array([SITE_KEYS[t] in j.site_set for t, j in zip(truth, judged, strict=True)])
-    right = np.array([SITE_KEYS[t] == j.site_set[0] for t, j in zip(truth, judged, strict=True)])
-    sure = np.array([not j.reasons for j in judged])
-    return Coverage(
-        level=level,
-        overall=float(held.mean()),
-        sites={key: float(held[truth == s].mean()) for s, key in enumerate(SITE_KEYS) if (truth == s).any()},
-        mean_size=float(np.mean([len(j.site_set) for j in judged])),
-        sure=float(sure.mean()),
-        right_if_sure=float(right[sure].mean()) if sure.any() else None,
-        right_if_not=float(right[~sure].mean()) if not sure.all() else None,
-    )
-
-
-def score_shares(scores: Floats) -> NDArray[np.float64]:
-    """Relation scores (..., 15) as parts of their sum."""
+def normalise_scores(scores: Floats) -> NDArray[np.float64]:
+    """Relation scores (..., 15), divided by their sum over the sites."""
     scores = np.asarray(scores, dtype=np.float64) + 1e-9
     return np.asarray(scores / scores.sum(axis=-1, keepdims=True))
 
 
-def calibrate_certainty(
+def fit_calibration(
     scores: Floats,
     truth: NDArray[np.integer],
     distances: Floats,
     inside: Floats | None,
     patients: NDArray[np.str_],
     level: float = LEVEL,
-) -> Certainty:
-    """Thresholds from lesions of patients that the networks that scored them did not see.
+) -> Calibration:
+    """A calibration from n lesions of patients that the networks have not seen, n at least 1.
 
     Args:
-        scores: (n, 15) relation scores; n at least 1
-        truth: (n,) int, index into `SITES`
-        distances: (n,) see `Certainty.judge`
-        inside: See `distances`.
-        patients: (n,) whose the lesions are
-        level: share of every site's lesions whose set shall hold the site, in (0, 1)
+        scores: (n, 15) relation scores.
+        truth: (n,) int, indices into `situs.anatomy.SITES`.
+        distances: (n,) distances to the nearest reference, see `Calibration.judge`.
+        inside: (n,) fractions of the lesions inside the 15 sites, or None if the bundle does not paint sites.
+        patients: (n,) names of the patients.
+        level: Fraction of each site's lesions whose site set shall hold that site, in (0, 1).
 
     Raises:
-        ValueError: for no lesions, lengths that differ or a level out of range
+        ValueError: If there is no lesion, lengths differ, or the level is out of range.
     """
     n = len(truth)
     if n < 1 or not 0 < level < 1:
         raise ValueError(f"level: expected lesions and a level in (0, 1), got {n} and {level}")
     if scores.shape != (n, len(SITE_KEYS)) or len(distances) != n or len(patients) != n:
         raise ValueError(f"scores: expected {n} lesions, one for each site in truth, got {scores.shape}")
-    own = score_shares(scores)[np.arange(n), truth]
-    whole = _lower_quantile(own, level)
+    own = normalise_scores(scores)[np.arange(n), truth]
+    of_all_sites = _conformal_threshold(own, level)
     counts = np.bincount(truth, minlength=len(SITE_KEYS))
     thresholds = [
-        _lower_quantile(own[truth == site], level) if counts[site] >= _FEWEST else whole
+        _conformal_threshold(own[truth == site], level) if counts[site] >= _MIN_LESIONS else of_all_sites
         for site in range(len(SITE_KEYS))
     ]
-    return Certainty(
+    return Calibration(
         level,
         np.array(thresholds),
-        float(np.quantile(distances, _ALMOST_ALL)),
-        0.0 if inside is None else float(np.quantile(inside, 1 - _ALMOST_ALL)),
+        float(np.quantile(distances, _NEARLY_ALL)),
+        0.0 if inside is None else float(np.quantile(inside, 1 - _NEARLY_ALL)),
         n,
         len(np.unique(patients)),
     )
 
 
-def _lower_quantile(values: Floats, level: float) -> float:
-    """The largest threshold that a new value reaches with the probability `level`: the k-th smallest of n,
-    k = floor((n + 1) (1 - level)); 0 where n is too small for it."""
+def _conformal_threshold(values: Floats, level: float) -> float:
+    """The largest threshold that a new value reaches with a probability of at least `level`.
+
+    It is the k-th smallest of the n values, k = floor((n + 1) (1 - level)), or 0 if k is 0.
+    """
     k = int(np.floor((len(values) + 1) * (1 - level) + 1e-9))
     return 0.0 if k < 1 else float(np.sort(values)[k - 1])

@@ -182,8 +182,8 @@ class Labeler:
             for key, most in zip(ranked, N_COMPARISON, strict=False):
                 comparison += [reference for reference in nearest if reference.site == key][:most]
             shares = {} if joined.shares is None else _by_site(joined.shares)
-            if self.bundle.certainty is not None:
-                judgement = self.bundle.certainty.judge(joined.scores, joined.distance, joined.inside)
+            if self.bundle.calibration is not None:
+                judgement = self.bundle.calibration.judge(joined.scores, joined.distance, joined.inside)
                 site_set, doubts = judgement.site_set, (*judgement.reasons, *doubts)
             if not answers[0].look.painted:
                 notes = (*notes, _NO_MIDLINE)

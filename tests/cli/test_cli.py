@@ -342,9 +342,6 @@ def test_calibrate_passes_its_options_on(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == (
         "bundle: calibrated on 30 ROIs of 4 patients; the set of sites shall hold the true one in 95 %.\n"
     )
-    shipped = str(Path(situs.__file__).parent / "data" / "bundle")
-    assert main(["calibrate", shipped, "cohort", "--fold", "a"]) == 2
-    assert "name another folder with --out" in capsys.readouterr().err and len(asked) == 1
 
 
 def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):

@@ -1,13 +1,18 @@
 """Folds answer for the patients that they have not seen; what they find is written into the bundle."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from phantoms.small_bundle import SPEC, small_model
+from phantoms.small_bundle import SPEC, small_bundle
 from phantoms.small_cohort import draw_cohort
 
 from situs.anatomy import SITE_KEYS
-from situs.bundle import read_bundle
-from situs.certainty import calibrate_certainty
+from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle
+from situs.bundle.format import description_digest
+from situs.bundle.write import ExportedNetworks, write_bundle
+from situs.certainty import fit_calibration
 from situs.cohort.answers import answer_slices, join_slices
 from situs.cohort.calibrate import calibrate
 from situs.cohort.slices import open_slices
@@ -23,16 +28,24 @@ def cohort(tmp_path_factory):
 def bundles(tmp_path, cohort):
     """A bundle with references of all patients, and two that lack one half each."""
     names = np.unique(open_slices(cohort, SPEC).patient)
-    model = small_model()
-    known = model.references
+    return (
+        rewrite(tmp_path / "whole", names),
+        rewrite(tmp_path / "one", names[:2]),
+        rewrite(tmp_path / "two", names[2:]),
+    )
 
-    def export(name, patients):
-        model.references = type(known)(
-            known.embeddings, known.sites, known.ids, np.resize(patients, len(known))
-        )
-        return model.export(tmp_path / name)
 
-    return export("whole", names), export("one", names[:2]), export("two", names[2:])
+def rewrite(out, patients, **recipe):
+    """The small bundle with references of other patients, of a recipe with these settings instead."""
+    small = read_bundle(small_bundle())
+    files = {name: (small.path / name).read_bytes() for name in (BASENET_FILE, RELATION_FILE)}
+    return write_bundle(
+        out,
+        ExportedNetworks(files, small.description["networks"], small.spec, small.n_neighbors),
+        replace(small.references, patients=np.resize(patients, len(small.references))),
+        recipe=small.recipe | recipe,
+        training={},
+    )
 
 
 def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, cohort):
@@ -41,7 +54,7 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     calls = []
     found, done = calibrate(whole, cohort, [one, two], progress=lambda *call: calls.append(call))
     after = read_bundle(whole)
-    assert before.certainty is None and after.certainty.to_dict() == found.to_dict()
+    assert before.calibration is None and after.calibration.to_dict() == found.to_dict()
     rest = {key: value for key, value in after.description.items() if key not in ("certainty", "sha256")}
     assert rest == {key: value for key, value in before.description.items() if key != "sha256"}
 
@@ -53,7 +66,7 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
         said = join_slices(answer_slices(read_bundle(fold), slices, chosen), slices.row[chosen])
         first = chosen[np.unique(slices.row[chosen], return_index=True)[1]]
         parts.append((said.relation, slices.site[first], said.distances, said.inside, slices.patient[first]))
-    expected = calibrate_certainty(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    expected = fit_calibration(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     assert found.to_dict() == expected.to_dict()
     assert found.patients == 4 and found.regions == len(np.unique(slices.row))
     assert calls[-1][0] == "slices"
@@ -65,7 +78,7 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     held = []
     for name in people:
         rest, own = patients != name, np.flatnonzero(patients == name)
-        some = calibrate_certainty(scores[rest], truth[rest], distances[rest], inside[rest], patients[rest])
+        some = fit_calibration(scores[rest], truth[rest], distances[rest], inside[rest], patients[rest])
         held += [SITE_KEYS[truth[n]] in some.judge(scores[n], distances[n], inside[n]).site_set for n in own]
     assert done.overall == pytest.approx(np.mean(held))
 
@@ -73,8 +86,8 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
 def test_another_place_leaves_the_bundle_alone(bundles, cohort, tmp_path):
     whole, one, _ = bundles
     found, _ = calibrate(whole, cohort, [one], tmp_path / "out", level=0.8)
-    assert read_bundle(whole).certainty is None
-    assert read_bundle(tmp_path / "out").certainty.level == 0.8
+    assert read_bundle(whole).calibration is None
+    assert read_bundle(tmp_path / "out").calibration.level == 0.8
     assert found.patients == 2
 
 
@@ -82,7 +95,24 @@ def test_folds_that_do_not_fit(bundles, cohort, tmp_path):
     whole, one, _ = bundles
     with pytest.raises(ManifestError, match="has references of every patient"):
         calibrate(whole, cohort, [one, whole])
-    other = small_model().export(tmp_path / "other", recipe={"name": "another"})
-    with pytest.raises(BundleError, match="its recipe is another"):
+    other = rewrite(tmp_path / "other", ["p0"], name="another")
+    with pytest.raises(BundleError, match="has another recipe"):
         calibrate(whole, cohort, [other])
-    assert read_bundle(whole).certainty is None
+    assert read_bundle(whole).calibration is None
+
+
+def test_a_fold_whose_recipe_holds_the_views_too_is_of_the_same_recipe(bundles, cohort):
+    """The first bundles have the views and the number of neighbours inside their recipe as well."""
+    whole, one, _ = bundles
+    description = read_bundle(one).description
+    description["recipe"] |= {"spec": SPEC.to_dict(), "n_neighbors": description["n_neighbors"]}
+    description["sha256"] = description_digest(description)
+    (one / "bundle.json").write_text(json.dumps(description))
+    calibration, _ = calibrate(whole, cohort, [one])
+    assert calibration.patients == 2
+
+
+def test_the_shipped_bundle_is_refused_before_the_work(cohort):
+    for name in ("shipped", read_bundle().path):
+        with pytest.raises(BundleError, match="give --out NEW_BUNDLE"):
+            calibrate(name, cohort, [])

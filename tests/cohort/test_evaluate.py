@@ -12,7 +12,7 @@ import pytest
 import situs.cohort.answers
 import situs.cohort.evaluate
 from situs.anatomy import SITE_INDEX, SITE_KEYS
-from situs.certainty import Certainty
+from situs.certainty import Calibration
 from situs.cohort.answers import Answers, join_slices
 from situs.cohort.evaluate import _other_joins as other_joins
 from situs.cohort.evaluate import evaluate
@@ -89,7 +89,7 @@ def use_references(monkeypatch):
             version="1",
             spec=SPEC,
             n_neighbors=1,
-            certainty=None,
+            calibration=None,
             references=References(
                 np.array(places, np.float32),
                 np.array(sites),
@@ -203,13 +203,15 @@ def test_certainty_on_rois(cohort, use_references, monkeypatch):
     bundle = situs.cohort.evaluate.read_bundle("any")
     assert evaluate("any", cohort, n_boot=5).to_dict()["certainty"] is None
     for thresholds, size, sure in ((np.full(15, 0.4), 1, 1.0), (np.full(15, 1e-12), 15, 0.0)):
-        bundle.certainty = Certainty(0.9, thresholds, farthest=30.0, least_inside=0.5, regions=9, patients=2)
+        bundle.calibration = Calibration(
+            0.9, thresholds, farthest=30.0, least_inside=0.5, regions=9, patients=2
+        )
         found = evaluate("any", cohort, n_boot=5)
         assert (found.coverage.overall, found.coverage.mean_size, found.coverage.sure) == (1, size, sure)
         assert found.coverage.sites == {"brainstem": 1, "thalamus": 1}
         assert found.to_dict()["certainty"]["right_if_sure"] == (1 if sure else None)
         assert f"mean size {size:.2f}" in found.text()
-    bundle.certainty = Certainty(
+    bundle.calibration = Calibration(
         0.9, np.full(15, 0.4), farthest=30.0, least_inside=0.8, regions=9, patients=2
     )
     assert evaluate("any", cohort, n_boot=5).coverage.sure == 0  # three quarters of each lie in a site

@@ -17,9 +17,10 @@ from phantoms.small_bundle import small_bundle
 from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
-from situs.bundle import read_bundle, replace_references
+from situs.bundle import read_bundle
 from situs.bundle.card import model_card
 from situs.bundle.pictures import FIELD_MM, OUTLINE, SIZE_PX
+from situs.bundle.write import replace_references
 from situs.cli import main
 from situs.cohort import references as module
 from situs.cohort.manifest import read_manifest
@@ -504,7 +505,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(bundle, cohor
         if folder == bundle.parent:
             raise OutputError(f"{folder}: cannot be written to")
 
-    monkeypatch.setattr(module, "check_folder", refuse)
+    monkeypatch.setattr("situs.bundle.write.check_folder", refuse)
     monkeypatch.setattr(module, "open_slices", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(OutputError, match="cannot be written to"):
         add_references(bundle, cohort)

@@ -6,7 +6,7 @@ from operator import attrgetter
 import numpy as np
 import pytest
 import torch
-from phantoms.small_bundle import N_NEIGHBORS, SPEC, WIDTH, small_bundle, small_model
+from phantoms.small_bundle import N_NEIGHBORS, RECIPE, SPEC, WIDTH, small_bundle, small_model
 
 from situs.anatomy import SITES
 from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle
@@ -14,6 +14,7 @@ from situs.errors import BundleError
 from situs.learn import export
 from situs.learn.export import export_bundle
 from situs.learn.nets import RelationNetwork, compact_basenet
+from situs.learn.recipe import COMPACT
 from situs.learn.vgg import vgg16_basenet
 from situs.neighbors import References
 from situs.runtime import Runtime
@@ -58,8 +59,8 @@ def test_paths_that_do_not_paint(model, tmp_path):
     model.basenet = vgg16_basenet(len(SITES), SPEC.size_px, widths=(2, 2, 3, 3, 4), hidden=8)
     model.basenet.fc2, model.basenet.width = torch.nn.Linear(8, WIDTH), WIDTH
     model.basenet.fc3 = torch.nn.Linear(WIDTH, len(SITES))
-    spec = replace(SPEC, channels=("brain",))
-    bundle = read_bundle(model.export(tmp_path / "b", spec=spec))
+    recipe = replace(RECIPE, spec=replace(SPEC, channels=("brain",)))
+    bundle = read_bundle(model.export(tmp_path / "b", recipe=recipe))
     assert list(bundle.description["networks"][BASENET_FILE]["outputs"]) == ["embedding", "site_probability"]
     said = Runtime(bundle).embed(*np.zeros((2, 3, 1, SPEC.size_px, SPEC.size_px), np.uint8))
     assert (
@@ -106,10 +107,8 @@ def test_the_compact_recipe_stays_under_20_mb(tmp_path):
         compact_basenet(len(SITES)),
         RelationNetwork(width),
         references,
-        ViewSpec(),
-        recipe={"name": "compact"},
+        replace(COMPACT, spec=ViewSpec(), n_neighbors=8),
         facts={},
         out=tmp_path / "compact",
-        n_neighbors=8,
     )
     assert sum(file.stat().st_size for file in folder.iterdir()) < 20_000_000

@@ -58,7 +58,7 @@ def test_learns(cohort, tmp_path, exported):
             torch.from_numpy(views.global_view), torch.from_numpy(views.local_view)
         )
         references = exported["references"]
-        near = nearest(said.embedding, references, exported["n_neighbors"])
+        near = nearest(said.embedding, references, exported["recipe"].n_neighbors)
         sets = torch.from_numpy(reference_sets(references, near))
         scores = exported["relation"].eval()(said.embedding, sets, torch.from_numpy(near.present))
     for answer in (said.site_logits, said.shares, scores):

@@ -12,12 +12,14 @@ from filelock import FileLock
 from situs.anatomy import SITES
 from situs.learn.export import export_bundle
 from situs.learn.nets import BaseNet, CompactPath, RelationNetwork
+from situs.learn.recipe import Recipe
 from situs.neighbors import References
 from situs.views import ViewSpec
 
 SPEC = ViewSpec(size_px=32)
 N_NEIGHBORS = 3
 WIDTH = 12
+RECIPE = Recipe("small", SPEC, 0, 0, 0, n_neighbors=N_NEIGHBORS, max_slices=None)
 
 
 @dataclass
@@ -30,11 +32,9 @@ class SmallModel:
 
     def export(self, out: Path, **changes) -> Path:
         arguments = {
-            "recipe": {"name": "small"},
+            "recipe": RECIPE,
             "facts": {"data": "None: the weights are random.", "seed": 0},
-            "n_neighbors": N_NEIGHBORS,
             "name": "small",
-            "spec": SPEC,
         } | changes
         return export_bundle(self.basenet, self.relation, self.references, out=out, **arguments)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from situs.anatomy import SITES
+from situs.bundle.format import recipe_settings
+from situs.tables import markdown_table
 
 __all__ = ["model_card"]
 
@@ -26,13 +28,13 @@ def model_card(description: dict[str, Any]) -> str:
     """The card as Markdown.
 
     Args:
-        description: the content of ``bundle.json`` (see `situs.bundle.write_bundle`). Of ``training``, the
-            texts ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a
-            table. ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
+        description: The content of ``bundle.json``, see `situs.bundle.write`. Of ``training``, the texts
+            ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a table.
+            ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
             ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
-            ``certainty``, if there, is that of `situs.certainty.Certainty.to_dict`. ``references``, if there,
-            counts those ``added`` and ``removed`` since the training, and
-            ``pictures``, if there, those with a picture, of ``rendered`` scans and of ``patients``.
+            ``certainty``, if there, is that of `situs.certainty.Calibration.to_dict`. ``references``, if
+            there, counts those ``added`` and ``removed`` since the training, and ``pictures``, if there,
+            those with a picture, of ``rendered`` scans and of ``patients``.
     """
     training = dict(description["training"])
     data = _lines(training.pop("data", _DEFAULT_DATA))
@@ -44,7 +46,7 @@ def model_card(description: dict[str, Any]) -> str:
         _INTENDED_USE,
         f"## Training data\n\n{data}\n",
         f"### Attribution\n\n{attribution}\n" if attribution else "",
-        "## Training\n\n" + _facts({"recipe": description["recipe"], **training}),
+        "## Training\n\n" + _facts({"recipe": recipe_settings(description["recipe"]), **training}),
         "## Inputs and outputs\n\n" + _contract(description),
         _certainty(description),
         _changes(description),
@@ -67,7 +69,7 @@ def _contract(description: dict[str, Any]) -> str:
     views = ", ".join(f"{name} {value}" for name, value in description["views"].items())
     sites = ", ".join(f"`{key}`" for key in description["sites"])
     return (
-        _table(["network", "", "name", "type and shape", "meaning"], rows)
+        markdown_table(["network", "", "name", "type and shape", "meaning"], rows)
         + f"\nViews: {views}. Each slice of the lesion is one example; each class offers the"
         f" {description['n_neighbors']} of the {description['n_references']} references in"
         f" `references.npz` that are nearest to it.\n\nSites, in this order: {sites}.\n"
@@ -86,7 +88,7 @@ def _certainty(description: dict[str, Any]) -> str:
         " answered by bundles of the same recipe that had not seen them. A lesion is not sure if its set has"
         f" several sites, if the nearest reference is farther than {found['farthest']:.2f}, or if less than"
         f" {found['least_inside']:.2f} of it lies in any site.\n\n"
-        + _table(["site", "in the set from this part of the relation scores on"], rows)
+        + markdown_table(["site", "in the set from this part of the relation scores on"], rows)
     )
 
 
@@ -131,7 +133,7 @@ def _evaluation(tables: list[dict[str, Any]]) -> str:
             [site.name, *_numbers(table["sites"][site.key])] for site in SITES if site.key in table["sites"]
         ]
         rows += [[f"{mean} mean", *_numbers(table[mean])] for mean in ("weighted", "macro")]
-        parts.append(f"{table['title']}\n\n" + _table(["site", "precision", "recall", "F1"], rows))
+        parts.append(f"{table['title']}\n\n" + markdown_table(["site", "precision", "recall", "F1"], rows))
     return "\n".join(parts)
 
 
@@ -143,7 +145,7 @@ def _files(description: dict[str, Any]) -> str:
     rows = [
         [f"`{name}`", entry["bytes"], f"`{entry['sha256']}`"] for name, entry in description["files"].items()
     ]
-    return _table(["file", "bytes", "SHA-256"], rows)
+    return markdown_table(["file", "bytes", "SHA-256"], rows)
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -153,7 +155,7 @@ def _facts(facts: dict[str, Any]) -> str:
             rows += [[f"{name}: {key}", _short(entry)] for key, entry in value.items()]
         else:
             rows.append([name, _short(value)])
-    return _table(["fact", "value"], rows)
+    return markdown_table(["fact", "value"], rows)
 
 
 def _short(value: Any) -> str:
@@ -166,10 +168,3 @@ def _short(value: Any) -> str:
 
 def _lines(text: str | list[str]) -> str:
     return text if isinstance(text, str) else "\n\n".join(text)
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
-    )

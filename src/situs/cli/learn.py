@@ -19,7 +19,6 @@ from situs.cli.options import (
     RecipeName,
     ThreadsOption,
 )
-from situs.errors import OutputError
 
 __all__ = ["calibrate", "evaluate", "reproduce", "synth", "train"]
 
@@ -199,16 +198,13 @@ def calibrate(
     The thresholds are measured on patients whom the networks have not seen. Each fold is trained as the
     bundle was, but without some patients of COHORT.
     """
-    from situs.bundle import is_shipped
     from situs.cohort.calibrate import calibrate as run
 
-    if out is None and is_shipped(bundle):
-        raise OutputError("the shipped bundle is not changed: name another folder with --out")
     with resumable_progress_bar() as progress:
-        certainty, coverage = run(bundle, cohort, fold, out, level, jobs, progress)
+        calibration, coverage = run(bundle, cohort, fold, out, level, jobs, progress)
     print_text(
-        f"{out or bundle}: calibrated on {certainty.regions} ROIs of {certainty.patients} patients; "
-        f"the set of sites shall hold the true one in {100 * certainty.level:.0f} %.\n"
+        f"{out or bundle}: calibrated on {calibration.regions} ROIs of {calibration.patients} patients; "
+        f"the set of sites shall hold the true one in {100 * calibration.level:.0f} %.\n"
     )
     if coverage is not None:
         print_text(f"Every patient by a calibration on the others:\n{coverage.text()}\n")

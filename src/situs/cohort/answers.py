@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.bundle import Bundle
-from situs.certainty import Certainty, Judgement
+from situs.certainty import Calibration, Judgement
 from situs.cohort.slices import Slices
 from situs.neighbors import nearest_distances
 from situs.runtime import Runtime, relate_to_nearest
@@ -120,10 +120,10 @@ def average_slices(
     return np.asarray(means.reshape(-1, *values.shape[1:]))
 
 
-def judge(certainty: Certainty, said: Answers) -> list[Judgement]:
+def judge(calibration: Calibration, said: Answers) -> list[Judgement]:
     """What can be said about every ROI of `said`."""
     return [
-        certainty.judge(
+        calibration.judge(
             scores, float(said.distances[n]), None if said.inside is None else float(said.inside[n])
         )
         for n, scores in enumerate(said.relation)

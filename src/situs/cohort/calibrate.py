@@ -1,23 +1,26 @@
-"""Cross-conformal calibration: what a bundle can be sure of, found on patients that its like has not seen.
+"""Cross-conformal calibration: a bundle's thresholds, from patients that bundles like it have not seen.
 
-A bundle may learn from all patients of a cohort if each was answered by a bundle that was trained in the same
-way on other patients: a fold.
+A *fold* is a bundle that was trained by the same recipe without some patients of the cohort, and answers for
+those. So the bundle itself may learn from all patients. See `situs.certainty`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.bundle import Bundle, read_bundle, replace_certainty
-from situs.certainty import LEVEL, Certainty, Coverage, Judgement, calibrate_certainty, coverage
+from situs.bundle import Bundle, read_bundle
+from situs.bundle.write import output_folder, replace_calibration
+from situs.certainty import LEVEL, Calibration, Judgement, fit_calibration
 from situs.cohort.answers import Answers, answer_slices, join_answers, join_slices, judge
+from situs.cohort.coverage import Coverage, measure_coverage
 from situs.cohort.slices import open_slices
 from situs.errors import BundleError, ManifestError
+from situs.progress import Progress, silent
 
 __all__ = ["calibrate"]
 
@@ -29,81 +32,86 @@ def calibrate(
     out: str | Path | None = None,
     level: float = LEVEL,
     jobs: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[Certainty, Coverage | None]:
-    """Write a bundle again with what it can be sure of.
+    progress: Progress = silent,
+) -> tuple[Calibration, Coverage | None]:
+    """Calibrate a bundle and write it again.
 
-    Every fold answers for the ROIs of those patients of the cohort whom it has no reference of, see
-    `situs.certainty`. A patient whom two folds left out counts twice.
+    Each fold answers for the ROIs of those patients of the cohort of whom it has no reference. A patient whom
+    two folds left out counts twice.
 
     Args:
-        bundle: the one to calibrate; it is not asked itself
-        cohort: a folder with a manifest, of which each fold left some patients out (``situs train
-            --test-patient``)
-        folds: bundles of the same recipe
-        out: the folder to write to; None for the bundle's own
-        level: share of every site's lesions whose set of sites shall hold theirs
-        progress: is called with what is counted (``scans`` or ``slices``), how many are done, and in all
+        bundle: The bundle to calibrate. It does not answer itself.
+        cohort: A folder with a manifest. Each fold left some of its patients out (``situs train
+            --test-patient``).
+        folds: Bundles of the same recipe.
+        out: See `situs.bundle.write.output_folder`.
+        level: Fraction of each site's lesions whose site set shall hold that site.
+        jobs: Processes that make views.
+        progress: Reports the stages ``scans`` and ``slices``.
 
     Returns:
-        what was found, and how such sets do on each patient if all others are calibrated on; None for one
-        patient
+        The calibration, and its coverage: that of each patient by a calibration on all others; None for one
+        patient.
 
     Raises:
-        BundleError: if a bundle cannot be used, or a fold is of another recipe
-        ManifestError: if the cohort cannot be used, or a fold left none of its patients out
-        OutputError: if `out` cannot be written, or holds something else
+        BundleError: If a bundle cannot be used or changed, or a fold is of another recipe.
+        ManifestError: If the cohort cannot be used, or a fold left none of its patients out.
+        OutputError: If the bundle cannot be written.
     """
-    asked = [read_bundle(fold) for fold in folds]
     whole = read_bundle(bundle)
-    for fold in asked:
+    folder = output_folder(whole, out)
+    fold_bundles = [read_bundle(fold) for fold in folds]
+    for fold in fold_bundles:
         _check_alike(whole, fold)
-    slices = open_slices(
-        cohort, whole.spec, jobs=jobs, progress=None if progress is None else partial(progress, "scans")
-    )
+    slices = open_slices(cohort, whole.spec, jobs=jobs, progress=partial(progress, "scans"))
     parts: list[Answers] = []
     rois = []  # an example of each
-    for fold in asked:
+    for fold in fold_bundles:
         chosen = np.flatnonzero(~np.isin(slices.patient, fold.references.patients))
         if not chosen.size:
             raise ManifestError(
-                f"{fold.path}: has references of every patient of {cohort}, so it left none out"
+                f"{fold.path}: has references of every patient of {cohort}; give a bundle that was trained "
+                "without some of them"
             )
         row = slices.row[chosen]
         parts.append(join_slices(answer_slices(fold, slices, chosen, progress), row))
         rois.append(chosen[np.unique(row, return_index=True)[1]])
     first = np.concatenate(rois)
-    said, truth, patients = join_answers(parts), slices.site[first], slices.patient[first]
-    certainty = _calibrate(said, truth, patients, level)
-    replace_certainty(whole, certainty, out)
+    answers, truth, patients = join_answers(parts), slices.site[first], slices.patient[first]
+    calibration = _fit(answers, truth, patients, level)
+    replace_calibration(whole, calibration, folder)
+    return calibration, _leave_one_patient_out(answers, truth, patients, level)
 
-    return certainty, _leave_out(said, truth, patients, level)
 
-
-def _leave_out(
-    said: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
+def _leave_one_patient_out(
+    answers: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
 ) -> Coverage | None:
-    """How sets do on each patient if all others are calibrated on; None for one patient."""
-    people = np.unique(patients)
-    if len(people) < 2:
+    """The coverage of each patient's ROIs by a calibration on all other patients; None for one patient."""
+    names = np.unique(patients)
+    if len(names) < 2:
         return None
-    judged: list[Judgement] = []
-    for one in people:
-        own, others = (np.flatnonzero(which) for which in (patients == one, patients != one))
-        found = _calibrate(said.take(others), truth[others], patients[others], level)
-        judged += judge(found, said.take(own))
-    return coverage(judged, truth[np.argsort(patients, kind="stable")], level)
+    judgements: list[Judgement] = []
+    for name in names:
+        own, others = np.flatnonzero(patients == name), np.flatnonzero(patients != name)
+        calibration = _fit(answers.take(others), truth[others], patients[others], level)
+        judgements += judge(calibration, answers.take(own))
+    return measure_coverage(judgements, truth[np.argsort(patients, kind="stable")], level)
 
 
-def _calibrate(
-    said: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
-) -> Certainty:
-    return calibrate_certainty(said.relation, truth, said.distances, said.inside, patients, level)
+def _fit(
+    answers: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
+) -> Calibration:
+    return fit_calibration(answers.relation, truth, answers.distances, answers.inside, patients, level)
 
 
 def _check_alike(bundle: Bundle, fold: Bundle) -> None:
-    for what in ("recipe", "views", "n_neighbors"):
-        if bundle.description[what] != fold.description[what]:
+    """Refuse a fold that was trained by another recipe than the bundle."""
+    for what, same in (
+        ("another recipe", bundle.recipe == fold.recipe),
+        ("other views", bundle.spec == fold.spec),
+        ("another number of neighbours", bundle.n_neighbors == fold.n_neighbors),
+    ):
+        if not same:
             raise BundleError(
-                f"{fold.path}: its {what} is another than that of {bundle.path}: train it alike"
+                f"{fold.path}: has {what} than {bundle.path}; train the fold by the same recipe"
             )

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
 from situs.bundle import read_bundle
-from situs.certainty import Coverage, coverage
 from situs.cohort.answers import Answers, answer_slices, average_slices, join_slices, judge
+from situs.cohort.coverage import Coverage, measure_coverage
 from situs.cohort.manifest import read_manifest
 from situs.cohort.scores import ScoreTable, count_confusions, macro_f1, score_table
 from situs.cohort.slices import Slices, open_slices
@@ -47,7 +47,7 @@ class Evaluation:
         basenet_rois: See `relation_rois`.
         other_joins: macro F1 over ROIs if the relation scores of their slices were joined in other ways, by
             name
-        coverage: how its certainty does; None for a bundle that was not calibrated
+        coverage: how its site sets do; None for a bundle that was not calibrated
         upright: whether turned heads were looked at upright, see `situs.cohort.examples`
         bundle: what was evaluated
         n_neighbors: See `bundle`.
@@ -200,14 +200,16 @@ def evaluate(
         share_rois = int(spanning.sum())
         share_error = float(off.mean()) if share_rois else None
     people = set(slices.patient[chosen].tolist())
-    sure = found.certainty
+    calibration = found.calibration
     return Evaluation(
         relation=per_slice(said.relation),
         basenet=per_slice(said.basenet),
         relation_rois=per_roi(joined.relation),
         basenet_rois=per_roi(joined.basenet),
         other_joins=_other_joins(said, row, truth[one_each]),
-        coverage=None if sure is None else coverage(judge(sure, joined), truth[one_each], sure.level),
+        coverage=None
+        if calibration is None
+        else measure_coverage(judge(calibration, joined), truth[one_each], calibration.level),
         share_error=share_error,
         share_rois=share_rois,
         upright=found.spec.upright,

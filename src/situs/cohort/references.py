@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
-from situs.bundle import Bundle, check_replaceable, is_shipped, read_bundle, replace_references
+from situs.bundle import Bundle, read_bundle
+from situs.bundle.write import output_folder, replace_references
 from situs.cohort.pictures import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_ids
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import BundleError, InputError, ManifestError, did_you_mean
-from situs.files import check_folder
 from situs.neighbors import References
 from situs.runtime import Runtime
 from situs.tables import text_table
@@ -96,9 +96,9 @@ def add_references(
         OutputError: if the bundle or the cache cannot be written
     """
     found = read_bundle(bundle)
-    place = _place(found, out)
+    place = output_folder(found, out)
     if max_slices is None:
-        max_slices = found.description["recipe"].get("max_slices")
+        max_slices = found.recipe.get("max_slices")
     slices = open_slices(
         Path(cohort),
         found.spec,
@@ -137,7 +137,7 @@ def remove_references(
         OutputError: if the bundle cannot be written
     """
     found = read_bundle(bundle)
-    place = _place(found, out)
+    place = output_folder(found, out)
     if not patients and not ids and site is None:
         raise InputError("remove: name a patient, an id or a site")
     gone = match_references(found.references, patients, ids, site)
@@ -272,17 +272,6 @@ def format_references_csv(bundle: Bundle, site: str | None = None) -> str:
     keys = [SITE_KEYS[index] for index in chosen.sites]
     writer.writerows(zip(chosen.ids.tolist(), keys, chosen.patients.tolist(), strict=True))
     return stream.getvalue()
-
-
-def _place(bundle: Bundle, out: str | Path | None) -> Path:
-    """The folder for the changed bundle; what cannot be written is refused before the work."""
-    place = bundle.path if out is None else Path(out)
-    if is_shipped(place):
-        raise BundleError("the bundle inside the package is never changed: give --out NEW_BUNDLE")
-    check_replaceable(place)
-    check_folder(place)
-    check_folder(place.resolve().parent)  # the folder is written beside its place and renamed
-    return place
 
 
 def _check_ids(old: NDArray[np.str_], new: NDArray[np.str_]) -> None:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from situs.anatomy import SITES
-from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle, write_bundle
+from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle
 from situs.bundle.pictures import ReferencePicture
+from situs.bundle.write import ExportedNetworks, write_bundle
 from situs.errors import BundleError
 from situs.learn.nets import BaseNet, RelationNetwork
+from situs.learn.recipe import Recipe
 from situs.neighbors import References, reference_sets
 from situs.runtime import Runtime, relate_to_nearest
 from situs.views import ViewSpec
@@ -39,15 +41,12 @@ def export_bundle(
     basenet: BaseNet,
     relation: RelationNetwork,
     references: References,
-    spec: ViewSpec,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     facts: dict[str, Any],
     out: str | Path,
     *,
-    n_neighbors: int,
     sample_views: tuple[Bytes, Bytes] | None = None,
     pictures: Mapping[str, ReferencePicture] | None = None,
-    evaluation: list[dict[str, Any]] | None = None,
     name: str = "situs",
     version: str = "1",
 ) -> Path:
@@ -57,15 +56,12 @@ def export_bundle(
         basenet: the networks; exported as in use, whatever mode they are in
         relation: See `basenet`.
         references: the labelled embeddings, made by `basenet`
-        spec: as the networks were trained
-        n_neighbors: See `spec`.
-        recipe: what the card says about the training, see `situs.bundle.card.model_card`
-        facts: See `recipe`.
+        recipe: how the networks were trained
+        facts: what else the card says about the training, see `situs.bundle.card.model_card`
         out: the folder; new, empty, or an older bundle
         sample_views: global and local views (n, channels, size, size) uint8 to compare the networks on,
             beside random ones
         pictures: of references, by id
-        evaluation: tables for the card
 
     Returns:
         `out`
@@ -74,6 +70,7 @@ def export_bundle(
         BundleError: if the exported networks do not answer as the trained ones do; nothing is written
         OutputError: if `out` cannot be written, or holds something else
     """
+    spec, n_neighbors = recipe.spec, recipe.n_neighbors
     views = _random_views(spec)
     if sample_views is not None:
         views = (np.concatenate([views[0], sample_views[0]]), np.concatenate([views[1], sample_views[1]]))
@@ -82,25 +79,26 @@ def export_bundle(
     relation.eval()
     try:
         outputs = _basenet_outputs(in_use, views)
-        networks = {
-            BASENET_FILE: _basenet_bytes(in_use, views, outputs),
-            RELATION_FILE: _relation_bytes(relation, n_neighbors),
-        }
+        networks = ExportedNetworks(
+            {
+                BASENET_FILE: _basenet_bytes(in_use, views, outputs),
+                RELATION_FILE: _relation_bytes(relation, n_neighbors),
+            },
+            _contract(spec, n_neighbors, basenet.width, outputs),
+            spec,
+            n_neighbors,
+        )
 
         def check(bundle: Bundle) -> None:
             _check_parity(in_use, relation, bundle, views)
 
         return write_bundle(
             out,
-            networks=networks,
-            contract=_contract(spec, n_neighbors, basenet.width, outputs),
-            references=references,
-            spec=spec,
-            n_neighbors=n_neighbors,
-            recipe=recipe,
+            networks,
+            references,
+            recipe=recipe.to_dict(),
             training={**facts, "onnx opset": OPSET},
             pictures=pictures,
-            evaluation=evaluation,
             name=name,
             version=version,
             check=check,

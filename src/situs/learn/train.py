@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from situs.anatomy import SITES
-from situs.bundle import check_replaceable
+from situs.bundle.write import check_replaceable
 from situs.cohort.manifest import describe_cohort
 from situs.cohort.pictures import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
@@ -131,8 +131,7 @@ def train(
         basenet.cpu(),
         relation.cpu(),
         references,
-        recipe.spec,
-        recipe.to_dict(),
+        recipe,
         {
             **_facts(run, results),
             "minutes in this run": (time.monotonic() - begin) / 60,
@@ -140,7 +139,6 @@ def train(
             **(facts or {}),
         },
         out,
-        n_neighbors=recipe.n_neighbors,
         sample_views=(slices.global_view[few], slices.local_view[few]),
         pictures=draw_pictures(Path(cohort), slices, known) if drawn else None,
     )

@@ -1,0 +1,79 @@
+"""What the files of a bundle are called, and how they are encoded. `situs.bundle` says what is in them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from situs.files import digest
+from situs.neighbors import References
+
+__all__ = [
+    "BASENET_FILE",
+    "CARD_FILE",
+    "FORMAT",
+    "JSON_FILE",
+    "PICTURES_FILE",
+    "REFERENCES_FILE",
+    "RELATION_FILE",
+    "REQUIRED_FILES",
+    "decode_references",
+    "description_digest",
+    "encode_references",
+    "recipe_settings",
+]
+
+FORMAT = 1
+BASENET_FILE = "basenet.onnx"
+RELATION_FILE = "relation.onnx"
+REFERENCES_FILE = "references.npz"
+PICTURES_FILE = "pictures.npz"
+JSON_FILE = "bundle.json"
+CARD_FILE = "README.md"
+REQUIRED_FILES = (BASENET_FILE, RELATION_FILE, REFERENCES_FILE)  # besides the description and the card
+
+# Of a recipe, these stand at the top of a description. The first bundles have them inside the recipe as well.
+_STORED_ELSEWHERE = ("spec", "n_neighbors")
+
+
+def recipe_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that only a bundle's ``recipe`` holds: all but the views and the number of neighbours.
+
+    >>> recipe_settings({"name": "compact", "spec": {"size_px": 112}, "n_neighbors": 5, "batch": 64})
+    {'name': 'compact', 'batch': 64}
+    """
+    return {name: value for name, value in recipe.items() if name not in _STORED_ELSEWHERE}
+
+
+def description_digest(description: Mapping[str, Any]) -> str:
+    """The SHA-256 of a description without its own entry ``sha256``; the layout of the JSON plays no part."""
+    rest = {key: value for key, value in description.items() if key != "sha256"}
+    return digest(json.dumps(rest, sort_keys=True).encode())
+
+
+def encode_references(references: References) -> bytes:
+    """The content of ``references.npz``: embeddings as float16, no pickles."""
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        embeddings=references.embeddings.astype(np.float16),
+        sites=references.sites.astype(np.uint8),
+        ids=np.char.encode(references.ids.astype(np.str_), "utf-8"),
+        patients=np.char.encode(references.patients.astype(np.str_), "utf-8"),
+    )
+    return stream.getvalue()
+
+
+def decode_references(data: bytes) -> References:
+    """The references that `encode_references` wrote."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return References(
+            arrays["embeddings"],
+            arrays["sites"],
+            np.char.decode(arrays["ids"], "utf-8"),
+            np.char.decode(arrays["patients"], "utf-8"),
+        )

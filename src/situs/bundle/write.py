@@ -1,0 +1,318 @@
+"""Write a bundle, or change one: its references, its calibration, the evaluation in its card.
+
+A folder is written beside its final place and then renamed, so a bundle is whole or not there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from situs import __version__
+from situs.anatomy import SITE_KEYS
+from situs.bundle import Bundle, is_shipped, read_bundle, read_description
+from situs.bundle.card import model_card
+from situs.bundle.format import (
+    BASENET_FILE,
+    CARD_FILE,
+    FORMAT,
+    JSON_FILE,
+    PICTURES_FILE,
+    REFERENCES_FILE,
+    RELATION_FILE,
+    REQUIRED_FILES,
+    description_digest,
+    encode_references,
+    recipe_settings,
+)
+from situs.bundle.pictures import ReferencePicture, pack_pictures
+from situs.certainty import Calibration
+from situs.errors import BundleError, OutputError
+from situs.files import check_folder, digest
+from situs.neighbors import References
+from situs.views import ViewSpec
+
+__all__ = [
+    "ExportedNetworks",
+    "check_replaceable",
+    "output_folder",
+    "replace_calibration",
+    "replace_references",
+    "write_bundle",
+]
+
+# Between the version of the training and what tells its changed references apart.
+_CHANGED = "+references."
+
+
+@dataclass(frozen=True)
+class ExportedNetworks:
+    """Two trained networks and what they take.
+
+    Attributes:
+        files: ONNX files, ``{BASENET_FILE: ..., RELATION_FILE: ...}``.
+        contract: ``{file: {"inputs" | "outputs": {tensor: {"type", "shape", "meaning"}}}}``.
+        spec: How slices become the views that they were trained on.
+        n_neighbors: References of each site that the relation network takes.
+    """
+
+    files: Mapping[str, bytes]
+    contract: dict[str, Any]
+    spec: ViewSpec
+    n_neighbors: int
+
+
+def write_bundle(
+    out: str | Path,
+    networks: ExportedNetworks,
+    references: References,
+    *,
+    recipe: Mapping[str, Any],
+    training: dict[str, Any],
+    pictures: Mapping[str, ReferencePicture] | None = None,
+    name: str = "situs",
+    version: str = "1",
+    check: Callable[[Bundle], None] | None = None,
+) -> Path:
+    """Write a bundle, or replace an older one when the new one is whole.
+
+    Args:
+        out: The folder: new, empty, or a bundle.
+        networks: The networks, their views and their number of neighbours.
+        references: The labelled embeddings; stored as float16.
+        recipe: Settings of the training by name, JSON-able. Its ``spec`` and ``n_neighbors`` are not
+            stored, because those of `networks` are.
+        training: Facts about the training, JSON-able, see `situs.bundle.card.model_card`.
+        pictures: Pictures by the ids of their references. Those of no reference are left out.
+        name: What the bundle calls itself.
+        version: Tells bundles of one name apart.
+        check: Is given the written bundle before it takes its place. It raises an error to stop that.
+
+    Returns:
+        `out`
+
+    Raises:
+        OutputError: If `out` holds something that is not a bundle, or cannot be written.
+    """
+    out = Path(out)
+    check_replaceable(out)
+    content = {n: networks.files[n] for n in (BASENET_FILE, RELATION_FILE)}
+    content[REFERENCES_FILE] = encode_references(references)
+    counts = _add_pictures(content, pictures or {}, references)
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "created_by": f"situs {__version__}",
+        "recipe": recipe_settings(recipe),
+        "sites": list(SITE_KEYS),
+        "views": networks.spec.to_dict(),
+        "n_neighbors": networks.n_neighbors,
+        "embedding_width": references.embeddings.shape[1],
+        "n_references": len(references),
+        "pictures": counts,
+        "networks": networks.contract,
+        "training": training,
+        "evaluation": [],
+        "files": {n: _file_entry(data) for n, data in content.items()},
+    }
+    _write_whole(out, description, content, check)
+    return out
+
+
+def replace_references(
+    bundle: Bundle,
+    references: References,
+    *,
+    added: int,
+    removed: int,
+    pictures: Mapping[str, ReferencePicture] | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Write a bundle again with other references. Its networks and the facts about its training stay.
+
+    The description and the card count all references that were added and removed since the training. The
+    version becomes ``<version>+references.<hash>``, so that an answer tells which references it rests on.
+
+    Args:
+        bundle: The bundle to change.
+        references: All references of the new one, embeddings (r, bundle.embedding_width), r at least 1;
+            stored as float16.
+        added: How many of them are new.
+        removed: How many of the bundle's are gone.
+        pictures: Pictures of new references, by id. The bundle's own stay with the references that stay.
+        out: See `output_folder`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If there are no references, or their embeddings have another width.
+        BundleError: If the bundle may not be changed, or was changed by another process since it was read;
+            nothing is written.
+        OutputError: If the folder holds something that is not a bundle, or cannot be written.
+    """
+    shape = references.embeddings.shape
+    if not len(references) or shape[1] != bundle.embedding_width:
+        raise ValueError(f"references: expected embeddings (r, {bundle.embedding_width}), got {shape}")
+    content = {REFERENCES_FILE: encode_references(references)}
+    counts = _add_pictures(content, {**bundle.pictures, **(pictures or {})}, references)
+    entry = _file_entry(content[REFERENCES_FILE])
+    old = bundle.description
+    before = old.get("references", {"added": 0, "removed": 0})
+    changes = {
+        "version": f"{bundle.version.partition(_CHANGED)[0]}{_CHANGED}{entry['sha256'][:8]}",
+        "n_references": len(references),
+        "references": {"added": before["added"] + added, "removed": before["removed"] + removed},
+        "pictures": counts,
+        "files": {
+            **{n: old["files"][n] for n in (BASENET_FILE, RELATION_FILE)},
+            **{n: _file_entry(data) for n, data in content.items()},
+        },
+    }
+    return _write_changed(bundle, changes, content, out)
+
+
+def replace_calibration(bundle: Bundle, calibration: Calibration, out: str | Path | None = None) -> Path:
+    """Write a bundle again with another calibration. All else stays.
+
+    Args:
+        bundle: The bundle to change.
+        calibration: Its new calibration.
+        out: See `output_folder`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: If the bundle may not be changed, or was changed by another process since it was read;
+            nothing is written.
+        OutputError: If the folder holds something that is not a bundle, or cannot be written.
+    """
+    return _write_changed(bundle, {"certainty": calibration.to_dict()}, {}, out)
+
+
+def output_folder(bundle: Bundle, out: str | Path | None) -> Path:
+    """The folder that a changed bundle is written to. What cannot be written is refused before the work.
+
+    Args:
+        bundle: The bundle to change.
+        out: The folder: new, empty, or a bundle. None is the bundle's own.
+
+    Raises:
+        BundleError: If the folder is the bundle inside the package.
+        OutputError: If the folder holds something that is not a bundle, or cannot be written.
+    """
+    folder = bundle.path if out is None else Path(out)
+    if is_shipped(folder):
+        raise BundleError("the bundle inside the package is never changed: give --out NEW_BUNDLE")
+    check_replaceable(folder)
+    check_folder(folder)
+    check_folder(folder.resolve().parent)  # the folder is written beside its place and renamed
+    return folder
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse a folder that holds anything but an older bundle, because replacing it would delete that.
+
+    Raises:
+        OutputError: If `out` is a file, or a folder that is neither empty nor a bundle.
+    """
+    if out.is_dir():
+        present = {entry.name for entry in out.iterdir()}
+        foreign = sorted(present - {*REQUIRED_FILES, PICTURES_FILE, JSON_FILE, CARD_FILE})
+        if present and (foreign or JSON_FILE not in present):
+            what = f"it holds {foreign[0]}" if foreign else f"it has no {JSON_FILE}"
+            raise OutputError(
+                f"{out}: not overwritten, since it is not a bundle ({what}); choose another folder"
+            )
+    elif out.exists() or out.is_symlink():
+        raise OutputError(
+            f"{out}: not overwritten, since it is a file and not a bundle; choose another folder"
+        )
+
+
+def _write_changed(
+    bundle: Bundle, changes: dict[str, Any], content: dict[str, bytes], out: str | Path | None
+) -> Path:
+    """Write a bundle with changes of its description and some other files; the rest is the old one's."""
+    folder = output_folder(bundle, out)
+    description = {**bundle.description, **changes}
+    try:
+        rest = {n: (bundle.path / n).read_bytes() for n in description["files"] if n not in content}
+    except OSError as error:
+        raise BundleError(f"{bundle.path}: cannot be read any more ({error.strerror})") from error
+
+    def check(_: Bundle) -> None:
+        # Two changes at a time: the second would silently undo the first.
+        if read_description(bundle.path)["sha256"] != bundle.description["sha256"]:
+            raise BundleError(
+                f"{bundle.path}: was changed meanwhile by another process; nothing was written, run it again"
+            )
+
+    _write_whole(folder, description, {**rest, **content}, check)
+    return folder
+
+
+def _write_whole(
+    out: Path,
+    description: dict[str, Any],
+    content: dict[str, bytes],
+    check: Callable[[Bundle], None] | None,
+) -> None:
+    """Write the files `content`, the description and the card; see `write_bundle` for `check`."""
+    description = {**description, "sha256": description_digest(description)}
+    content = {
+        **content,
+        JSON_FILE: (json.dumps(description, indent=1, allow_nan=False) + "\n").encode(),
+        CARD_FILE: model_card(description).encode(),
+    }
+    target = out.resolve()  # a link keeps pointing where it did
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+            new = Path(scratch) / "new"
+            new.mkdir()
+            for file, data in content.items():
+                (new / file).write_bytes(data)
+            if check is not None:
+                check(read_bundle(new))
+            _rename(new, target, Path(scratch) / "old")
+    except OSError as error:
+        raise OutputError(f"{out}: the bundle cannot be written ({error.strerror or error})") from error
+
+
+def _rename(new: Path, out: Path, old: Path) -> None:
+    """Rename `new` to `out`. What was there goes to `old`, and comes back if that fails."""
+    replaced = out.is_dir()
+    if replaced:
+        out.replace(old)
+    try:
+        new.replace(out)
+    except BaseException:
+        if replaced:
+            old.replace(out)
+        raise
+    if replaced:
+        shutil.rmtree(old)
+
+
+def _file_entry(data: bytes) -> dict[str, Any]:
+    """The entry of a file in the description."""
+    return {"sha256": digest(data), "bytes": len(data)}
+
+
+def _add_pictures(
+    content: dict[str, bytes], pictures: Mapping[str, ReferencePicture], references: References
+) -> dict[str, int]:
+    """Add the references' pictures, if they have any, to the files `content`; count them by their origin."""
+    own = {str(name): pictures[str(name)] for name in references.ids if str(name) in pictures}
+    if own:
+        content[PICTURES_FILE] = pack_pictures(own, references.ids)
+    rendered = sum(picture.rendered for picture in own.values())
+    return {"rendered": rendered, "patients": len(own) - rendered}

@@ -1,0 +1,78 @@
+"""How often a bundle's site sets hold the true site on labelled ROIs, and how right its sure answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.certainty import Judgement
+
+__all__ = ["Coverage", "measure_coverage"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How a bundle's site sets and its sure answers do on labelled ROIs. Fractions are of ROIs.
+
+    Attributes:
+        level: The coverage that was aimed at for each site.
+        overall: Fraction whose site set holds the true site.
+        sites: The same for the ROIs of each site, by its key; sites without a ROI are left out.
+        mean_size: Mean number of sites in a set.
+        sure: Fraction of sure answers.
+        right_if_sure: Fraction of right answers among the sure ones; None if there are none.
+        right_if_not: Fraction of right answers among the others; None if there are none.
+    """
+
+    level: float
+    overall: float
+    sites: dict[str, float]
+    mean_size: float
+    sure: float
+    right_if_sure: float | None
+    right_if_not: float | None
+
+    @property
+    def worst_site(self) -> str:
+        """Key of the site whose ROIs have it in their set least often."""
+        return min(self.sites, key=lambda key: self.sites[key])
+
+    def text(self) -> str:
+        """The figures for people."""
+        name = SITES[SITE_INDEX[self.worst_site]].name
+        right = [
+            f"{fraction:.3f} of {which} right"
+            for fraction, which in ((self.right_if_sure, "the sure are"), (self.right_if_not, "the others"))
+            if fraction is not None
+        ]
+        return (
+            f"Certainty (ROIs): the site set holds the true site in {self.overall:.3f}, of {name} in "
+            f"{self.sites[self.worst_site]:.3f} (the least);\nmean size {self.mean_size:.2f}; "
+            f"{self.sure:.3f} are sure; {', '.join(right)}."
+        )
+
+
+def measure_coverage(judgements: Sequence[Judgement], truth: NDArray[np.integer], level: float) -> Coverage:
+    """Compare judgements of n ROIs with their true sites, n at least 1.
+
+    Args:
+        judgements: One for each ROI.
+        truth: (n,) int, indices into `situs.anatomy.SITES`.
+        level: The coverage that was aimed at.
+    """
+    held = np.array([SITE_KEYS[t] in j.site_set for t, j in zip(truth, judgements, strict=True)])
+    right = np.array([SITE_KEYS[t] == j.site_set[0] for t, j in zip(truth, judgements, strict=True)])
+    sure = np.array([not j.reasons for j in judgements])
+    return Coverage(
+        level=level,
+        overall=float(held.mean()),
+        sites={key: float(held[truth == s].mean()) for s, key in enumerate(SITE_KEYS) if (truth == s).any()},
+        mean_size=float(np.mean([len(j.site_set) for j in judgements])),
+        sure=float(sure.mean()),
+        right_if_sure=float(right[sure].mean()) if sure.any() else None,
+        right_if_not=float(right[~sure].mean()) if not sure.all() else None,
+    )
