@@ -103,6 +103,24 @@ def test_damaged_pictures_of_references_are_refused_only_where_they_are_wanted(f
     assert names(files) == ["f.json", "mask.nii.gz", "scan.nii.gz"]
 
 
+@pytest.mark.parametrize(
+    ("slices", "terminal", "options", "shown"),
+    [(500, True, [], True), (20, True, [], False), (500, False, [], False), (500, True, ["--quiet"], False)],
+)
+def test_progress_is_shown_on_a_terminal_and_for_many_slices(
+    files, capsys, monkeypatch, slices, terminal, options, shown
+):
+    class SlowLabeler(FakeLabeler):
+        def label(self, volume, rois, progress=None):
+            progress("slices", slices // 2, slices)
+            return super().label(volume, rois)
+
+    monkeypatch.setattr("situs.labeler.Labeler", SlowLabeler)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert main([*LABEL, *options]) == 0
+    assert ("slices" in capsys.readouterr().err) == shown
+
+
 def test_standard_output_holds_json_alone(files, capsys):
     assert main([*LABEL, "--json", "-", "--csv", "f.csv"]) == 0
     out, err = capsys.readouterr()

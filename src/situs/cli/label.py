@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from situs.cli.console import STDOUT, check_outputs, no_warnings, print_text, write_text
+from situs.cli.console import (
+    STDOUT,
+    check_outputs,
+    no_warnings,
+    print_text,
+    progress_bar,
+    write_text,
+)
 from situs.cli.options import CsvOption, JsonOption
+from situs.progress import Progress, silent
 
 if TYPE_CHECKING:
     from situs.bundle import Bundle
@@ -17,6 +27,9 @@ if TYPE_CHECKING:
     from situs.volume import Roi, Volume
 
 __all__ = ["label"]
+
+# Slices that take about five seconds; fewer are not worth the import of rich.
+_MANY_SLICES = 150
 
 
 def label(
@@ -63,12 +76,20 @@ def label(
         labeler = Labeler.load(bundle)
         if png is not None:
             _ = labeler.bundle.pictures  # damaged pictures are refused before the work
-        findings = labeler.label(volume, lesions)
+        with _progress(quiet) as progress:
+            findings = labeler.label(volume, lesions, progress)
     _write_outputs(volume, lesions, findings, labeler.bundle, json_file, csv_file, png)
     if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
         print_text(format_text(volume, findings))
+
+
+def _progress(quiet: bool) -> AbstractContextManager[Progress]:
+    """Bars for a person who waits: on a terminal, and for many slices."""
+    if quiet or not sys.stderr.isatty():
+        return nullcontext(silent)
+    return progress_bar(_MANY_SLICES)
 
 
 def _write_outputs(
