@@ -1,0 +1,243 @@
+"""`situs label`: what it writes and where, and one line with exit code 2 for whatever is wrong."""
+
+import csv
+import io
+import os
+from types import SimpleNamespace
+
+import nibabel as nib
+import pytest
+from phantoms import small_case
+from phantoms.commands import refused
+from phantoms.findings_schema import read_findings
+
+from situs.cli import main
+from situs.errors import BundleError, RoiError, ScanError
+from situs.report import DISCLAIMER
+
+
+class FakeLabeler:
+    """Stands for the networks: answers with `small_case.findings`."""
+
+    bundle = SimpleNamespace(name="fake", version="1", pictures={}, picture=lambda reference_id: None)
+
+    @classmethod
+    def load(cls, bundle=None):
+        return cls()
+
+    def label(self, volume, rois, progress=None):
+        return small_case.findings(rois)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder with scan.nii.gz and mask.nii.gz, which is also the working folder."""
+    nib.save(nib.Nifti1Image(small_case.head_hu(), small_case.AFFINE), tmp_path / "scan.nii.gz")
+    nib.save(nib.Nifti1Image(small_case.lesion_mask(), small_case.AFFINE), tmp_path / "mask.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("situs.labeler.Labeler", FakeLabeler)
+    monkeypatch.delenv("SITUS_DEBUG", raising=False)
+    return tmp_path
+
+
+LABEL = ["label", "scan.nii.gz", "--roi", "mask.nii.gz"]
+
+
+def names(folder):
+    return sorted(p.name for p in folder.rglob("*"))
+
+
+def test_label_prints_a_table_and_nothing_else(files, capsys):
+    assert main(LABEL) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "scan.nii.gz: 3 lesions" in out and out.count("thalamus") >= 2 and DISCLAIMER in out
+    assert names(files) == ["mask.nii.gz", "scan.nii.gz"]
+
+
+def test_label_writes_json_csv_and_pictures(files, capsys):
+    assert main([*LABEL, "--json", "out/f.json", "--csv", "out/f.csv", "--png", "out", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert names(files / "out") == [
+        "f.csv",
+        "f.json",
+        "roi01_lesion1.png",
+        "roi01_lesion2.png",
+        "roi07_lesion1.png",
+    ]
+    report = read_findings((files / "out" / "f.json").read_text())
+    assert [f["roi_value"] for f in report["findings"]] == [1, 1, 7]
+    assert len(list(csv.reader((files / "out" / "f.csv").read_text().splitlines()))) == 4
+
+
+def test_damaged_pictures_of_references_are_refused_only_where_they_are_wanted(files, capsys, monkeypatch):
+    class Damaged:
+        name, version = "fake", "1"
+
+        @property
+        def pictures(self):
+            raise BundleError("pictures.npz was changed after its export")
+
+    monkeypatch.setattr(FakeLabeler, "bundle", Damaged())
+    assert main([*LABEL, "--json", "f.json"]) == 0
+    capsys.readouterr()
+    refused(capsys, [*LABEL, "--json", "g.json", "--png", "out"], "pictures.npz was changed")
+    assert names(files) == ["f.json", "mask.nii.gz", "scan.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("slices", "terminal", "options", "shown"),
+    [(500, True, [], True), (20, True, [], False), (500, False, [], False), (500, True, ["--quiet"], False)],
+)
+def test_progress_is_shown_on_a_terminal_and_for_many_slices(
+    files, capsys, monkeypatch, slices, terminal, options, shown
+):
+    class SlowLabeler(FakeLabeler):
+        def label(self, volume, rois, progress=None):
+            progress("slices", slices // 2, slices)
+            return super().label(volume, rois)
+
+    monkeypatch.setattr("situs.labeler.Labeler", SlowLabeler)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert main([*LABEL, *options]) == 0
+    assert ("slices" in capsys.readouterr().err) == shown
+
+
+def test_standard_output_holds_json_alone(files, capsys):
+    assert main([*LABEL, "--json", "-", "--csv", "f.csv"]) == 0
+    out, err = capsys.readouterr()
+    assert len(read_findings(out)["findings"]) == 3 and err == ""
+    assert (files / "f.csv").exists()
+
+
+def test_standard_output_holds_csv_alone(files, capsys):
+    assert main([*LABEL, "--csv", "-"]) == 0
+    out, _ = capsys.readouterr()
+    assert len(list(csv.DictReader(io.StringIO(out)))) == 3
+
+
+def test_pictures_of_other_names_stay(files):
+    (files / "out").mkdir()
+    (files / "out" / "roi99_lesion1.png").write_text("mine")
+    (files / "out" / "roi01_lesion1.png").write_text("old")
+    assert main([*LABEL, "--png", "out", "--quiet"]) == 0
+    assert (files / "out" / "roi99_lesion1.png").read_text() == "mine"
+    assert (files / "out" / "roi01_lesion1.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--json", "-", "--csv", "-"], ["--json -", "--csv -"]),
+        (["--json", "a", "--csv", "./a"], ["both are"]),
+        (["--json", "absent/a.json"], ["absent/a.json", "no folder"]),
+        (["--csv", "absent/a.csv"], ["absent/a.csv", "no folder"]),
+        (["--json", "scan.nii.gz"], ["scan.nii.gz", "overwrite the input"]),
+        (["--csv", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
+        (["--json", "."], ["is a folder"]),
+        (["--png", "scan.nii.gz"], ["scan.nii.gz", "not a folder"]),
+        (["--png", "absent/out"], ["absent/out", "no folder"]),
+    ],
+)
+def test_outputs_are_refused_before_the_work(files, capsys, monkeypatch, options, words):
+    monkeypatch.setattr("situs.io.read_volume", lambda *_, **__: pytest.fail("the work began"))
+    before = {p: p.read_bytes() for p in files.iterdir()}
+    refused(capsys, [*LABEL, *options], *words)
+    assert {p: p.read_bytes() for p in files.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["label", "absent.nii.gz", "--roi", "mask.nii.gz"], ["absent.nii.gz", "no such file"]),
+        (["label", "scan.nii.gz", "--roi", "absent.nii.gz"], ["absent.nii.gz"]),
+        (["label", "scan.nii.gz"], ["--roi", "situs label --help"]),
+        (["label", "--roi", "mask.nii.gz"], ["SCAN"]),
+        (["label"], ["SCAN"]),
+        ([*LABEL, "--jsno", "f.json"], ["--jsno", "--json"]),
+        ([*LABEL, "--js", "f.json"], ["--js"]),
+        ([*LABEL, "second.nii.gz"], ["second.nii.gz"]),
+        ([*LABEL, "--json"], ["--json"]),
+        ([*LABEL, "--series", "3"], ["series"]),
+        (["lable", "scan.nii.gz"], ["lable", "label"]),
+        (["--verison"], ["--verison", "--version"]),
+    ],
+)
+def test_bad_usage_is_one_line(files, capsys, args, words):
+    refused(capsys, args, *words)
+    assert names(files) == ["mask.nii.gz", "scan.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "error", [ScanError("scan: bad"), RoiError("mask: bad"), PermissionError(13, "no", "x")]
+)
+def test_errors_of_the_work_write_nothing(files, capsys, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(FakeLabeler, "label", fail)
+    refused(capsys, [*LABEL, "--json", "f.json", "--csv", "f.csv", "--png", "out"])
+    assert names(files) == ["mask.nii.gz", "scan.nii.gz"]
+
+
+def test_a_bundle_that_is_none_is_refused(files, capsys, monkeypatch):
+    monkeypatch.undo()
+    os.chdir(files)
+    refused(capsys, [*LABEL, "--bundle", "absent", "--json", "f.json"], "absent", "bundle")
+    assert names(files) == ["mask.nii.gz", "scan.nii.gz"]
+
+
+def test_an_error_of_several_lines_is_shown_as_one(files, capsys, monkeypatch):
+    monkeypatch.setattr(FakeLabeler, "label", lambda *_: (_ for _ in ()).throw(RoiError("one\ntwo")))
+    assert "one two" in refused(capsys, LABEL)
+
+
+def test_a_fault_of_situs_is_one_line_with_a_hint(files, capsys, monkeypatch):
+    monkeypatch.setattr(FakeLabeler, "label", lambda *_: 1 // 0)
+    assert main(LABEL) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "ZeroDivisionError" in err and "SITUS_DEBUG=1" in err
+    monkeypatch.setenv("SITUS_DEBUG", "1")
+    assert main(LABEL) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing(files, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeLabeler, "label", stop)
+    assert main([*LABEL, "--json", "f.json", "--png", "out"]) == 130
+    assert names(files) == ["mask.nii.gz", "scan.nii.gz"]
+
+
+def test_ctrl_c_while_writing_leaves_no_half_written_file(files, monkeypatch):
+    from situs.report import picture
+
+    whole = picture.iter_pictures
+
+    def stop(*args):
+        yield next(whole(*args))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(picture, "iter_pictures", stop)
+    assert main([*LABEL, "--json", "f.json", "--png", "out"]) == 130
+    assert names(files) == ["mask.nii.gz", "out", "roi01_lesion1.png", "scan.nii.gz"]
+    assert (files / "out" / "roi01_lesion1.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+
+
+def test_a_missing_extra_names_the_pip_line(files, capsys, monkeypatch):
+    def load(bundle=None):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(FakeLabeler, "load", load)
+    refused(capsys, LABEL, "torch is not installed", "pip install 'situs[train]'")
+
+
+def test_a_missing_package_that_no_extra_installs_is_a_fault(files, capsys, monkeypatch):
+    def load(bundle=None):
+        raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+
+    monkeypatch.setattr(FakeLabeler, "load", load)
+    assert main(LABEL) == 1
+    assert "No module named 'numpy'" in capsys.readouterr().err
