@@ -105,7 +105,7 @@ def curve_chart(title: str, x_name: str, y_name: str, curves: Sequence[Curve]) -
         axes.set_xlabel(f"{x_name}\nmean of the seeds; band: lowest to highest")
         axes.set_ylabel(y_name)
         axes.grid(color="#ddd")
-        axes.legend(loc="lower right")
+        axes.legend()
         return _svg(figure)
 
 
