@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantoms.findings_schema import read_findings
 from phantoms.small_bundle import small_bundle
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
@@ -16,6 +17,7 @@ from situs.errors import BundleError, RoiError
 from situs.geometry import Geometry
 from situs.labeler import Labeler
 from situs.neighbors import References
+from situs.report import format_json
 from situs.runtime import Embedded
 from situs.views import ViewSpec
 from situs.volume import Roi, Volume
@@ -278,6 +280,9 @@ def test_a_lesion_too_small_is_listed_with_its_side():
     assert any("fewer than 4 pixels" in doubt for doubt in small.doubts)
     assert (judged.site, judged.side) == ("parietal_region", "right")
     assert not any("too small" in doubt.lower() for doubt in judged.doubts)
+    report = read_findings(format_json(volume, [small, judged]))
+    assert [finding["sure"] for finding in report["findings"]] == [small.sure, judged.sure]
+    assert not small.sure
 
 
 def test_the_nearest_references_are_named_once_and_one_has_the_predicted_site():
