@@ -8,16 +8,17 @@ The patient's left is on the right of axial and coronal slices; the front is on 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+import frame
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from situs.anatomy import SITE_KEYS, SITES
-from situs.errors import SitusError
+from situs.files import replacing
 from situs.synth.heads import Head, find_heads, read_head
+from situs.tables import text_table
 
 # In the order of SITES.
 COLOURS = np.array(
@@ -46,33 +47,34 @@ def draw_head(head: Head, extra_axial: bool) -> NDArray[np.uint8]:
     return np.concatenate([np.pad(t, ((0, height - t.shape[0] + 2), (0, 2), (0, 0))) for t in tiles], axis=1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(args: list[str] | None = None) -> int:
+    parser = frame.Parser(__doc__)
     parser.add_argument("heads", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--extra-axial", action="store_true", help="draw the map for crescents")
     parser.add_argument("--table", action="store_true", help="print the volume of every site")
-    arguments = parser.parse_args()
+    options = parser.parse_args(args)
     rows, volumes = [], []
-    try:
-        for path in find_heads(arguments.heads):
-            head = read_head(path)
-            row = Image.fromarray(draw_head(head, arguments.extra_axial))
-            ImageDraw.Draw(row).text((3, 1), head.name, fill=(255, 255, 255))
-            rows.append(np.asarray(row))
-            volumes.append(np.bincount(head.sites.ravel(), minlength=len(SITES) + 1)[1:] / 1000)
-    except SitusError as error:
-        raise SystemExit(str(error)) from None
-    rows.append(legend(rows[0].shape[1]))
-    temporary = arguments.out.with_name(f".{arguments.out.name}.tmp")
-    Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE).save(
-        temporary, format="PNG", optimize=True
-    )
-    temporary.replace(arguments.out)
-    if arguments.table:
-        print(f"{'site, ml':<24}{'min':>8}{'median':>8}{'max':>8}")
+    for path in find_heads(options.heads):
+        head = read_head(path)
+        row = Image.fromarray(draw_head(head, options.extra_axial))
+        ImageDraw.Draw(row).text((3, 1), head.name, fill=(255, 255, 255))
+        rows.append(np.asarray(row))
+        volumes.append(np.bincount(head.sites.ravel(), minlength=len(SITES) + 1)[1:] / 1000)
+    save_sheet(rows, options.out)
+    if options.table:
+        table = [["site, ml", "min", "median", "max"]]
         for key, ml in zip(SITE_KEYS, np.array(volumes).T, strict=True):
-            print(f"{key:<24}{ml.min():8.1f}{np.median(ml):8.1f}{ml.max():8.1f}")
+            table.append([key, *(f"{v:.1f}" for v in (ml.min(), np.median(ml), ml.max()))])
+        print(text_table(table))
+    return 0
+
+
+def save_sheet(rows: list[NDArray[np.uint8]], out: Path) -> None:
+    """Write rows of pictures (height, width, 3), all of one width, and a legend as one PNG of few colours."""
+    sheet = Image.fromarray(np.concatenate([*rows, _legend(rows[0].shape[1])]))
+    with replacing(out) as temporary:
+        sheet.quantize(128, dither=Image.Dither.NONE).save(temporary, format="PNG", optimize=True)
 
 
 def _slice(head: Head, extra_axial: bool, x, y, z) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]
@@ -100,7 +102,7 @@ def _gray(labels: NDArray[np.int16]) -> NDArray[np.uint8]:
     return np.asarray(table[labels])
 
 
-def legend(width: int) -> NDArray[np.uint8]:
+def _legend(width: int) -> NDArray[np.uint8]:
     columns = 5
     image = Image.new("RGB", (width, 20 * -(-len(SITES) // columns) + 6))
     draw = ImageDraw.Draw(image)
@@ -112,4 +114,4 @@ def legend(width: int) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    main()
+    frame.run(main)

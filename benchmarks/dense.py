@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from cases import answer_cases, read_cases, summarize
 from numpy.typing import NDArray
-from real import answer_cases, read_cases, summarize
 from torch import Tensor, nn
 from torch.nn import functional as F
 

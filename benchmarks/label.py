@@ -12,23 +12,23 @@ what makes a .nii.gz slow to read.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import frame
 
 from situs.tables import text_table
 
 SHAPE = (512, 512, 32)
 SPACING_MM = (0.45, 0.45, 5.0)
-PROMISED_RATIO = 3.0
-PROMISED_MB = 400.0
+MOST_RATIO, MOST_MB = 3.0, 400.0
 READ = "import sys, nibabel, numpy; numpy.asanyarray(nibabel.load(sys.argv[1]).dataobj)"
 
 
@@ -72,18 +72,16 @@ def main(args: list[str] | None = None) -> int:
 def measure(command: list[str]) -> Cost:
     """Run a command to its end; CalledProcessError if it fails."""
     with tempfile.TemporaryFile() as errors:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - started
+        with frame.Timer() as timer:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+            _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for already
         if process.returncode:
             errors.seek(0)
             raise subprocess.CalledProcessError(
                 process.returncode, command, stderr=errors.read().decode(errors="replace").strip()
             )
-    peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Cost(wall_s, usage.ru_utime + usage.ru_stime, peak_bytes / 1e6)
+    return Cost(timer.wall_s, usage.ru_utime + usage.ru_stime, frame.in_mb(usage.ru_maxrss))
 
 
 def write_phantom(scan: Path, roi: Path) -> None:
@@ -127,26 +125,21 @@ def print_result(pairs: list[tuple[Cost, Cost]], size_mb: float) -> None:
     size = "x".join(map(str, SHAPE))
     print(f"{size} int16, {size_mb:.1f} MB as .nii.gz, one lesion, {len(pairs)} pairs of runs\n")
     print(text_table(rows, rules=(1, 3)) + "\n")
-    for what, value, limit, unit in (
-        ("wall", wall, PROMISED_RATIO, "times reading"),
-        ("CPU", cpu, PROMISED_RATIO, "times reading"),
-        ("peak memory, largest", peak, PROMISED_MB, "MB"),
-    ):
-        verdict = "met" if value < limit else "not met"
-        print(f"promise: {what} under {limit:g} {unit}: {value:.3g}, {verdict}")
-
-
-def _parse(args: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    frame.print_promises(
+        [
+            frame.Promise("wall", wall, MOST_RATIO, "times reading"),
+            frame.Promise("CPU", cpu, MOST_RATIO, "times reading"),
+            frame.Promise("peak memory, largest", peak, MOST_MB, "MB"),
+        ]
     )
-    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: the shipped one)")
-    parser.add_argument("--runs", type=int, default=9, help="pairs of runs (default: 9)")
-    options = parser.parse_args(args)
-    if options.runs < 1:
-        parser.error("--runs: expected at least 1")
-    return options
+
+
+def _parse(args: list[str] | None) -> Any:
+    parser = frame.Parser(__doc__)
+    parser.add_bundle()
+    parser.add_argument("--runs", type=frame.positive, default=9, help="pairs of runs (default: 9)")
+    return parser.parse_args(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.run(main)

@@ -34,8 +34,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from cases import NO_ANSWER, Answer, Case, answer_cases, read_cases, summarize
 from numpy.typing import NDArray
-from real import NO_ANSWER, Answer, Case, answer_cases, read_cases, summarize
 
 from situs.anatomy import SITE_KEYS
 from situs.errors import SitusError
@@ -413,14 +413,14 @@ def print_result(result: dict[str, dict]) -> None:
     sites = [site for site in SITE_KEYS if site in marks["situs"]["sites"]]
     for site in sites:
         counts = [part["sites"][site] for part in (*marks.values(), *constant.values())]
-        rows.append([site, str(counts[0]["n"]), *(f"{c['share']:.3f}" for c in counts)])
+        rows.append([site, str(counts[0]["n"]), *(f"{c['accuracy']:.3f}" for c in counts)])
     means = [part["mean_over_sites"] for part in (*marks.values(), *constant.values())]
     rows.append(["mean over the sites", "", *(f"{mean:.3f}" for mean in means)])
     for name in ("landmarks", "haemorrhages"):
         parts = [part[name] for part in result.values()]
         for what in ("acceptable", "side"):
             counts = [part[what] for part in (*parts, parts[0]["constant"])]
-            rows.append([f"{name}, {what}", str(counts[0]["n"]), *(f"{c['share']:.3f}" for c in counts)])
+            rows.append([f"{name}, {what}", str(counts[0]["n"]), *(f"{c['accuracy']:.3f}" for c in counts)])
     print(text_table(rows, rules=(1, 1 + len(sites))) + "\n")
 
     rows = [["cost", "n", *result, "ratio"]]

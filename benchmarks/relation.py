@@ -14,15 +14,13 @@ formulas say; `tests/test_relations.py` compares their losses and gradients with
 
 from __future__ import annotations
 
-import argparse
-import resource
-import sys
-import time
 from dataclasses import replace
 from functools import partial
 from itertools import combinations_with_replacement
 from statistics import median
+from typing import Any
 
+import frame
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,6 +35,8 @@ from situs.neighbors import References, nearest
 from situs.tables import text_table
 
 N, WIDTH, K, BATCH = 12_340, 256, 5, 64
+EPOCHS, MOST_S, MOST_MB, LEAST_RATIO = 15, 180.0, 3000.0, 50.0
+PLAIN = "plain loop over targets, classes and pairs"
 LOOP_TARGETS = 4  # the plain loop is timed on so few
 SIZES = (3_000, 12_000, 50_000)
 N_HEADS = 12
@@ -89,36 +89,40 @@ def main(args: list[str] | None = None) -> int:
     what = f"{N} embeddings of {WIDTH}, {len(SITES)} classes, k = {K}"
     print(f"{what}; {options.threads} threads, {arithmetic}\n")
 
+    line = frame.ProgressLine()
+
     def report(epoch: int, _: Relations) -> None:
-        print(f"\repoch {epoch} of {options.epochs}", end="", file=sys.stderr, flush=True)
+        line("epochs", epoch, options.epochs)
 
-    before = time.perf_counter()
-    train_relations(references, "nearest", K, options.epochs, 0, report, machine)
-    seconds = time.perf_counter() - before
-    print(file=sys.stderr)
-    print(f"{options.epochs} epochs, neighbour search included: {seconds:.0f} s, peak {peak_gb():.2f} GB")
-    print(f"the paper's 67 hours are {67 * 3600 / (seconds * 15 / options.epochs):,.0f} times as much\n")
+    with frame.Timer() as timer:
+        train_relations(references, "nearest", K, options.epochs, 0, report, machine)
+    training_s, training_mb = timer.wall_s * EPOCHS / options.epochs, frame.peak_mb()
+    print(f"{EPOCHS} epochs, neighbour search included: {training_s:.0f} s, peak {training_mb:.0f} MB")
+    print(f"the paper's 67 hours are {67 * 3600 / training_s:,.0f} times as much\n")
 
-    spent = step_seconds(references, options.runs, machine)
-    least = min(spent.values())
+    steps = step_seconds(references, options.runs, machine)
+    least = min(steps.values())
     table = [["one step, a target", "ms", "ratio"]]
-    table += [[name, f"{1e3 * s:.2f}", f"{s / least:.1f}"] for name, s in spent.items()]
+    table += [[name, f"{1e3 * s:.2f}", f"{s / least:.1f}"] for name, s in steps.items()]
     print(text_table(table), end="\n\n")
 
     table = [["targets", "references", "search s", "ms a target"]]
     for n in SIZES:
         targets = random_references(n, np.random.default_rng(1))
-        before = time.perf_counter()
-        nearest(targets.embeddings, references, K, targets.patients)
-        spent = time.perf_counter() - before
-        table.append([f"{n}", f"{N}", f"{spent:.2f}", f"{1e3 * spent / n:.3f}"])
-    print(f"{text_table(table)}\npeak of all: {peak_gb():.2f} GB")
+        with frame.Timer() as timer:
+            nearest(targets.embeddings, references, K, targets.patients)
+        table.append([f"{n}", f"{N}", f"{timer.wall_s:.2f}", f"{1e3 * timer.wall_s / n:.3f}"])
+    print(f"{text_table(table)}\npeak of all: {frame.peak_mb():.0f} MB\n")
+    frame.print_promises(
+        [
+            frame.Promise(f"{EPOCHS} epochs", training_s, MOST_S, "s"),
+            frame.Promise("peak memory of the training", training_mb, MOST_MB, "MB"),
+            frame.Promise(
+                "plain loop's time over a step's", steps[PLAIN] / least, LEAST_RATIO, at_least=True
+            ),
+        ]
+    )
     return 0
-
-
-def peak_gb() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts KiB
 
 
 def step_seconds(references: References, runs: int, machine: Machine) -> dict[str, float]:
@@ -136,19 +140,18 @@ def step_seconds(references: References, runs: int, machine: Machine) -> dict[st
         return relation_loss(logits.float(), sites[:BATCH])
 
     def slow(at_once: bool) -> Tensor:
-        few = near.indices[:LOOP_TARGETS]
-        logits = plain_logits(network, pool[:LOOP_TARGETS], pool, few, at_once)
+        logits = plain_logits(network, pool[:LOOP_TARGETS], pool, near.indices[:LOOP_TARGETS], at_once)
         return relation_loss(logits, sites[:LOOP_TARGETS])
 
     def seconds(loss_of, n: int) -> float:
-        before = time.perf_counter()
-        optimizer.zero_grad()
-        loss_of().backward()
-        optimizer.step()
-        return (time.perf_counter() - before) / n
+        with frame.Timer() as timer:
+            optimizer.zero_grad()
+            loss_of().backward()
+            optimizer.step()
+        return timer.wall_s / n
 
     steps = {
-        "plain loop over targets, classes and pairs": (partial(slow, False), LOOP_TARGETS),
+        PLAIN: (partial(slow, False), LOOP_TARGETS),
         "plain loop over targets and classes": (partial(slow, True), LOOP_TARGETS),
         "situs, float32": (partial(fast, replace(machine, half=False)), BATCH),
     }
@@ -160,15 +163,13 @@ def step_seconds(references: References, runs: int, machine: Machine) -> dict[st
     return {name: median(column) for name, column in zip(steps, zip(*times, strict=True), strict=True)}
 
 
-def _parse(args: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
-    parser.add_argument("--epochs", type=int, default=15, help="of the training (default: 15)")
-    parser.add_argument("--runs", type=int, default=3, help="of one step (default: 3)")
+def _parse(args: list[str] | None) -> Any:
+    parser = frame.Parser(__doc__)
+    parser.add_argument("--threads", type=frame.positive, default=2, help="of torch (default: 2)")
+    parser.add_argument("--epochs", type=frame.positive, default=EPOCHS, help="of the training (default: 15)")
+    parser.add_argument("--runs", type=frame.positive, default=3, help="of one step (default: 3)")
     return parser.parse_args(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    frame.run(main)

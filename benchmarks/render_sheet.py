@@ -8,16 +8,16 @@ The patient's left is on the right. Lesions have the colour of their site (legen
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+import frame
 import numpy as np
-from contact_sheet import COLOURS, legend
+from contact_sheet import COLOURS, save_sheet
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from situs.cohort.manifest import Row, read_manifest
+from situs.cohort.manifest import Row
 from situs.errors import SitusError
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
@@ -52,30 +52,21 @@ def draw_scan(rows: list[Row], n_slices: int) -> NDArray[np.uint8]:
     return np.asarray(np.concatenate(tiles, axis=1), dtype=np.uint8)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(args: list[str] | None = None) -> int:
+    parser = frame.Parser(__doc__)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--scans", type=int, default=6, help="how many, evenly through the cohort")
-    parser.add_argument("--slices", type=int, default=8, help="of each scan")
-    arguments = parser.parse_args()
-    try:
-        by_scan: dict[Path, list[Row]] = {}
-        for row in read_manifest(arguments.cohort):
-            by_scan.setdefault(row.scan, []).append(row)
-        chosen = np.linspace(0, len(by_scan) - 1, arguments.scans).astype(int)
-        pictures = []
-        for rows in (list(by_scan.values())[n] for n in chosen):
-            picture = Image.fromarray(draw_scan(rows, arguments.slices))
-            ImageDraw.Draw(picture).text(
-                (3, 1), f"{rows[0].scan.name}  {rows[0].patient}", fill=(255, 255, 0)
-            )
-            pictures.append(np.asarray(picture))
-    except SitusError as error:
-        raise SystemExit(str(error)) from None
-    sheet = Image.fromarray(np.concatenate([*pictures, legend(pictures[0].shape[1])]))
-    sheet.quantize(128, dither=Image.Dither.NONE).save(arguments.out, format="PNG", optimize=True)
+    parser.add_argument("--scans", type=frame.positive, default=6, help="how many (default: 6)")
+    parser.add_argument("--slices", type=frame.positive, default=8, help="of each scan (default: 8)")
+    options = parser.parse_args(args)
+    pictures = []
+    for scan, rows in frame.rows_by_scan(options.cohort, options.scans).items():
+        picture = Image.fromarray(draw_scan(rows, options.slices))
+        ImageDraw.Draw(picture).text((3, 1), f"{scan.name}  {rows[0].patient}", fill=(255, 255, 0))
+        pictures.append(np.asarray(picture))
+    save_sheet(pictures, options.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    frame.run(main)

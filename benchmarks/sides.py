@@ -16,20 +16,18 @@ and by how many degrees the turn of the head.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import frame
 import numpy as np
 from numpy.typing import NDArray
 
 from situs.cohort.examples import LATERAL_UNKNOWN
-from situs.cohort.manifest import Row, read_manifest
+from situs.cohort.manifest import Row
 from situs.errors import InputError, SitusError
-from situs.files import write_file
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
 from situs.labeler import MAX_SLICES, Labeler
@@ -68,11 +66,7 @@ def main(args: list[str] | None = None) -> int:
     options = _parse(args)
     labeler = Labeler.load(options.bundle)
     runtime = Runtime(labeler.bundle)
-    cases = []
-    for case in _cases(options.cohort, options.scans, labeler, runtime):
-        cases.append(case)
-        print(f"\r{len(cases)} regions", end="", file=sys.stderr)
-    print(file=sys.stderr)
+    cases = list(_cases(options.cohort, options.scans, labeler, runtime))
     result = {"ways": {way: _summary(cases, way) for way in WAYS}, "lies": _by_lie(cases)}
     rows = [["way", "side right", "near the midline: mm off", f"over {OFF_MM} mm", "degrees off", "over 4"]]
     for way, found in result["ways"].items():
@@ -85,24 +79,23 @@ def main(args: list[str] | None = None) -> int:
     for lie, found in result["lies"].items():
         rows.append([lie, str(found["n"]), *(f"{found[way]:.3f}" for way in WAYS)])
     print(text_table(rows))
-    if options.json:
-        write_file(options.json, (json.dumps(result, indent=1) + "\n").encode())
+    frame.write_json(options.json, result)
     return 0
 
 
 def _cases(cohort: Path, n_scans: int, labeler: Labeler, runtime: Runtime) -> Iterator[Case]:
-    rows = read_manifest(cohort)
-    if any(row.lateral is None for row in rows):
+    by_scan = frame.rows_by_scan(cohort, n_scans)
+    if any(row.lateral is None for rows in by_scan.values() for row in rows):
         raise InputError(f"{cohort}: has no distances to the midline: expected a cohort that situs rendered")
-    scans = list(dict.fromkeys(row.scan for row in rows))
     rng = np.random.default_rng(0)
-    for scan in [scans[n] for n in np.linspace(0, len(scans) - 1, min(n_scans, len(scans))).astype(int)]:
-        own = [row for row in rows if row.scan == scan]
+    report = frame.ProgressLine()
+    for done, (scan, own) in enumerate(by_scan.items(), start=1):
         volume = read_volume(scan)
         lateral = read_nifti_grid(own[0].lateral, SitusError).values.astype(np.float64)
         left, lies = _how_it_lies(lateral, volume)
         for row in [own[n] for n in rng.permutation(len(own))[:REGIONS]]:
             yield _case(row, volume, lateral, left, lies, labeler, runtime)
+        report("scans", done, len(by_scan))
 
 
 def _how_it_lies(lateral: Array, volume: Volume) -> tuple[Array, set[str]]:
@@ -218,20 +211,16 @@ def _by_lie(cases: list[Case]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _parse(args: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def _parse(args: list[str] | None) -> Any:
+    parser = frame.Parser(__doc__)
     parser.add_argument("cohort", type=Path, help="a rendered cohort of heads that the bundle has not seen")
-    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: the shipped one)")
-    parser.add_argument("--scans", type=int, default=100, help="at most so many scans (default: 100)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    parser.add_bundle()
+    parser.add_argument(
+        "--scans", type=frame.positive, default=100, help="at most so many scans (default: 100)"
+    )
+    parser.add_json()
     return parser.parse_args(args)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except SitusError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    frame.run(main)

@@ -15,26 +15,24 @@ slices: the sites count, the sides are as wrong as the header.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import frame
 import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS
-from situs.cohort.manifest import Row, read_manifest
-from situs.errors import SitusError
-from situs.files import write_file
+from situs.cohort.manifest import Row
+from situs.errors import BundleError, SitusError
 from situs.geometry import Geometry
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
 from situs.labeler import Labeler
 from situs.tables import text_table
-from situs.volume import Roi, Volume
+from situs.volume import Roi, Volume, largest_part, union_mask
 
 BALLS = 3  # of each kind on a scan
 LESIONS = 4  # of a scan, asked about on its spoilt versions
@@ -49,38 +47,33 @@ def main(args: list[str] | None = None) -> int:
     options = _parse(args)
     labeler = Labeler.load(options.bundle)
     if labeler.bundle.calibration is None:
-        print(f"{labeler.bundle.path}: was not calibrated, see 'situs calibrate'", file=sys.stderr)
-        return 2
+        raise BundleError(f"{labeler.bundle.path}: was not calibrated, see 'situs calibrate'")
     counts: dict[str, NDArray[np.int64]] = {}  # n, sure, sure and wrong
-    for number, (kind, volume, roi, truth) in enumerate(_questions(options.cohort, options.scans)):
+    for kind, volume, roi, truth in _questions(options.cohort, options.scans):
         finding = labeler.label(volume, [roi])[0]
         counts.setdefault(kind, np.zeros(3, dtype=np.int64))
         counts[kind] += [1, finding.sure, finding.sure and (truth is None or finding.site != truth)]
-        print(f"\r{number + 1} regions", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    rows = [["region", "n", "sure", "sure and wrong", "share"]]
+    rows = [["region", "n", "sure", "sure and wrong", "of all"]]
     for kind, (n, sure, wrong) in counts.items():
         rows.append([kind, str(n), str(sure), str(wrong), f"{wrong / n:.3f}"])
     print(text_table(rows))
-    if options.json:
-        result = {
-            kind: dict(zip(("n", "sure", "wrong"), c.tolist(), strict=True)) for kind, c in counts.items()
-        }
-        write_file(options.json, (json.dumps(result, indent=1) + "\n").encode())
+    names = ("n", "sure", "wrong")
+    result = {kind: dict(zip(names, c.tolist(), strict=True)) for kind, c in counts.items()}
+    frame.write_json(options.json, result)
     return 0
 
 
 def _questions(cohort: Path, n_scans: int) -> Iterator[Question]:
-    rows = read_manifest(cohort)
-    scans = list(dict.fromkeys(row.scan for row in rows))
     rng = np.random.default_rng(0)
-    for scan in [scans[n] for n in np.linspace(0, len(scans) - 1, min(n_scans, len(scans))).astype(int)]:
-        own = [row for row in rows if row.scan == scan]
+    report = frame.ProgressLine()
+    by_scan = frame.rows_by_scan(cohort, n_scans)
+    for done, (scan, own) in enumerate(by_scan.items(), start=1):
         volume = read_volume(scan)
         sites = read_nifti_grid(own[0].sites, SitusError).values if own[0].sites else None
         if sites is not None:
             yield from _outside(volume, sites, rng)
         yield from _spoilt(volume, own[:LESIONS])
+        report("scans", done, len(by_scan))
     yield from _no_heads(rng)
 
 
@@ -99,13 +92,13 @@ def _outside(volume: Volume, sites: NDArray[np.generic], rng: np.random.Generato
     }
     for kind, where in places.items():
         where = where & (sites == 0)
-        starts, found = np.argwhere(where), 0
+        starts, n = np.argwhere(where), 0
         for start in starts[rng.permutation(len(starts))[: 20 * BALLS]]:
             mask = _ball(volume.geometry, start, rng.uniform(5, 9))
             if where[mask].mean() > 0.8 and mask.any():
                 yield kind, volume, Roi.from_mask(mask, volume.geometry), None
-                found += 1
-                if found == BALLS:
+                n += 1
+                if n == BALLS:
                     break
 
 
@@ -117,16 +110,15 @@ def _spoilt(volume: Volume, rows: list[Row]) -> Iterator[Question]:
     mri = np.interp(hu, levels, [0, 0, 900, 900, 150, 500, 480, 400, 450, 200, 20, 0]).astype(np.int16)
     for row in rows:
         roi = next(r for r in read_rois(row.roi, volume) if r.value == row.value)
-        mask = np.zeros(geometry.shape, dtype=bool)
-        mask[roi.box] = roi.mask
-        for kind, changed, there in (
+        mask = union_mask([roi], geometry)
+        for kind, changed, moved in (
             ("its lesions, as they are", hu, mask),
             ("upside down in its header", hu[:, :, ::-1], mask[:, :, ::-1]),
             ("mirrored in its header", hu[::-1], mask[::-1]),
             ("MRI-like contrast", mri, mask),
         ):
             scan = replace(volume, hu=np.ascontiguousarray(changed))
-            region = Roi.from_mask(np.ascontiguousarray(there), geometry)
+            region = Roi.from_mask(np.ascontiguousarray(moved), geometry)
             yield kind, scan, region, SITE_KEYS[row.site]
 
 
@@ -179,31 +171,25 @@ def _enclosed(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The head with the air in it: its largest part, and what that surrounds on a slice."""
     from scipy import ndimage
 
-    parts, count = ndimage.label(ndimage.binary_erosion(tissue, iterations=2))
-    if not count:
+    core = ndimage.binary_erosion(tissue, iterations=2)
+    if not core.any():
         return tissue
-    head = ndimage.binary_dilation(parts == 1 + np.bincount(parts.ravel())[1:].argmax(), iterations=2)
+    head = ndimage.binary_dilation(largest_part(core), iterations=2)
     flat = np.zeros((3, 3, 3), dtype=bool)
     flat[1, :, 1] = flat[:, 1, 1] = True
     return np.asarray(ndimage.binary_fill_holes(head, structure=flat))
 
 
-def _parse(args: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def _parse(args: list[str] | None) -> Any:
+    parser = frame.Parser(__doc__)
     parser.add_argument("cohort", type=Path, help="a rendered cohort, see situs synth")
-    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: the shipped one)")
+    parser.add_bundle()
     parser.add_argument(
-        "--scans", type=int, default=40, help="scans of the cohort that are used (default: 40)"
+        "--scans", type=frame.positive, default=40, help="scans of the cohort that are used (default: 40)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there too")
+    parser.add_json()
     return parser.parse_args(args)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except SitusError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    frame.run(main)

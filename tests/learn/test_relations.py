@@ -144,8 +144,9 @@ def test_targets_of_their_own_are_labelled_by_the_references():
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_a_step_is_the_plain_loop(k):
+def test_a_step_is_the_plain_loop(k, monkeypatch):
     """Loss and gradients of all targets, classes and pairs at once, and one after the other."""
+    monkeypatch.syspath_prepend(REPO / "benchmarks")  # it imports its neighbour, as a script does
     spec = spec_from_file_location("relation", REPO / "benchmarks" / "relation.py")
     benchmark = module_from_spec(spec)
     spec.loader.exec_module(benchmark)
