@@ -4,9 +4,11 @@ import hashlib
 import json
 
 import pytest
-from phantoms.toy_bundle import content, write_toy
+from phantoms.toy_bundle import content, toy_pictures, write_toy
 
 from situs.bundle import Bundle, read_bundle
+from situs.bundle.card import model_card
+from situs.bundle.write import replace_evaluation
 from situs.errors import BundleError, OutputError
 
 
@@ -84,3 +86,45 @@ def test_a_file_is_not_overwritten(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         write_toy(file / "bundle")
     assert file.read_bytes() == b"x"
+
+
+def test_an_evaluation_is_added_and_one_of_the_same_title_replaced(tmp_path):
+    folder = write_toy(tmp_path / "mine", pictures=toy_pictures())
+    before = content(folder)
+    for title, text in (("A", "first"), ("B", "second"), ("A", "third")):
+        assert replace_evaluation(read_bundle(folder), {"title": title, "text": text}) == folder
+    bundle = read_bundle(folder)
+    assert bundle.description["evaluation"] == [
+        {"title": "A", "text": "third"},
+        {"title": "B", "text": "second"},
+    ]
+    after = content(folder)
+    assert after["README.md"].decode() == model_card(bundle.description)
+    assert {name for name in before if before[name] != after[name]} == {"README.md", "bundle.json"}
+    assert bundle.version == "1"
+
+
+def test_a_change_goes_to_another_folder_if_one_is_named(tmp_path):
+    folder = write_toy(tmp_path / "mine")
+    before = content(folder)
+    out = replace_evaluation(read_bundle(folder), {"title": "A"}, tmp_path / "new")
+    assert out == tmp_path / "new" and read_bundle(out).description["evaluation"] == [{"title": "A"}]
+    assert content(folder) == before
+
+
+def test_a_change_that_another_process_has_not_seen_is_not_undone(tmp_path):
+    bundle = read_bundle(write_toy(tmp_path / "mine"))
+    replace_evaluation(bundle, {"title": "A"})
+    with pytest.raises(BundleError, match="changed meanwhile"):
+        replace_evaluation(bundle, {"title": "B"})
+    assert [entry["title"] for entry in read_bundle(bundle.path).description["evaluation"]] == ["A"]
+
+
+def test_the_shipped_bundle_is_never_changed(tmp_path):
+    bundle = read_bundle()
+    before = content(bundle.path)
+    (tmp_path / "link").symlink_to(bundle.path)
+    for out in (None, bundle.path, tmp_path / "link"):
+        with pytest.raises(BundleError, match="give --out NEW_BUNDLE"):
+            replace_evaluation(bundle, {"title": "A"}, out)
+    assert content(bundle.path) == before

@@ -55,6 +55,24 @@ def test_evaluate_prints_the_table_and_writes_json(tmp_path, capsys, monkeypatch
     assert json.loads(capsys.readouterr().out)["macro"] == {"f1": 0.5}
 
 
+def test_evaluate_into_card_names_the_card(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def evaluate_into_card(bundle, cohort, patients, out, jobs, progress):
+        asked.append((bundle, str(cohort), patients, out, jobs))
+        return FakeEvaluation(), out or Path(bundle)
+
+    monkeypatch.setattr("situs.cohort.card_entry.evaluate_into_card", evaluate_into_card)
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "mine", "cohort", "--into-card"]) == 0
+    assert capsys.readouterr().out == f"the table\n{Path('mine', 'README.md')}: the scores are in the card.\n"
+    assert main(["evaluate", "mine", "cohort", "--into-card", "--out", "new", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["macro"] == {"f1": 0.5}
+    assert asked == [("mine", "cohort", None, None, 1), ("mine", "cohort", None, Path("new"), 1)]
+    assert main(["evaluate", "mine", "cohort", "--out", "new"]) == 2
+    assert "give --into-card too" in capsys.readouterr().err and len(asked) == 2
+
+
 def test_calibrate_passes_its_options_on(tmp_path, capsys, monkeypatch):
     asked = []
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from situs.anatomy import SITES
+from situs.anatomy import SITE_INDEX, SITES
 from situs.bundle.format import recipe_settings
 from situs.tables import markdown_table
 
@@ -24,22 +25,26 @@ It has not been validated on children, after surgery, or on anatomy unlike that 
 _DEFAULT_DATA = "See the recipe and the training facts below."
 
 
-def model_card(description: dict[str, Any]) -> str:
+def model_card(description: Mapping[str, Any]) -> str:
     """The card as Markdown.
 
     Args:
-        description: The content of ``bundle.json``, see `situs.bundle.write`. Of ``training``, the texts
-            ``data`` and ``attribution`` (strings or lists of strings) become paragraphs, the rest a table.
-            ``evaluation``, if not empty, is a list of tables: ``title`` and, as written by
-            ``situs evaluate --json``, ``sites``, ``weighted`` and ``macro`` with precision, recall and f1.
-            ``certainty``, if there, is that of `situs.certainty.Calibration.to_dict`. ``references``, if
-            there, counts those ``added`` and ``removed`` since the training, and ``pictures``, if there,
-            those with a picture, of ``rendered`` scans and of ``patients``.
+        description: The content of ``bundle.json``, see `situs.bundle.write`. These entries need words:
+
+            - ``training``: facts by name. The texts ``data`` and ``attribution`` (strings or lists of
+              strings) become paragraphs, the rest a table.
+            - ``certainty``, if there: a calibration, see `situs.certainty.Calibration.to_dict`.
+            - ``references``, if there: how many were ``added`` and ``removed`` since the training.
+            - ``pictures``, if there: how many show ``rendered`` scans, and how many scans of ``patients``.
+            - ``evaluation``: a list of evaluations, each with a ``title``. All else is optional. ``text`` (a
+              string or a list of strings) becomes paragraphs. ``sites``, ``weighted``, ``macro`` and
+              ``rois``, as ``situs evaluate --json`` writes them, become a table of scores. ``facts`` (values
+              by name) become a table.
     """
     training = dict(description["training"])
-    data = _lines(training.pop("data", _DEFAULT_DATA))
-    attribution = _lines(training.pop("attribution", ""))
-    parts = [
+    data = _paragraphs(training.pop("data", _DEFAULT_DATA))
+    attribution = _paragraphs(training.pop("attribution", ""))
+    sections = [
         f"# {description['name']} {description['version']}\n",
         f"Written by {description['created_by']} from `bundle.json`; do not edit."
         " Method: a Relation Network over nearest neighbours (arXiv 1710.09180).\n",
@@ -51,13 +56,13 @@ def model_card(description: dict[str, Any]) -> str:
         _certainty(description),
         _changes(description),
         _pictures(description),
-        "## Evaluation\n\n" + _evaluation(description["evaluation"]),
+        "## Evaluation\n\n" + _evaluations(description["evaluation"]),
         "## Files\n\n" + _files(description),
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(section for section in sections if section)
 
 
-def _contract(description: dict[str, Any]) -> str:
+def _contract(description: Mapping[str, Any]) -> str:
     rows = []
     for network, contract in description["networks"].items():
         for direction in ("inputs", "outputs"):
@@ -70,101 +75,122 @@ def _contract(description: dict[str, Any]) -> str:
     sites = ", ".join(f"`{key}`" for key in description["sites"])
     return (
         markdown_table(["network", "", "name", "type and shape", "meaning"], rows)
-        + f"\nViews: {views}. Each slice of the lesion is one example; each class offers the"
-        f" {description['n_neighbors']} of the {description['n_references']} references in"
-        f" `references.npz` that are nearest to it.\n\nSites, in this order: {sites}.\n"
+        + f"\nViews: {views}.\n\nEach slice of a lesion is compared with the {description['n_neighbors']}"
+        f" nearest references of each site. `references.npz` has {description['n_references']} references."
+        f"\n\nSites, in this order: {sites}.\n"
     )
 
 
-def _certainty(description: dict[str, Any]) -> str:
+def _certainty(description: Mapping[str, Any]) -> str:
     if "certainty" not in description:
         return ""
-    found = description["certainty"]
-    names = {site.key: site.name for site in SITES}
-    rows = [[names[key], f"{threshold:.3f}"] for key, threshold in found["thresholds"].items()]
+    calibration = description["certainty"]
+    rows = [[_site_name(key), f"{value:.3f}"] for key, value in calibration["thresholds"].items()]
     return (
-        f"## Certainty\n\nOf {100 * found['level']:.0f} % of the lesions of each site the set of sites"
-        f" shall hold the true one: calibrated on {found['regions']} regions of {found['patients']} patients,"
-        " answered by bundles of the same recipe that had not seen them. A lesion is not sure if its set has"
-        f" several sites, if the nearest reference is farther than {found['farthest']:.2f}, or if less than"
-        f" {found['least_inside']:.2f} of it lies in any site.\n\n"
-        + markdown_table(["site", "in the set from this part of the relation scores on"], rows)
+        "## Certainty\n\nThe normalised relation score of a site is its relation score divided by the sum"
+        " over all sites. The *site set* of a lesion holds each site whose normalised relation score reaches"
+        " that site's threshold. With these thresholds"
+        f" {100 * calibration['level']:.0f} % of the lesions of each site had it in their set. They come"
+        f" from {calibration['regions']} regions of {calibration['patients']} patients, answered by bundles"
+        " of the same recipe that had not seen these patients.\n\n"
+        "A lesion is not sure if its set has several sites, if its distance to the nearest reference is above"
+        f" {calibration['farthest']:.2f}, or if less than {calibration['least_inside']:.2f} of it lies in any"
+        " site.\n\n" + markdown_table(["site", "threshold"], rows)
     )
 
 
-def _changes(description: dict[str, Any]) -> str:
+def _changes(description: Mapping[str, Any]) -> str:
     if "references" not in description:
         return ""
     counts = description["references"]
     return (
         f"## References\n\nSince the training, {counts['added']} references were added and"
-        f" {counts['removed']} removed. The networks were not trained again, and what stands here about"
-        " training and evaluation is from before.\n"
+        f" {counts['removed']} removed. The networks were not trained again. An evaluation below is of the"
+        " version that it names.\n"
     )
 
 
-def _pictures(description: dict[str, Any]) -> str:
+def _pictures(description: Mapping[str, Any]) -> str:
     if "pictures" not in description:
         return ""
     rendered, patients = (description["pictures"][whose] for whose in ("rendered", "patients"))
     if not rendered + patients:
-        said = "None: this bundle holds no picture of any scan."
+        text = "None: this bundle holds no picture of any scan."
     else:
-        said = (
+        text = (
             f"`pictures.npz` has small pictures of {rendered + patients} of the"
             f" {description['n_references']} references, a slice each: "
         )
         if not patients:
-            said += "all of rendered scans, which show no patient."
+            text += "all of rendered scans, which show no patient."
         else:
-            said += (
+            text += (
                 f"{rendered} of rendered scans, which show no patient, and {patients} of patients' scans."
                 " **Whoever gets this bundle sees them.**"
             )
-    return f"## Pictures of references\n\n{said}\n"
+    return f"## Pictures of references\n\n{text}\n"
 
 
-def _evaluation(tables: list[dict[str, Any]]) -> str:
-    if not tables:
-        return "None was given to the export.\n"
-    parts = []
-    for table in tables:
-        rows = [
-            [site.name, *_numbers(table["sites"][site.key])] for site in SITES if site.key in table["sites"]
-        ]
-        rows += [[f"{mean} mean", *_numbers(table[mean])] for mean in ("weighted", "macro")]
-        parts.append(f"{table['title']}\n\n" + markdown_table(["site", "precision", "recall", "F1"], rows))
+def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    if not evaluations:
+        return "None yet. `situs evaluate BUNDLE COHORT --into-card` adds one.\n"
+    return "\n".join(_evaluation(evaluation) for evaluation in evaluations)
+
+
+def _evaluation(evaluation: Mapping[str, Any]) -> str:
+    parts = [f"### {evaluation['title']}\n"]
+    if "text" in evaluation:
+        parts.append(_paragraphs(evaluation["text"]) + "\n")
+    if "sites" in evaluation:
+        parts.append(_scores(evaluation))
+    if "facts" in evaluation:
+        parts.append(_facts(evaluation["facts"]))
     return "\n".join(parts)
 
 
-def _numbers(scores: dict[str, Any]) -> list[str]:
-    return [f"{scores[name]:.2f}" for name in ("precision", "recall", "f1")]
+def _scores(evaluation: Mapping[str, Any]) -> str:
+    """Precision, recall and F1 of each site and their means, as ``situs evaluate --json`` gives them."""
+    rows = [[_site_name(key), *_numbers(scores)] for key, scores in evaluation["sites"].items()]
+    for mean in ("weighted", "macro"):
+        rows.append([f"{mean} mean", *_numbers(evaluation[mean])])
+    for mean in ("weighted", "macro") if "rois" in evaluation else ():
+        rows.append([f"{mean} mean, a region as one example", *_numbers(evaluation["rois"][mean])])
+    return markdown_table(["site", "precision", "recall", "F1"], rows)
 
 
-def _files(description: dict[str, Any]) -> str:
+def _numbers(scores: Mapping[str, Any]) -> list[str]:
+    return [f"{scores[name]:.3f}" for name in ("precision", "recall", "f1")]
+
+
+def _site_name(key: str) -> str:
+    return SITES[SITE_INDEX[key]].name
+
+
+def _files(description: Mapping[str, Any]) -> str:
     rows = [
         [f"`{name}`", entry["bytes"], f"`{entry['sha256']}`"] for name, entry in description["files"].items()
     ]
     return markdown_table(["file", "bytes", "SHA-256"], rows)
 
 
-def _facts(facts: dict[str, Any]) -> str:
+def _facts(facts: Mapping[str, Any]) -> str:
+    """A table of facts by name; a fact of several values by name takes a row for each."""
     rows = []
     for name, value in facts.items():
-        if isinstance(value, dict):
-            rows += [[f"{name}: {key}", _short(entry)] for key, entry in value.items()]
+        if isinstance(value, Mapping):
+            rows += [[f"{name}: {key}", _cell(entry)] for key, entry in value.items()]
         else:
-            rows.append([name, _short(value)])
+            rows.append([name, _cell(value)])
     return markdown_table(["fact", "value"], rows)
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items())
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_cell(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_short(entry) for entry in value)
+        return ", ".join(_cell(entry) for entry in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _lines(text: str | list[str]) -> str:
+def _paragraphs(text: str | Sequence[str]) -> str:
     return text if isinstance(text, str) else "\n\n".join(text)

@@ -42,6 +42,7 @@ __all__ = [
     "check_replaceable",
     "output_folder",
     "replace_calibration",
+    "replace_evaluation",
     "replace_references",
     "write_bundle",
 ]
@@ -195,6 +196,27 @@ def replace_calibration(bundle: Bundle, calibration: Calibration, out: str | Pat
         OutputError: If the folder holds something that is not a bundle, or cannot be written.
     """
     return _write_changed(bundle, {"certainty": calibration.to_dict()}, {}, out)
+
+
+def replace_evaluation(bundle: Bundle, entry: Mapping[str, Any], out: str | Path | None = None) -> Path:
+    """Write a bundle again with another evaluation in its description and its card. All else stays.
+
+    Args:
+        bundle: The bundle to change.
+        entry: The evaluation, JSON-able, see `situs.bundle.card.model_card`. An earlier one of the same
+            ``title`` is replaced.
+        out: See `output_folder`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: If the bundle may not be changed, or was changed by another process since it was read;
+            nothing is written.
+        OutputError: If the folder holds something that is not a bundle, or cannot be written.
+    """
+    by_title = {old["title"]: old for old in (*bundle.description["evaluation"], entry)}
+    return _write_changed(bundle, {"evaluation": list(by_title.values())}, {}, out)
 
 
 def output_folder(bundle: Bundle, out: str | Path | None) -> Path:

@@ -19,6 +19,7 @@ from situs.cli.options import (
     RecipeName,
     ThreadsOption,
 )
+from situs.errors import InputError
 
 __all__ = ["calibrate", "evaluate", "reproduce", "synth", "train"]
 
@@ -145,23 +146,44 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="PATIENT", help="Evaluate on this patient only. May be repeated."),
     ] = None,
+    into_card: Annotated[
+        bool,
+        typer.Option(
+            "--into-card",
+            help="Write the scores into the bundle's card. Those of a cohort of the same name are replaced.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --into-card: write the result here. BUNDLE stays unchanged."),
+    ] = None,
     jobs: JobsOption = 1,
 ) -> None:
     """Test a bundle on a cohort.
 
-    Prints precision, recall and F1 of each site, for BaseNet alone and for the Relation Network.
+    Prints precision, recall and F1 of each site, for BaseNet alone and for the Relation Network. The shipped
+    bundle is never changed: to write its card, give --out.
     """
+    if out is not None and not into_card:
+        raise InputError("--out: is where --into-card writes the bundle; give --into-card too")
     check_outputs(json_file, None, None, [cohort, Path(bundle)])
-    from situs.cohort.evaluate import evaluate as run
-
     with resumable_progress_bar() as progress:
-        evaluation = run(bundle, cohort, test_patient, jobs, progress=progress)
+        if into_card:
+            from situs.cohort.card_entry import evaluate_into_card
+
+            evaluation, written = evaluate_into_card(bundle, cohort, test_patient, out, jobs, progress)
+        else:
+            from situs.cohort.evaluate import evaluate as run
+
+            evaluation = run(bundle, cohort, test_patient, jobs, progress=progress)
     if json_file is not None:
         import json
 
         write_text(json_file, json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n")
     if json_file != STDOUT:
         print_text(f"{evaluation.text()}\n")
+        if into_card:
+            print_text(f"{written / 'README.md'}: the scores are in the card.\n")
 
 
 def calibrate(

@@ -41,9 +41,30 @@ class Coverage:
         """Key of the site whose ROIs have it in their set least often."""
         return min(self.sites, key=lambda key: self.sites[key])
 
+    @property
+    def _worst_name(self) -> str:
+        return SITES[SITE_INDEX[self.worst_site]].name
+
+    def facts(self) -> dict[str, float]:
+        """The figures by what they are, for a bundle's card."""
+        facts = {
+            "site set holds the true site: aim for each site": self.level,
+            "site set holds the true site: all regions": self.overall,
+            f"site set holds the true site: the worst site, {self._worst_name}": self.sites[self.worst_site],
+            "sites in a set, mean": self.mean_size,
+            "sure answers, fraction": self.sure,
+        }
+        for name, fraction in (
+            ("right among the sure answers", self.right_if_sure),
+            ("right among the others", self.right_if_not),
+        ):
+            if fraction is not None:
+                facts[name] = fraction
+        return facts
+
     def text(self) -> str:
         """The figures for people."""
-        name = SITES[SITE_INDEX[self.worst_site]].name
+        name = self._worst_name
         right = [
             f"{fraction:.3f} of {which} right"
             for fraction, which in ((self.right_if_sure, "the sure are"), (self.right_if_not, "the others"))
