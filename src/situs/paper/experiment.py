@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,19 +111,8 @@ def reproduce(
     )
     train_heads, test_heads = split_heads(heads, size.test_fraction)
     own = None if train_cohort is None else Path(train_cohort)
-    cohorts = {
-        **({"train_cohort": None} if own is None else _describe(own)),
-        "train_heads": [head.name for head in train_heads],
-        "test_heads": [head.name for head in test_heads],
-        **{key: value for key, value in asdict(size).items() if key not in ("samples", "epochs")},
-    }
-    training = {
-        "recipe": recipe.to_dict(),
-        "weights": None if weights_file is None else weights_file.name,
-        **({} if weights_file is None else {"weights_sha256": digest(weights_file)}),
-        "epochs": size.epochs,
-        "device": machine.device.type,
-    }
+    cohorts = _cohort_settings(train_heads, test_heads, size, own)
+    training = _training_settings(recipe, weights_file, size, machine)
     claim_folder(work, _SETTINGS, cohorts)
     claim_folder(work / recipe.name, _SETTINGS, training)
 
@@ -167,14 +157,11 @@ class _Run:
 
     def make_stages(self, seed: int) -> None:
         """Make the stages of one seed that are not there yet."""
-        folder, train, progress = (
-            seed_folder(self.work, self.recipe, seed),
-            self.subsets["train"],
-            self.progress,
-        )
+        folder = seed_folder(self.work, self.recipe, seed)
+        train = self.subsets["train"]
 
         def report(stage: str, done: int, total: int, message: str = "", /) -> None:
-            progress(f"seed {seed}, {stage}", done, total, message)
+            self.progress(f"seed {seed}, {stage}", done, total, message)
 
         learn = partial(
             train_basenet,
@@ -234,11 +221,31 @@ class _Run:
         )
 
 
-def _describe(cohort: Path) -> dict[str, str]:
-    """What tells a cohort to train on from others, even of the same name.
+def _cohort_settings(
+    train_heads: list[Path], test_heads: list[Path], size: ExperimentSize, own: Path | None
+) -> dict[str, Any]:
+    """What tells the cohorts of a run from others.
 
     Raises:
-        ManifestError: If the cohort cannot be read; so it is refused before anything is rendered.
+        ManifestError: If the cohort to train on cannot be read; so it is refused before anything is rendered.
     """
-    read_manifest(cohort)
-    return {"train_cohort": cohort.name, "train_manifest": digest(cohort / MANIFEST)}
+    settings: dict[str, Any] = {"train_cohort": None}
+    if own is not None:
+        read_manifest(own)
+        settings = {"train_cohort": own.name, "train_manifest": digest(own / MANIFEST)}
+    counts = {key: value for key, value in asdict(size).items() if key not in ("samples", "epochs")}
+    heads = {"train_heads": train_heads, "test_heads": test_heads}
+    return {**settings, **{key: [head.name for head in of] for key, of in heads.items()}, **counts}
+
+
+def _training_settings(
+    recipe: Recipe, weights: Path | None, size: ExperimentSize, machine: Machine
+) -> dict[str, Any]:
+    """What tells the trainings of a run from others on the same cohorts."""
+    return {
+        "recipe": recipe.to_dict(),
+        "weights": None if weights is None else weights.name,
+        **({} if weights is None else {"weights_sha256": digest(weights)}),
+        "epochs": size.epochs,
+        "device": machine.device.type,
+    }
