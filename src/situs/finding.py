@@ -31,7 +31,7 @@ class Finding:
     """The answer for one lesion. ``docs/output.md`` describes every field.
 
     A lesion that is too small to be judged has neither site nor score; its ``scores``, ``shares``,
-    ``site_set`` and ``comparison`` are empty, and it is not sure.
+    ``site_set``, ``nearest`` and ``comparison`` are empty, and it is not sure.
 
     Attributes:
         roi_value: The mask value or segment number that the lesion belongs to.
