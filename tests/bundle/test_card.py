@@ -25,14 +25,14 @@ def test_card_is_made_from_the_description(tmp_path):
 
 def test_the_card_says_whose_pictures_there_are(tmp_path):
     both = toy_pictures()
-    said = {
+    expected = {
         "None: this bundle holds no picture of any scan.": {},
         "1 of the 20 references, a slice each: all of rendered scans, which show no patient.": {
             "Fälle/3": both["Fälle/3"]
         },
         "1 of rendered scans, which show no patient, and 1 of patients' scans. **Whoever": both,
     }
-    for text, pictures in said.items():
+    for text, pictures in expected.items():
         folder = write_toy(tmp_path / "mine", pictures=pictures)
         assert text in (folder / "README.md").read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Folds answer for the patients that they have not seen; what they find is written into the bundle."""
+"""Folds answer for the patients that they have not seen; the thresholds are written into the bundle."""
 
 import json
 from dataclasses import replace
@@ -52,9 +52,9 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     whole, one, two = bundles
     before = read_bundle(whole)
     calls = []
-    found, done = calibrate(whole, cohort, [one, two], progress=lambda *call: calls.append(call))
+    calibration, coverage = calibrate(whole, cohort, [one, two], progress=lambda *call: calls.append(call))
     after = read_bundle(whole)
-    assert before.calibration is None and after.calibration.to_dict() == found.to_dict()
+    assert before.calibration is None and after.calibration.to_dict() == calibration.to_dict()
     rest = {key: value for key, value in after.description.items() if key not in ("certainty", "sha256")}
     assert rest == {key: value for key, value in before.description.items() if key != "sha256"}
 
@@ -63,32 +63,36 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     parts = []
     for fold, unseen in ((one, people[2:]), (two, people[:2])):
         chosen = np.flatnonzero(np.isin(slices.patient, unseen))
-        said = join_slices(answer_slices(read_bundle(fold), slices, chosen), slices.row[chosen])
+        answers = join_slices(answer_slices(read_bundle(fold), slices, chosen), slices.row[chosen])
         first = chosen[np.unique(slices.row[chosen], return_index=True)[1]]
-        parts.append((said.relation, slices.site[first], said.distances, said.inside, slices.patient[first]))
+        parts.append(
+            (answers.relation, slices.site[first], answers.distances, answers.inside, slices.patient[first])
+        )
     expected = fit_calibration(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    assert found.to_dict() == expected.to_dict()
-    assert found.patients == 4 and found.regions == len(np.unique(slices.row))
+    assert calibration.to_dict() == expected.to_dict()
+    assert calibration.patients == 4 and calibration.regions == len(np.unique(slices.row))
     assert calls[-1][0] == "slices"
 
-    assert f"{found.regions} regions of 4 patients" in (whole / "README.md").read_text()
+    assert f"{calibration.regions} regions of 4 patients" in (whole / "README.md").read_text()
 
     # The same by hand, one patient after the other.
     scores, truth, distances, inside, patients = (np.concatenate(c) for c in zip(*parts, strict=True))
     held = []
     for name in people:
         rest, own = patients != name, np.flatnonzero(patients == name)
-        some = fit_calibration(scores[rest], truth[rest], distances[rest], inside[rest], patients[rest])
-        held += [SITE_KEYS[truth[n]] in some.judge(scores[n], distances[n], inside[n]).site_set for n in own]
-    assert done.overall == pytest.approx(np.mean(held))
+        others = fit_calibration(scores[rest], truth[rest], distances[rest], inside[rest], patients[rest])
+        held += [
+            SITE_KEYS[truth[n]] in others.judge(scores[n], distances[n], inside[n]).site_set for n in own
+        ]
+    assert coverage.overall == pytest.approx(np.mean(held))
 
 
 def test_another_place_leaves_the_bundle_alone(bundles, cohort, tmp_path):
     whole, one, _ = bundles
-    found, _ = calibrate(whole, cohort, [one], tmp_path / "out", level=0.8)
+    calibration, _ = calibrate(whole, cohort, [one], tmp_path / "out", level=0.8)
     assert read_bundle(whole).calibration is None
     assert read_bundle(tmp_path / "out").calibration.level == 0.8
-    assert found.patients == 2
+    assert calibration.patients == 2
 
 
 def test_folds_that_do_not_fit(bundles, cohort, tmp_path):

@@ -1,10 +1,11 @@
-"""Small pictures of references, so that a reader sees the cases a finding rests on.
+"""Small pictures of references, so that a reader sees the cases a finding rests on: drawing and encoding.
 
-A picture is the middle of a reference's global view, in the brain window, with its region outlined: where in
-the head a region lies is what its site is about. The region is painted gray, as the networks saw it.
+A picture is the middle of a reference's global view in the brain window. The region is painted gray, as the
+networks saw it, and outlined.
 
-In memory it is `SIZE_PX` x `SIZE_PX` bytes, row 0 anterior, column 0 the patient's right: 0 to 254 is gray,
-255 the outline. Stored it is a WebP of some 600 bytes whose alpha channel, which is lossless, is the outline.
+In memory a picture is (SIZE_PX, SIZE_PX) uint8. Row 0 is anterior, column 0 is the patient's right. 0 to 254
+is gray, 255 is the outline. In a bundle it is a WebP of about 600 bytes. Its lossless alpha channel is the
+outline.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 SIZE_PX = 72
-FIELD_MM = 200.0  # a head's length; less than a global view shows
-_MARGIN_MM = 15.0  # shown around the region, as far as the global view goes
+FIELD_MM = 200.0  # side of the square that a picture shows: a head's length, less than a global view
+_MARGIN_MM = 15.0  # shown around the region, as far as the global view reaches
 OUTLINE = 255
 
 _QUALITY = 25  # of the gray; 6,000 pictures take 3.6 MB
@@ -46,8 +47,8 @@ class ReferencePicture(NamedTuple):
     """The stored picture of a reference.
 
     Attributes:
-        webp: see `encode_picture`
-        rendered: whether its scan was rendered; if not, it shows a patient
+        webp: The picture as `encode_picture` wrote it.
+        rendered: Whether its scan was rendered. If not, the picture shows a patient.
     """
 
     webp: bytes
@@ -55,17 +56,26 @@ class ReferencePicture(NamedTuple):
 
 
 def can_draw(spec: ViewSpec) -> bool:
-    """Whether such views show what a picture is made of: the brain window and the region."""
+    """Whether views have the channels that a picture is made of: the brain window and the region."""
     return set(_CHANNELS) <= set(spec.channels)
 
 
 def draw_picture(global_view: Bytes, spec: ViewSpec) -> Bytes:
-    """The picture (SIZE_PX, SIZE_PX) uint8 of a global view (channels, spec.size_px, spec.size_px).
+    """Draw the picture of a reference.
 
-    It shows `FIELD_MM` around the middle of the view, moved so far that what surrounds the region is seen.
+    It shows `FIELD_MM` around the middle of the view. If the region lies farther out, the picture is moved so
+    that it shows the region and 15 mm around it.
+
+    Args:
+        global_view: (channels, spec.size_px, spec.size_px) uint8. Row 0 is anterior, column 0 the patient's
+            right.
+        spec: How the view was made.
+
+    Returns:
+        (SIZE_PX, SIZE_PX) uint8, see the module.
 
     Raises:
-        ValueError: if the view has not the channels that `can_draw` asks for
+        ValueError: If the view lacks a channel, see `can_draw`.
     """
     from PIL import Image
     from scipy import ndimage
@@ -73,23 +83,23 @@ def draw_picture(global_view: Bytes, spec: ViewSpec) -> Bytes:
     if not can_draw(spec):
         raise ValueError(f"channels: expected {' and '.join(_CHANNELS)} among them, got {spec.channels}")
     brain, roi = (global_view[spec.channels.index(name)] for name in _CHANNELS)
-    # As much is left out on both sides, so that a mirrored slice gives the mirrored picture.
+    # Equally much is cut off on both sides, so that a mirrored slice gives the mirrored picture.
     field = spec.size_px - 2 * max(0, round((1 - FIELD_MM / spec.global_mm) / 2 * spec.size_px))
     margin = round(_MARGIN_MM / spec.global_mm * spec.size_px)
-    part = tuple(
-        _part(np.flatnonzero(roi.any(axis=1 - axis)), spec.size_px, field, margin) for axis in (0, 1)
+    crop = tuple(
+        _crop(np.flatnonzero(roi.any(axis=1 - axis)), spec.size_px, field, margin) for axis in (0, 1)
     )
     gray, region = (
-        np.asarray(Image.fromarray(image[part]).resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))
+        np.asarray(Image.fromarray(image[crop]).resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))
         for image in (brain, roi)
     )
-    inside = region > min(127, int(region.max()) // 2)  # so that the smallest too has an outline
+    inside = region > min(127, int(region.max()) // 2)  # the smallest region has an outline, too
     outline = ndimage.binary_dilation(inside) & ~inside
     return np.where(outline, OUTLINE, np.minimum(gray, OUTLINE - 1)).astype(np.uint8)
 
 
 def encode_picture(picture: Bytes) -> bytes:
-    """A picture as WebP: its gray approximately, its outline exactly, and nothing else."""
+    """A picture as WebP. Its gray is stored approximately, its outline exactly, and nothing else is."""
     from PIL import Image
 
     alpha = np.where(picture == OUTLINE, 0, 255).astype(np.uint8)
@@ -100,7 +110,7 @@ def encode_picture(picture: Bytes) -> bytes:
 
 
 def decode_picture(webp: bytes) -> Bytes:
-    """The picture (SIZE_PX, SIZE_PX) uint8 that `encode_picture` wrote."""
+    """The picture (SIZE_PX, SIZE_PX) uint8 that `encode_picture` stored."""
     from PIL import Image
 
     with Image.open(io.BytesIO(webp), formats=["WEBP"]) as image:
@@ -109,10 +119,14 @@ def decode_picture(webp: bytes) -> Bytes:
 
 
 def pack_pictures(pictures: Mapping[str, ReferencePicture], ids: Sequence[str] | NDArray[np.str_]) -> bytes:
-    """One file (npz, no pickles) with the pictures of the references `ids` (r,), some of which may have none.
+    """The content of ``pictures.npz`` (no pickles).
 
-    ``webp`` (bytes) is all of them in the order of the references; ``ends`` (r,) says where each ends, and
-    ``rendered`` (r,) whether its scan was rendered.
+    Its arrays are ``webp`` (bytes,) uint8, all pictures in the order of the references; ``ends`` (r,) int64,
+    the position in it where each picture ends; and ``rendered`` (r,) bool, whether its scan was rendered.
+
+    Args:
+        pictures: Pictures by the ids of their references.
+        ids: (r,) the ids of the bundle's references. A reference may have no picture.
     """
     none = ReferencePicture(b"", False)
     entries = [pictures.get(str(name), none) for name in ids]
@@ -127,24 +141,35 @@ def pack_pictures(pictures: Mapping[str, ReferencePicture], ids: Sequence[str] |
 
 
 def unpack_pictures(data: bytes, ids: Sequence[str] | NDArray[np.str_]) -> dict[str, ReferencePicture]:
-    """What `pack_pictures` wrote, of the same references; those without a picture are left out.
+    """The pictures that `pack_pictures` stored, by the ids of their references.
+
+    Args:
+        data: The content of ``pictures.npz``.
+        ids: (r,) the ids of the same references. Those without a picture are left out.
 
     Raises:
-        ValueError: if it is of another number of references
+        ValueError: If `data` is of another number of references.
     """
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         webp, ends, rendered = arrays["webp"].tobytes(), arrays["ends"].tolist(), arrays["rendered"].tolist()
     return {
-        str(name): ReferencePicture(webp[start:end], made)
-        for name, start, end, made in zip(ids, [0, *ends[:-1]], ends, rendered, strict=True)
+        str(name): ReferencePicture(webp[start:end], is_rendered)
+        for name, start, end, is_rendered in zip(ids, [0, *ends[:-1]], ends, rendered, strict=True)
         if end > start
     }
 
 
-def _part(shown: NDArray[np.intp], size: int, field: int, margin: int) -> slice:
-    """`field` of `size` pixels, in the middle or as near to it as holds all that is `shown` and a margin."""
+def _crop(occupied: NDArray[np.intp], size: int, field: int, margin: int) -> slice:
+    """`field` of `size` pixels along an axis, as near to the middle as holds the region and a margin.
+
+    Args:
+        occupied: The pixels along the axis that the region meets, ascending.
+        size: Pixels of the view.
+        field: Pixels of the crop.
+        margin: Pixels shown around the region.
+    """
     start = (size - field) // 2
-    if shown.size:
-        start = min(max(start, int(shown[-1]) + 1 + margin - field), int(shown[0]) - margin)
+    if occupied.size:
+        start = min(max(start, int(occupied[-1]) + 1 + margin - field), int(occupied[0]) - margin)
     start = min(max(start, 0), size - field)
     return slice(start, start + field)
