@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from situs.anatomy import SITE_KEYS
 from situs.bundle import Bundle, read_bundle
 from situs.errors import RoiError
-from situs.finding import Finding, Reference, Side
+from situs.finding import Finding, Reference
 from situs.geometry import Geometry
 from situs.midplane import Midplane
-from situs.neighbors import Neighbors, nearest_distances
+from situs.neighbors import Neighbors, nearest_distances, nearest_first
 from situs.plausibility import gray_levels, lesion_doubts, scan_doubts
 from situs.progress import Progress, silent
 from situs.records import join_rows, take_rows
 from situs.runtime import Embedded, Runtime, relate_to_nearest
-from situs.side import side_of_distances
+from situs.side import side_of_lesion
 from situs.views import LEAST_TURN_DEG, Views, extract_views
 from situs.volume import Roi, Volume, choose_slices, split_lesions, union_mask
 
@@ -173,12 +173,15 @@ class Labeler:
         nearest: list[Reference] = []
         comparison: list[Reference] = []
         notes = (*lesion.notes, *pose.notes)
+        looks = {answer.example.k: answer.look for answer in answers}
+        weights = {answer.example.k: answer.example.weight for answer in answers} or lesion.areas_px
+        planes = {k: _planes(k, looks.get(k), pose.midplane, lesion.geometry) for k in weights}
         if answers:
             joined = _Joined.of(answers)
             scores = _by_site(joined.scores)
             ranked = sorted(scores, key=lambda key: -scores[key])
             site = ranked[0]
-            nearest = self._nearest_first(joined.neighbors)
+            nearest = nearest_first(self.bundle.references, joined.neighbors)
             for key, most in zip(ranked, N_COMPARISON, strict=False):
                 comparison += [reference for reference in nearest if reference.site == key][:most]
             shares = {} if joined.shares is None else _by_site(joined.shares)
@@ -197,7 +200,7 @@ class Labeler:
             slices=tuple(lesion.areas_px),
             largest_slice=lesion.largest_slice,
             site=site,
-            side=_side(lesion, answers, pose.midplane),
+            side=side_of_lesion(lesion, weights, planes),
             doubts=doubts,
             site_set=site_set,
             scores=scores,
@@ -208,18 +211,6 @@ class Labeler:
             bundle_name=self.bundle.name,
             bundle_version=self.bundle.version,
         )
-
-    def _nearest_first(self, neighbors: Neighbors) -> list[Reference]:
-        """The nearest references to any slice of a lesion, each named once."""
-        references = self.bundle.references
-        indices, distances = neighbors.indices[neighbors.present], neighbors.distances[neighbors.present]
-        by_id: dict[str, Reference] = {}
-        for place in np.argsort(distances, kind="stable"):
-            name = str(references.ids[indices[place]])
-            if name not in by_id:
-                key = SITE_KEYS[references.sites[indices[place]]]
-                by_id[name] = Reference(name, key, float(distances[place]))
-        return list(by_id.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,23 +349,15 @@ def _by_site(numbers: NDArray[np.floating]) -> dict[str, float]:
     return {key: float(number) for key, number in zip(SITE_KEYS, numbers, strict=True)}
 
 
-def _side(lesion: Roi, answers: Sequence[_Answer], midplane: Midplane | None) -> Side:
-    """The side of a lesion, from its pixels on the slices that were looked at: their distance to the slice's
-    painted midline and to the head's midplane counts alike."""
-    geometry = lesion.geometry
-    distances, weights = [], []
-    looks = {answer.example.k: answer.look for answer in answers}
-    of_slices = {answer.example.k: answer.example.weight for answer in answers} or lesion.areas_px
-    for k, weight in of_slices.items():
-        look = looks.get(k)
-        i, j = np.nonzero(lesion.slice_mask(k))
-        world = geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1))
-        planes = [midplane] if midplane is not None else []
-        if look is not None and (look.painted or not planes):
-            planes.append(look.midline)
-        if not planes:  # neither a head nor a look: the middle of the picture
-            centre = geometry.to_world([[(geometry.shape[0] - 1) / 2, (geometry.shape[1] - 1) / 2, k]])[0]
-            planes.append(Midplane(centre, geometry.display_axes[0], 0.0))
-        distances.append(np.mean([plane.distances_mm(world) for plane in planes], axis=0))
-        weights.append(np.full(i.size, weight / i.size))
-    return side_of_distances(np.concatenate(distances), np.concatenate(weights))
+def _planes(k: int, look: _Look | None, midplane: Midplane | None, geometry: Geometry) -> list[Midplane]:
+    """What tells left from right on slice k: the painted midline and the head's midplane count alike.
+
+    Without both it is the middle of the global view; without a look at the slice, of the picture.
+    """
+    planes = [midplane] if midplane is not None else []
+    if look is not None and (look.painted or not planes):
+        planes.append(look.midline)
+    if not planes:
+        centre = geometry.to_world([[(geometry.shape[0] - 1) / 2, (geometry.shape[1] - 1) / 2, k]])[0]
+        planes.append(Midplane(centre, geometry.display_axes[0], 0.0))
+    return planes

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from situs.anatomy import SITES
+from situs.anatomy import SITE_KEYS, SITES
+from situs.finding import Reference
 
-__all__ = ["Neighbors", "References", "nearest", "nearest_distances", "reference_sets"]
+__all__ = ["Neighbors", "References", "nearest", "nearest_distances", "nearest_first", "reference_sets"]
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.int64]
@@ -139,6 +140,23 @@ def reference_sets(references: References, neighbors: Neighbors) -> NDArray[np.f
 def nearest_distances(neighbors: Neighbors) -> NDArray[np.float32]:
     """(n,) how far the nearest reference of any class is from each target; inf without any."""
     return np.asarray(neighbors.distances.min(axis=(1, 2)))
+
+
+def nearest_first(references: References, neighbors: Neighbors) -> list[Reference]:
+    """The references nearest to any of some targets, nearest first, each named once.
+
+    Args:
+        references: What `neighbors` were found in; their classes are sites.
+        neighbors: Of the targets.
+    """
+    indices, distances = neighbors.indices[neighbors.present], neighbors.distances[neighbors.present]
+    by_id: dict[str, Reference] = {}
+    for place in np.argsort(distances, kind="stable"):
+        name = str(references.ids[indices[place]])
+        if name not in by_id:
+            site = SITE_KEYS[references.sites[indices[place]]]
+            by_id[name] = Reference(name, site, float(distances[place]))
+    return list(by_id.values())
 
 
 def _own_patient(

@@ -5,12 +5,24 @@ Distances are in mm, positive on the patient's left; `situs.midplane` knows them
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from situs.finding import Side
+from situs.midplane import Midplane
+from situs.volume import Roi
 
-__all__ = ["BILATERAL_MM", "BILATERAL_SHARE", "MIDLINE_MM", "MIDLINE_SHARE", "side_of", "side_of_distances"]
+__all__ = [
+    "BILATERAL_MM",
+    "BILATERAL_SHARE",
+    "MIDLINE_MM",
+    "MIDLINE_SHARE",
+    "side_of",
+    "side_of_distances",
+    "side_of_lesion",
+]
 
 # A lesion is *midline* if its mean distance is at most MIDLINE_MM, or if at least MIDLINE_SHARE of it lies on
 # each side.
@@ -60,3 +72,22 @@ def side_of_distances(distances_mm: NDArray[np.floating], weights: NDArray[np.fl
     share = float(np.average(on_left, weights=weights))
     spread = float(np.average((distances_mm - mean) ** 2, weights=weights))
     return side_of(mean, share, float(np.sqrt(12 * spread)))
+
+
+def side_of_lesion(
+    lesion: Roi, weights: Mapping[int, float], planes: Mapping[int, Sequence[Midplane]]
+) -> Side:
+    """The side of a lesion, from all its pixels on some of its slices.
+
+    Args:
+        lesion: The lesion.
+        weights: Slice k to how much it counts; the lesion meets every one.
+        planes: Slice k to what tells left from right on it; the distance of a pixel is the mean over these.
+    """
+    distances, pixel_weights = [], []
+    for k, weight in weights.items():
+        i, j = np.nonzero(lesion.slice_mask(k))
+        world = lesion.geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1))
+        distances.append(np.mean([plane.distances_mm(world) for plane in planes[k]], axis=0))
+        pixel_weights.append(np.full(i.size, weight / i.size))
+    return side_of_distances(np.concatenate(distances), np.concatenate(pixel_weights))
