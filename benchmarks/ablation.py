@@ -40,7 +40,7 @@ from situs.learn import relations as package
 from situs.learn.devices import CPU, Machine, open_machine
 from situs.learn.nets import RelationNetwork
 from situs.learn.recipe import RECIPES, Recipe, relation_settings
-from situs.learn.relations import Relations, train_relations
+from situs.learn.relations import RelationModel, train_relations
 from situs.neighbors import Neighbors, References, nearest
 from situs.paper.baselines import fit_centroids
 from situs.paper.claims import rare_f1
@@ -114,7 +114,7 @@ class NoSquares(RelationNetwork):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.f_apart.requires_grad_(False).weight.zero_()
+        self.f_difference.requires_grad_(False).weight.zero_()
 
 
 class NoDistance(RelationNetwork):
@@ -122,7 +122,7 @@ class NoDistance(RelationNetwork):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.nearness.requires_grad_(False).zero_()
+        self.distance_weight.requires_grad_(False).zero_()
 
 
 class DistanceToJoint(RelationNetwork):
@@ -148,10 +148,10 @@ class Unscaled(RelationNetwork):
     def __init__(self, width: int, hidden: int, dropout: float, scale: float) -> None:
         super().__init__(width, hidden, dropout)
         with torch.no_grad():
-            self.nearness *= scale
+            self.distance_weight *= scale
 
 
-class Redrawn(Relations):
+class Redrawn(RelationModel):
     """Whenever a target is learned from, its k neighbours are drawn anew among the 2k nearest; answers come
     from the k nearest, as ever."""
 
@@ -159,14 +159,14 @@ class Redrawn(Relations):
         super().__init__(*args)
         self._draw = np.random.default_rng(self._seed)
 
-    def find(self, X: NDArray[np.floating], patients: NDArray[np.str_] | None = None) -> Neighbors:
+    def find_neighbors(self, X: NDArray[np.floating], patients: NDArray[np.str_] | None = None) -> Neighbors:
         return nearest(X, self.references, self.k if patients is None else 2 * self.k, patients)
 
-    def _nearest(self, targets: Tensor, near: Neighbors, part: slice | NDArray[np.int64]) -> Tensor:
+    def _relate_nearest(self, targets: Tensor, near: Neighbors, part: slice | NDArray[np.int64]) -> Tensor:
         if near.indices.shape[2] > self.k:
             some = Neighbors(near.indices[part], near.distances[part], near.present[part])
             near, part = drawn(some, self.k, self._draw), slice(None)
-        return super()._nearest(targets, near, part)
+        return super()._relate_nearest(targets, near, part)
 
 
 def drawn(near: Neighbors, k: int, rng: np.random.Generator) -> Neighbors:
@@ -271,8 +271,8 @@ def make_variants(recipe: Recipe) -> list[Variant]:
         Variant("targets as they are", targets="train"),
         Variant("targets out of fold", targets=OUT_OF_FOLD),
         Variant("targets as frequent as they are", {"balanced_indices": as_frequent}),
-        Variant(f"neighbours drawn among the {2 * k} nearest", {"Relations": Redrawn}),
-        *(Variant(f"all references, {n} pairs", {"PAIRS": n}, {"kind": "all"}) for n in (64, 256, 1024)),
+        Variant(f"neighbours drawn among the {2 * k} nearest", {"RelationModel": Redrawn}),
+        *(Variant(f"all references, {n} pairs", {"PAIRS": n}, {"choice": "all"}) for n in (64, 256, 1024)),
     ]
 
 
@@ -295,7 +295,7 @@ def train_and_ask(
     """The relation scores (n, 15) of each of `COHORTS`, and the CPU seconds of training with its neighbour
     search, asking not counted."""
     few = recipe.n_references if variant.references is None else variant.references
-    defaults = {"kind": "nearest", "k": recipe.n_neighbors, **relation_settings(recipe)}
+    defaults = {"choice": "nearest", "k": recipe.n_neighbors, **relation_settings(recipe)}
     settings = {**defaults, **variant.settings}
     references, seconds = choose_references(labelled["train"], few), 0.0
     scores: dict[str, NDArray[np.floating]] = {
@@ -304,13 +304,13 @@ def train_and_ask(
     for targets, asked in splits(variant, labelled):
         with patched(variant.patches):
             before = time.process_time()
-            relations = train_relations(
+            model = train_relations(
                 references, epochs=epochs, seed=seed, machine=machine, targets=targets, **settings
             )
             seconds += time.process_time() - before
             for name, which in asked.items():
                 X = labelled[name].embeddings[which].astype(np.float32)
-                scores[name][which] = relations.scores(X, relations.find(X))
+                scores[name][which] = model.scores(X, model.find_neighbors(X))
     return scores, seconds
 
 

@@ -30,7 +30,7 @@ from situs.anatomy import SITES
 from situs.learn.devices import Machine, open_machine
 from situs.learn.losses import relation_loss
 from situs.learn.nets import RelationNetwork
-from situs.learn.relations import Relations, train_relations
+from situs.learn.relations import RelationModel, train_relations
 from situs.neighbors import References, nearest
 from situs.tables import text_table
 
@@ -64,10 +64,10 @@ def plain_logits(
             pairs = list(combinations_with_replacement(members.tolist(), 2))
             read = read_pair(*np.array(pairs).T) if at_once else [read_pair(i, j) for i, j in pairs]
             joint = pool[members].mean(dim=0) + network.g_last(sum(read) / len(pairs))
-            apart = network.f_apart((target - joint) ** 2)
+            apart = network.f_difference((target - joint) ** 2)
             score = network.f_last(F.relu(network.f_target(target) + network.f_joint(joint) + apart))
             far = torch.stack([((target - pool[i]) ** 2).mean().sqrt() for i in members.tolist()]).mean()
-            logits.append(score - network.nearness * far)
+            logits.append(score - network.distance_weight * far)
         rows.append(torch.cat(logits))
     return torch.stack(rows)
 
@@ -91,7 +91,7 @@ def main(args: list[str] | None = None) -> int:
 
     line = frame.ProgressLine()
 
-    def report(epoch: int, _: Relations) -> None:
+    def report(epoch: int, _: RelationModel) -> None:
         line("epochs", epoch, options.epochs)
 
     with frame.Timer() as timer:
@@ -129,14 +129,13 @@ def step_seconds(references: References, runs: int, machine: Machine) -> dict[st
     """Median seconds a target of a training step, and of the plain loops', taking turns, by name."""
     near = nearest(references.embeddings[:BATCH], references, K, references.patients[:BATCH])
     network = RelationNetwork(WIDTH).train()
-    relations = Relations(network, "nearest", references, K, machine=machine)
     pool = torch.from_numpy(references.embeddings)
     sites = torch.from_numpy(references.sites)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
     def fast(machine: Machine) -> Tensor:
         with machine.autocast():
-            logits = relations.logits(pool[:BATCH], near, np.arange(BATCH), sites, torch.Generator())
+            logits = network.logits(pool[:BATCH], pool[near.indices], torch.from_numpy(near.present))
         return relation_loss(logits.float(), sites[:BATCH])
 
     def slow(at_once: bool) -> Tensor:

@@ -25,8 +25,9 @@ from situs.cohort.slices import Batch, Slices
 from situs.errors import ManifestError
 from situs.learn.augment import augment
 from situs.learn.devices import CPU, Machine
-from situs.learn.loop import Plan, fit
+from situs.learn.loop import LoopSettings, run_loop
 from situs.learn.losses import site_map_weights
+from situs.learn.nets import region_under
 from situs.learn.recipe import COMPACT
 from situs.progress import Progress
 
@@ -127,17 +128,17 @@ def train(
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, float]]:
         losses, scores = [], []
         for name in VIEWS:
-            view, sites = machine.put(getattr(batch, f"{name}_view")), getattr(batch, f"{name}_sites")
+            view, sites = machine.to_device(getattr(batch, f"{name}_view")), getattr(batch, f"{name}_sites")
             with machine.autocast():
                 logits = networks[name](view)
-            region = _region(view)
-            losses.append(painting_loss(logits, machine.put(sites).long(), region, weights))
+            region = region_under(view)[:, 0]
+            losses.append(painting_loss(logits, machine.to_device(sites).long(), region, weights))
             scores.append(read_region(logits.detach(), region))
-        right = (sum(scores).argmax(dim=1) == machine.put(batch.site)).float().mean()
+        right = (sum(scores).argmax(dim=1) == machine.to_device(batch.site)).float().mean()
         return sum(losses) / len(losses), {"accuracy": float(right)}
 
     work.mkdir(parents=True, exist_ok=True)
-    plan = Plan(
+    settings = LoopSettings(
         "dense",
         samples // COMPACT.batch,
         COMPACT.batch,
@@ -145,12 +146,11 @@ def train(
         COMPACT.weight_decay,
         None,
         [seed, 0],
-        work / "dense.safetensors",
+        work / "dense.pt",
         _run_key(networks, slices, chosen, samples, seed),
         machine,
-        COMPACT.averaged,
     )
-    return fit(networks, make, loss_of, plan, progress)
+    return run_loop(networks, make, loss_of, settings, progress)
 
 
 def _run_key(
@@ -158,15 +158,10 @@ def _run_key(
 ) -> str:
     """A name that changes with all that decides the weights."""
     shapes = [list(tensor.shape) for tensor in networks.state_dict().values()]
-    settings = [slices.spec.to_dict(), shapes, samples, seed, COMPACT.averaged]
+    settings = [slices.spec.to_dict(), shapes, samples, seed]
     digest = hashlib.sha256(json.dumps(settings).encode())
     digest.update("\n".join(slices.id[chosen].tolist()).encode() + slices.site[chosen].tobytes())
     return digest.hexdigest()[:16]
-
-
-def _region(view: Tensor) -> Tensor:
-    """(n, h, w) how much of each painted pixel is region: the last channel of the view."""
-    return F.avg_pool2d(view[:, -1].float() / 255, 2)
 
 
 def read_region(logits: Tensor, region: Tensor) -> Tensor:
@@ -193,6 +188,6 @@ def read_views(
     for start in range(0, len(views[0]), batch):
         for name, whole in zip(VIEWS, views, strict=True):
             if name in which:
-                view = machine.put(np.ascontiguousarray(whole[start : start + batch]))
-                read[name].append(read_region(networks[name](view), _region(view)).cpu().numpy())
+                view = machine.to_device(np.ascontiguousarray(whole[start : start + batch]))
+                read[name].append(read_region(networks[name](view), region_under(view)[:, 0]).cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in read.items()}

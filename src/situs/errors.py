@@ -35,7 +35,6 @@ EXTRAS = {
     "matplotlib": "plots",
     "onnx": "train",
     "onnxscript": "train",
-    "safetensors": "train",
     "sklearn": "train",
     "torch": "train",
 }

@@ -79,9 +79,9 @@ def test_the_default_is_the_package_s_and_it_is_left_as_it_was(scores, labelled)
     settings = {"hidden": 16, "batch": 32}
     trained = relations.train_relations(few, "nearest", 3, 1, 0, targets=labelled["targets"], **settings)
     X = labelled["test"].embeddings.astype(np.float32)
-    np.testing.assert_array_equal(trained.scores(X, trained.find(X)), scores["default"]["test"])
-    with pytest.raises(ZeroDivisionError), ablation.patched({"Relations": 1, "relation_loss": 2}):
-        assert relations.Relations == 1
+    np.testing.assert_array_equal(trained.scores(X, trained.find_neighbors(X)), scores["default"]["test"])
+    with pytest.raises(ZeroDivisionError), ablation.patched({"RelationModel": 1, "relation_loss": 2}):
+        assert relations.RelationModel == 1
         raise ZeroDivisionError
     assert dict(vars(relations)) == before
 
@@ -104,7 +104,7 @@ def case(k, missing=True):
 
 @torch.no_grad()
 def logits(made, k=3, **others):
-    return network(made, **others).relate(*case(k, k > 1))
+    return network(made, **others).logits(*case(k, k > 1))
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def test_networks_by_hand():
     by_hand[ablation.Cosine] = default.score(2 * target, joint, squares)
     by_hand[ablation.NoSquares] = (
         default.f_last(F.relu(default.f_target(2 * target)[:, None] + default.f_joint(joint))).squeeze(-1)
-        - default.nearness * distance
+        - default.distance_weight * distance
     )
     raw = network(RelationNetwork, scale=1.0)
     by_hand[ablation.Unscaled] = raw.score(target, raw.join(references, present), distance)
@@ -183,7 +183,7 @@ def test_neighbours_are_drawn_among_twice_as_many(labelled):
     X, patients = train.embeddings[:20].astype(np.float32), train.patients[:20]
     torch.manual_seed(0)
     redrawn = ablation.Redrawn(RelationNetwork(WIDTH), "nearest", train, 2, 0)
-    wide, near = redrawn.find(X, patients), redrawn.find(X)
+    wide, near = redrawn.find_neighbors(X, patients), redrawn.find_neighbors(X)
     assert wide.indices.shape == (20, M, 4) and near.indices.shape == (20, M, 2)
     np.testing.assert_array_equal(wide.indices, nearest(X, train, 4, patients).indices)
     rng, met = np.random.default_rng(0), set()

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from situs.errors import InputError
-from situs.learn.devices import CPU, open_machine
-from situs.learn.loop import Plan, fit
+from situs.learn.devices import CPU, Machine, open_machine
+from situs.learn.loop import LoopSettings, run_loop
 from situs.learn.relations import train_relations
 from situs.neighbors import References
+from situs.progress import silent
 
 STEPS, BATCH = 12, 8
 RELATION_BATCH = 4
@@ -27,20 +28,20 @@ def clouds():
 
 
 def train(folder, machine):
-    """A line fitted to y = 3 x - 1, every process seeing its share of each batch; the weights."""
+    """A line fitted to y = 3 x - 1, every process seeing its part of each batch; the network."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, affine=False, momentum=None), nn.Linear(4, 1))
     network[1].eval()  # its means over half a batch are others
-    plan = Plan("line", STEPS, BATCH, 0.05, 0.01, 0.9, (0,), folder / "line.safetensors", "k", machine)
+    settings = LoopSettings("line", STEPS, BATCH, 0.05, 0.01, 0.9, (0,), folder / "line.pt", "k", machine)
 
-    def make(step):
+    def make_batch(step):
         x = np.random.default_rng(step).uniform(-1, 1, (BATCH, 1)).astype(np.float32)
-        return machine.put(machine.share(x))
+        return machine.to_device(machine.shard(x))
 
     def loss_of(x):
         return ((network[2](network[0](x)) - (3 * x - 1)) ** 2).mean(), {}
 
-    fit(network, make, loss_of, plan, lambda *a: None)
+    run_loop(network, make_batch, loss_of, settings, silent)
     return network
 
 
@@ -60,6 +61,7 @@ def work(rank, port, folder):
     os._exit(0)  # gloo's threads can abort a process that ends in the usual way: seen once in hundreds
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -76,14 +78,37 @@ def test_two_processes_do_what_one_does(tmp_path):
     for name, tensor in relation[0].items():
         assert torch.equal(tensor, relation[1][name]) and tensor.isfinite().all()
     # One checkpoint, of the first process.
-    assert [p.name for p in tmp_path.glob("*.safetensors")] == ["line.safetensors"]
+    assert [p.name for p in tmp_path.glob("line*")] == ["line.pt"]
+
+
+def test_the_parts_of_a_batch_are_disjoint_and_all_of_it():
+    machines = [Machine(torch.device("cpu"), rank=rank, world=3) for rank in range(3)]
+    parts = [machine.shard(np.arange(7)).tolist() for machine in machines]
+    assert sorted(parts[0] + parts[1] + parts[2]) == list(range(7))
+    assert [len(part) for part in parts] == [3, 2, 2]
+    assert machines[2].shard(np.arange(2)).tolist() == []
+
+
+def test_gradients_and_buffers_become_their_means(monkeypatch):
+    """The sum over two processes, of which the other one has twice this one's numbers."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(3))
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    network[0].weight.grad = torch.arange(6.0).reshape(2, 3)
+    network[1].bias.grad = torch.tensor([1.0, -2.0])
+    network[1].running_mean.copy_(torch.tensor([4.0, 6.0]))
+    machine = Machine(torch.device("cpu"), rank=1, world=2)
+    machine.average_gradients(network.parameters())
+    machine.average_buffers(network)
+    assert network[0].weight.grad.tolist() == [[0, 1.5, 3], [4.5, 6, 7.5]]
+    assert network[1].bias.grad.tolist() == [1.5, -3] and network[0].bias.grad is None
+    assert network[1].running_mean.tolist() == [6, 9] and network[1].num_batches_tracked == 0
 
 
 def test_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     machine = open_machine("cpu")
     assert (machine.device.type, machine.rank, machine.world) == ("cpu", 0, 1)
-    assert machine.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert machine.shard(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_no_gpu_is_one_line(monkeypatch):

@@ -12,8 +12,9 @@ from situs.anatomy import SITES
 from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle
 from situs.errors import BundleError
 from situs.learn import export
+from situs.learn.compact import compact_basenet
 from situs.learn.export import export_bundle
-from situs.learn.nets import RelationNetwork, compact_basenet
+from situs.learn.nets import RelationNetwork
 from situs.learn.recipe import COMPACT
 from situs.learn.vgg import vgg16_basenet
 from situs.neighbors import References

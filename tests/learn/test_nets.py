@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from situs.anatomy import SITES
-from situs.learn.nets import LATERAL_UNIT_MM, RelationNetwork, compact_basenet
-from situs.learn.nets import _mean_under as mean_under
+from situs.learn.compact import compact_basenet
+from situs.learn.nets import ABSENT_LOGIT, LATERAL_UNIT_MM, RelationNetwork, mean_under, region_under
 from situs.learn.nets import _read_midline as read_midline
 
 M = len(SITES)
@@ -37,17 +37,17 @@ def relation():
 
 @torch.no_grad()
 def test_basenet_output(basenet):
-    said = basenet(views(), views(seed=1))
-    assert said.embedding.shape == (2, basenet.width)
-    torch.testing.assert_close(said.embedding.norm(dim=1), torch.ones(2))
-    assert said.site_logits.shape == said.shares.shape == (2, M)
-    torch.testing.assert_close(said.shares.sum(dim=1), torch.ones(2))
-    assert said.share_logits.shape == (2, M + 1)
-    none = said.share_logits.softmax(dim=1)[:, 0]
-    torch.testing.assert_close(said.inside, 1 - none)
-    assert said.global_painting.shape == said.local_painting.shape == (2, M + 2, 16, 16)
-    assert said.midline.shape == (2, 2, 2, 16, 16)
-    assert ((said.midline[:, :, 1] >= 0) & (said.midline[:, :, 1] <= 1)).all()
+    output = basenet(views(), views(seed=1))
+    assert output.embedding.shape == (2, basenet.width)
+    torch.testing.assert_close(output.embedding.norm(dim=1), torch.ones(2))
+    assert output.site_logits.shape == output.shares.shape == (2, M)
+    torch.testing.assert_close(output.shares.sum(dim=1), torch.ones(2))
+    assert output.share_logits.shape == (2, M + 1)
+    none = output.share_logits.softmax(dim=1)[:, 0]
+    torch.testing.assert_close(output.inside, 1 - none)
+    assert output.global_painting.shape == output.local_painting.shape == (2, M + 2, 16, 16)
+    assert output.midline.shape == (2, 2, 2, 16, 16)
+    assert ((output.midline[:, :, 1] >= 0) & (output.midline[:, :, 1] <= 1)).all()
 
 
 @torch.no_grad()
@@ -79,8 +79,8 @@ def test_the_global_view_reaches_the_local_painting(basenet):
 def test_all_weights_are_trained():
     torch.manual_seed(0)
     network = compact_basenet(M, size_px=32)
-    said = network(views(), views(seed=1))
-    outputs = (said.site_logits, said.share_logits, said.global_painting, said.local_painting)
+    output = network(views(), views(seed=1))
+    outputs = (output.site_logits, output.share_logits, output.global_painting, output.local_painting)
     sum(output.sum() for output in outputs).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
@@ -93,22 +93,29 @@ def test_size_must_fit():
 def test_mean_under_against_numpy():
     rng = np.random.default_rng(0)
     maps, region = rng.normal(size=(3, 5, 4, 6)), rng.random((3, 1, 4, 6))
-    found = mean_under(torch.from_numpy(maps), torch.from_numpy(region)).numpy()
+    means = mean_under(torch.from_numpy(maps), torch.from_numpy(region)).numpy()
     for n in range(3):
         expected = [np.average(plane, weights=region[n, 0]) for plane in maps[n]]
-        np.testing.assert_allclose(found[n], expected, rtol=1e-6)
+        np.testing.assert_allclose(means[n], expected, rtol=1e-6)
     nothing = mean_under(torch.from_numpy(maps), torch.zeros(3, 1, 4, 6, dtype=torch.float64))
     assert (nothing == 0).all()
 
 
+def test_the_region_is_the_last_channel_at_half_the_size():
+    view = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    view[0, :2] = 255
+    view[0, 2, :2, :2] = view[0, 2, 3, 3] = 255
+    assert region_under(view).tolist() == [[[[1, 0], [0, 0.25]]]]
+
+
 def test_read_midline_by_hand():
-    """Four pixels: what is not "none" is head, and distances are in mm."""
+    """Four pixels: what is not "none" lies in a site, and distances are in mm."""
     painting = torch.zeros(1, M + 2, 2, 2)
     painting[0, 0] = torch.log(torch.tensor([[3.0 * M, M], [0.0, 1e9]]))
     painting[0, -1] = torch.tensor([[40.0, 20.0], [-30.0, 99.0]]) / LATERAL_UNIT_MM
-    (distance, head) = read_midline(painting)[0]
+    (distance, inside) = read_midline(painting)[0]
     np.testing.assert_allclose(distance, [[40, 20], [-30, 99]], rtol=1e-6)
-    np.testing.assert_allclose(head, [[0.25, 0.5], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(inside, [[0.25, 0.5], [1, 0]], atol=1e-6)
 
 
 # --- Relation Network ---
@@ -142,6 +149,7 @@ def test_single_reference(relation):
     alone = relation(target, references[:, :1, :1], present[:, :1, :1])
     torch.testing.assert_close(scores[:, :1], alone)
     assert scores[0, 2] < 1e-6 and scores[0, 2] < scores[0, [0, 1, 3]].min()
+    assert relation.logits(target, references, present)[0, 2] == ABSENT_LOGIT
     assert torch.isfinite(scores).all() and ((scores >= 0) & (scores <= 1)).all()
 
 
@@ -160,7 +168,9 @@ def test_the_layers_one_after_the_other(relation):
     h = relation.hidden
     weight, bias = relation.g_first.weight, relation.g_first.bias
     first, first_bias = torch.cat([weight[:h], weight[h:]], dim=1), bias[:h] + bias[h:]
-    second = torch.cat([relation.f_target.weight, relation.f_joint.weight, relation.f_apart.weight], dim=1)
+    second = torch.cat(
+        [relation.f_target.weight, relation.f_joint.weight, relation.f_difference.weight], dim=1
+    )
 
     def g(pair):
         return relation.g_last(relation.g_middle((first @ pair + first_bias).relu()).relu())
@@ -177,7 +187,7 @@ def test_the_layers_one_after_the_other(relation):
         joint = references[n, m].mean(dim=0) + torch.stack(outputs).mean(dim=0)
         torch.testing.assert_close(relation.join(references, present)[n, m], joint, rtol=1e-4, atol=1e-6)
         far = [float(((target[n] - reference) ** 2).mean()) ** 0.5 for reference in references[n, m]]
-        expected = (f(target[n], joint) - relation.nearness * np.mean(far)).sigmoid()[0]
+        expected = (f(target[n], joint) - relation.distance_weight * np.mean(far)).sigmoid()[0]
         torch.testing.assert_close(scores[n, m], expected, rtol=1e-4, atol=1e-6)
 
 

@@ -10,8 +10,9 @@ import torch
 from filelock import FileLock
 
 from situs.anatomy import SITES
+from situs.learn.compact import CompactPath
 from situs.learn.export import export_bundle
-from situs.learn.nets import BaseNet, CompactPath, RelationNetwork
+from situs.learn.nets import BaseNet, RelationNetwork
 from situs.learn.recipe import Recipe
 from situs.neighbors import References
 from situs.views import ViewSpec

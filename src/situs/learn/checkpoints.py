@@ -1,29 +1,75 @@
-"""Checkpoints: weights, the optimizer's state and a few notes in one safetensors file, whole or not there.
+"""Checkpoints: what a training goes on from, each in a file of torch's; and weights to start from.
 
-A checkpoint bears the key of its run; that of another run is refused.
+A checkpoint is written whole or not at all. It bears the key of its run; that of another run is refused.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from situs.errors import InputError, OutputError
-from situs.files import replacing
+from situs.files import digest, replacing
 from situs.learn.nets import BaseNet
 
 __all__ = [
-    "load_weights",
+    "GivenWeights",
+    "read_basenet_weights",
     "read_checkpoint",
     "resume_training",
     "save_training",
     "write_checkpoint",
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class GivenWeights:
+    """Weights that a training starts from, read from a file once.
+
+    Attributes:
+        path: The file.
+        sha256: Its SHA-256, as 64 hexadecimal digits.
+        tensors: All or some of the weights of a `BaseNet`, by their names in its state.
+    """
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor]
+
+    def load_into(self, basenet: BaseNet) -> None:
+        """Copy the weights into a BaseNet, which keeps its own where none are given."""
+        basenet.load_state_dict(self.tensors, strict=False)
+
+
+def read_basenet_weights(path: Path, basenet: BaseNet) -> GivenWeights:
+    """The weights of the BaseNet in a checkpoint of any run.
+
+    Args:
+        path: A file that `save_training` wrote.
+        basenet: Such a network; only the names and shapes of its weights count.
+
+    Raises:
+        InputError: If the file cannot be read, or is no checkpoint of such a BaseNet.
+    """
+    sha256 = digest(path)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)["network"]
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    except Exception as error:  # of any class, when torch meets other bytes
+        raise InputError(
+            f"{path}: is not a checkpoint of this version: expected paint.pt or basenet.pt of a run's work "
+            "folder; an older run has to be trained again"
+        ) from error
+    if shapes != {name: tensor.shape for name, tensor in basenet.state_dict().items()}:
+        raise InputError(
+            f"{path}: is not a checkpoint of this recipe's BaseNet: name one that was trained by this recipe"
+        )
+    return GivenWeights(path, sha256, tensors)
 
 
 def save_training(
@@ -32,91 +78,67 @@ def save_training(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     step: int,
-    figures: dict[str, float],
-    average: nn.Module | None = None,
+    metrics: Mapping[str, float],
 ) -> None:
-    """Write a network in training, with the step to go on with, the last figures of the log and, where its
-    weights are averaged, what they are averaged in (`torch.optim.swa_utils.AveragedModel`)."""
-    tensors = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        for slot, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{slot}.{name}"] = value
-    if average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    write_checkpoint(path, tensors, {"key": key, "step": str(step), "figures": json.dumps(figures)})
+    """Write a checkpoint of a network in training.
+
+    Args:
+        path: The file.
+        key: Of the run.
+        network: The network.
+        optimizer: Its optimizer.
+        step: The step to go on with.
+        metrics: The last metrics of the log by name.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+    write_checkpoint(path, key, {**state, "step": step, "metrics": dict(metrics)})
 
 
 def resume_training(
-    path: Path,
-    key: str,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: nn.Module | None = None,
+    path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, float]]:
-    """Load what `save_training` wrote; the step to go on with, and the last figures, or 0 and {} without it.
+    """Load what `save_training` wrote, if the file is there.
+
+    Returns:
+        The step to go on with and the last metrics; 0 and {} without the file.
 
     Raises:
-        OutputError: if the file is damaged, or of another run
+        OutputError: If the file is damaged, or of another run.
     """
-    tensors, notes = read_checkpoint(path, key)
-    if notes is None:
+    content = read_checkpoint(path, key)
+    if content is None:
         return 0, {}
-    network.load_state_dict(_under("weights.", tensors))
-    averaged = _under("average.", tensors)
-    if average is not None and averaged:
-        average.load_state_dict(averaged)
-    parameters = dict(network.named_parameters())
-    for entry, value in _under("optimizer.", tensors).items():
-        slot, _, name = entry.partition(".")
-        like = torch.empty_like(parameters[name], memory_format=torch.preserve_format)
-        optimizer.state[parameters[name]][slot] = like.copy_(value) if value.ndim else value.to(like.device)
-    return int(notes["step"]), json.loads(notes["figures"])
+    network.load_state_dict(content["network"])
+    optimizer.load_state_dict(content["optimizer"])
+    return content["step"], content["metrics"]
 
 
-def load_weights(path: Path, basenet: BaseNet) -> None:
-    """Load the weights that `save_training` wrote, of whatever run; `basenet` may be on the device ``meta``.
+def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
+    """What `write_checkpoint` wrote; None if there is no such file. Tensors are on the CPU.
 
     Raises:
-        InputError: if it cannot be read, or is no checkpoint of such a BaseNet
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        basenet.load_state_dict(_under("weights.", tensors), assign=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: is not a checkpoint of this recipe's BaseNet") from error
-
-
-def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """Tensors and notes; the notes are None if there is no such file.
-
-    Raises:
-        OutputError: if the file is damaged, or of another run
+        OutputError: If the file is damaged, or of another run.
     """
     if not path.exists():
-        return {}, None
+        return None
     try:
-        with safe_open(path, "pt") as file:
-            notes = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        written: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        own = written.pop("key") == key
+    except Exception as error:  # of any class, when torch meets other bytes
         raise OutputError(f"{path}: is damaged: delete it to train this stage again") from error
-    if notes["key"] != key:
+    if not own:
         raise OutputError(f"{path}: is of another run: delete it or choose another work folder")
-    return tensors, notes
+    return written
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    """Write tensors and notes, of which ``key`` is the run's."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with replacing(path) as temporary:
-            save_file(whole, temporary, notes)
-    except SafetensorError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+def write_checkpoint(path: Path, key: str, content: Mapping[str, Any]) -> None:
+    """Write a file that holds the run's key and a content of tensors, numbers, strings, lists and dicts.
 
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save({**content, "key": key}, file)

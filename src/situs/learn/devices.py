@@ -1,7 +1,7 @@
-"""Where training runs: a CPU, a GPU, or several processes with a share of every batch each (``torchrun``).
+"""Where training runs: on a CPU, on a GPU, or in several processes that share every batch (``torchrun``).
 
-With several, gradients are averaged after every step; all processes then hold the same weights, and the
-first one writes the files.
+With several processes, gradients are averaged after every step, so that all processes hold the same weights.
+The first process writes the files.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Machine:
     """Where one process of a training runs.
 
     Attributes:
-        device: of networks and batches
-        half: whether matrix products and convolutions are done in bfloat16
-        rank: which of how many processes this is
-        world: See `rank`.
+        device: Of networks and batches.
+        half: Whether matrix products and convolutions are computed in bfloat16.
+        rank: The number of this process, from 0.
+        world: The number of processes.
     """
 
     device: torch.device
@@ -47,7 +47,7 @@ class Machine:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def put(self, array: NDArray[Any]) -> Tensor:
+    def to_device(self, array: NDArray[Any]) -> Tensor:
         """An array as a tensor on the device."""
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
@@ -55,12 +55,12 @@ class Machine:
         """The context in which networks run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
-    def share(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """This process's part of a batch (n, ...); with fewer than `world` some processes have none."""
+    def shard(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """This process's part of a batch (n, ...); empty for some processes if n is less than `world`."""
         return batch[self.rank :: self.world]
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have come here."""
         if self.world > 1:
             torch.distributed.barrier()
 
@@ -68,10 +68,10 @@ class Machine:
         """Replace every gradient by its mean over the processes."""
         if self.world > 1:
             gradients = [p.grad for p in parameters if p.grad is not None]
-            whole = torch.cat([g.flatten() for g in gradients])
-            torch.distributed.all_reduce(whole)
-            for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(part.view_as(gradient) / self.world)
+            flat = torch.cat([g.flatten() for g in gradients])
+            torch.distributed.all_reduce(flat)
+            for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(total.view_as(gradient) / self.world)
 
     def average_buffers(self, network: nn.Module) -> None:
         """Replace the running means of normalizations by their mean over the processes."""
@@ -86,18 +86,21 @@ CPU = Machine(torch.device("cpu"))
 
 
 def open_machine(name: DeviceName = "auto") -> Machine:
-    """The machine that training runs on; ``auto`` takes a GPU if there is one.
+    """The machine that training runs on.
 
-    Under ``torchrun`` this process joins the others, with the GPU of its local number.
+    Under ``torchrun`` this process joins the others and takes the GPU of its local number.
+
+    Args:
+        name: ``auto`` takes a GPU if there is one.
 
     Raises:
-        InputError: if a GPU is asked for and there is none
+        InputError: If a GPU is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device: this torch finds no CUDA device; use 'cpu', or install torch for CUDA")
     rank, world, local = (int(os.environ.get(key, n)) for key, n in _TORCHRUN.items())
     if name == "cpu" or not torch.cuda.is_available():
-        device, half = torch.device("cpu"), _half_pays()
+        device, half = torch.device("cpu"), _has_fast_bfloat16()
     else:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
@@ -113,7 +116,7 @@ def open_machine(name: DeviceName = "auto") -> Machine:
 _TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
 
 
-def _half_pays() -> bool:
-    """Whether the processor multiplies in bfloat16: then a step of BaseNet takes half the time."""
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+def _has_fast_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16; a step of BaseNet then takes half the time."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from situs.learn.relations import Kind, Relations, train_relations
+from situs.learn.relations import ReferenceChoice, RelationModel, train_relations
 from situs.neighbors import References
 
 __all__ = ["RelationClassifier"]
@@ -130,9 +130,9 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         self.center_ = given.mean(axis=0)
         self.scale_ = float(np.sqrt(((given - self.center_) ** 2).mean())) or 1.0
         self._keep(self._move(given), codes, owners)
-        relations = train_relations(
+        model = train_relations(
             self.references_,
-            self._kind,
+            self._choice,
             self.n_neighbors,
             self.max_epochs,
             seed,
@@ -142,7 +142,7 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
             learning_rate=self.learning_rate,
         )
         # In double precision an answer does not depend on what else is asked at the same time.
-        self.network_ = relations.network.double()
+        self.network_ = model.network.double()
         return self
 
     def relation_scores(self, X: ArrayLike, groups: ArrayLike | None = None) -> NDArray[np.floating]:
@@ -162,9 +162,9 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         owners = None if groups is None else _check_groups(groups, len(given))
         if owners is not None and self.references != "nearest":
             raise ValueError("groups: only a classifier with references='nearest' can leave them out")
-        relations = Relations(self.network_, self._kind, self.references_, self.n_neighbors)
+        model = RelationModel(self.network_, self._choice, self.references_, self.n_neighbors)
         moved = self._move(given)
-        return relations.scores(moved, relations.find(moved, owners))
+        return model.scores(moved, model.find_neighbors(moved, owners))
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Relation scores (n_samples, n_classes); with two classes (n_samples,), the second's less the
@@ -242,7 +242,7 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         return float(super().score(X, y, sample_weight))
 
     @property
-    def _kind(self) -> Kind:
+    def _choice(self) -> ReferenceChoice:
         return "all" if self.references == "all" else "nearest"
 
     def _move(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:

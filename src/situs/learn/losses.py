@@ -1,4 +1,4 @@
-"""What training makes small, and how much each class of the site map weighs in it."""
+"""The losses of BaseNet and of the Relation Network, and the weights of the classes of the site map."""
 
 from __future__ import annotations
 
@@ -10,33 +10,17 @@ from torch.nn import functional as F
 
 from situs.anatomy import SITES
 from situs.cohort.examples import LATERAL_UNKNOWN, SITE_UNKNOWN
-from situs.cohort.slices import Batch, Slices
-from situs.learn.nets import LATERAL_UNIT_MM, BaseNetOutput
+from situs.cohort.slices import Slices
+from situs.learn.nets import LATERAL_UNIT_MM
 
-__all__ = ["painting_loss", "paintings_loss", "relation_loss", "shares_loss", "site_map_weights"]
+__all__ = ["painting_loss", "relation_loss", "shares_loss", "site_map_weights"]
 
-# Pixels under the region count this much more than others: they are what is asked about, and few.
+# Pixels under the region weigh this much more than others: they are few, and the question is about them.
 _REGION_WEIGHT = 10.0
-# The classes of the site map weigh as frequency ** -this: "none" has half of all pixels, a cistern 1 in 500.
-_CLASS_TEMPER = 0.5
+# A class of the site map weighs as its frequency ** -this. "None" has half of all pixels, a cistern 1 in 500.
+_CLASS_POWER = 0.5
 _LATERAL_WEIGHT = 0.5
-
-
-def paintings_loss(said: BaseNetOutput, batch: Batch, class_weights: Tensor) -> Tensor:
-    """The mean `painting_loss` of the global and the local view of a batch with targets; a scalar."""
-    losses = []
-    for painting, view, sites, lateral in (
-        (said.global_painting, batch.global_view, batch.global_sites, batch.global_lateral),
-        (said.local_painting, batch.local_view, batch.local_sites, batch.local_lateral),
-    ):
-        assert painting is not None  # only called for paths that paint, where there are targets
-        assert sites is not None and lateral is not None
-        mask, of_sites, of_lateral = (
-            torch.from_numpy(a).to(painting.device) for a in (view[:, -1], sites, lateral)
-        )
-        region = F.avg_pool2d(mask.float() / 255, 2)
-        losses.append(painting_loss(painting, of_sites, of_lateral, region, class_weights))
-    return (losses[0] + losses[1]) / 2
+_COUNTED_EXAMPLES = 1000  # whose site maps give the frequencies of the classes
 
 
 def painting_loss(
@@ -45,64 +29,71 @@ def painting_loss(
     """How far a painting is from the site map and from the distances to the midline; a scalar.
 
     Args:
-        painting: (n, n_sites + 2, h, w), see `situs.learn.nets.PathOutput`
-        sites: (n, h, w) uint8, `SITE_UNKNOWN` is ignored
-        lateral: (n, h, w) int8 mm, `LATERAL_UNKNOWN` is ignored
-        region: (n, h, w) in [0, 1]
-        class_weights: (n_sites + 1,)
+        painting: (n, n_sites + 2, h, w), see `situs.learn.nets.PathOutput`.
+        sites: (n, h, w) uint8, 0 for none and a site's index + 1; `SITE_UNKNOWN` is ignored.
+        lateral: (n, h, w) int8 in mm, positive on the patient's left; `LATERAL_UNKNOWN` is ignored.
+        region: (n, h, w) how much of each pixel is region, in [0, 1].
+        class_weights: (n_sites + 1,), see `site_map_weights`.
     """
     pixel_weights = 1 + (_REGION_WEIGHT - 1) * region
     target = sites.long()
     loss = F.cross_entropy(
         painting[:, :-1], target, class_weights, ignore_index=SITE_UNKNOWN, reduction="none"
     )
-    known = (target != SITE_UNKNOWN) * pixel_weights
-    total = (known * class_weights[target.clamp(max=len(class_weights) - 1)]).sum()
+    valid = (target != SITE_UNKNOWN) * pixel_weights
+    total = (valid * class_weights[target.clamp(max=len(class_weights) - 1)]).sum()
     site_loss = (loss * pixel_weights).sum() / total.clamp(min=1e-6)
-    known = (lateral != LATERAL_UNKNOWN) * pixel_weights
-    off = F.smooth_l1_loss(painting[:, -1], lateral.float() / LATERAL_UNIT_MM, reduction="none")
-    return site_loss + _LATERAL_WEIGHT * (off * known).sum() / known.sum().clamp(min=1e-6)
+    valid = (lateral != LATERAL_UNKNOWN) * pixel_weights
+    error = F.smooth_l1_loss(painting[:, -1], lateral.float() / LATERAL_UNIT_MM, reduction="none")
+    return site_loss + _LATERAL_WEIGHT * (error * valid).sum() / valid.sum().clamp(min=1e-6)
 
 
-def shares_loss(share_logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of said shares (n, n_sites + 1) with the exact ones under each region; a scalar."""
-    assert batch.local_sites is not None  # only called where there are targets
-    device = share_logits.device
-    mask, sites = (torch.from_numpy(a).to(device) for a in (batch.local_view[:, -1], batch.local_sites))
-    region = F.avg_pool2d(mask.float() / 255, 2) * (sites != SITE_UNKNOWN)
+def shares_loss(share_logits: Tensor, sites: Tensor, region: Tensor) -> Tensor:
+    """Cross-entropy of the predicted shares of each region with the exact ones; a scalar.
+
+    Args:
+        share_logits: (n, n_sites + 1), see `situs.learn.nets.BaseNetOutput`.
+        sites: (n, h, w) uint8, as in `painting_loss`. A region of `SITE_UNKNOWN` alone does not count.
+        region: (n, h, w) how much of each pixel is region, in [0, 1].
+    """
+    valid = region * (sites != SITE_UNKNOWN)
     classes = share_logits.shape[1]
     exact = torch.zeros_like(share_logits)
-    exact.scatter_add_(1, sites.long().clamp(max=classes - 1).flatten(1), region.flatten(1))
-    known = exact.sum(dim=1, keepdim=True)
-    loss = -(exact / known.clamp(min=1e-6) * share_logits.log_softmax(dim=1)).sum(dim=1)
-    return loss.sum() / (known > 0).sum().clamp(min=1)
+    exact.scatter_add_(1, sites.long().clamp(max=classes - 1).flatten(1), valid.flatten(1))
+    total = exact.sum(dim=1, keepdim=True)
+    loss = -(exact / total.clamp(min=1e-6) * share_logits.log_softmax(dim=1)).sum(dim=1)
+    return loss.sum() / (total > 0).sum().clamp(min=1)
 
 
 def site_map_weights(slices: Slices, chosen: NDArray[np.int64], seed: int) -> Tensor:
-    """(n_sites + 1,) weights of the classes of the site map; their mean over the pixels is 1.
+    """(n_sites + 1,) the weights of the classes of the site map; their mean over the pixels is 1.
 
     Args:
-        slices: examples with site maps, and the indices (n,) of those to train on
-        chosen: See `slices`.
-        seed: of the choice of the thousand that are counted
+        slices: Examples with site maps.
+        chosen: (n,) the examples to train on.
+        seed: Of the random choice of those that are counted.
     """
-    some = np.sort(np.random.default_rng(seed).permutation(chosen)[:1000])
+    counted = np.sort(np.random.default_rng(seed).permutation(chosen)[:_COUNTED_EXAMPLES])
     counts = np.zeros(256)
     for maps in (slices.global_sites, slices.local_sites):
         assert maps is not None
-        counts += np.bincount(maps[some].ravel(), minlength=256)
-    share = counts[: len(SITES) + 1] / counts[: len(SITES) + 1].sum()
-    weights = np.maximum(share, 1e-4) ** -_CLASS_TEMPER
-    return torch.from_numpy(weights / (weights * share).sum()).float()
+        counts += np.bincount(maps[counted].ravel(), minlength=256)
+    frequency = counts[: len(SITES) + 1] / counts[: len(SITES) + 1].sum()
+    weights = np.maximum(frequency, 1e-4) ** -_CLASS_POWER
+    return torch.from_numpy(weights / (weights * frequency).sum()).float()
 
 
-def relation_loss(logits: Tensor, site: Tensor) -> Tensor:
-    """How far relation logits (n, m) are from the sites (n,): binary plus softmax cross-entropy; a scalar.
+def relation_loss(logits: Tensor, sites: Tensor) -> Tensor:
+    """How far relation logits are from the sites: binary plus softmax cross-entropy; a scalar.
 
-    The first makes each score an answer of its own in [0, 1], as in the paper, the one site weighing as
-    much as all others together; the second is about which score is the highest, which is what is read.
+    The binary part makes each score an answer of its own in [0, 1], as in the paper; the one site weighs as
+    much as all others together. The softmax part is about which score is the highest, which is the answer.
+
+    Args:
+        logits: (n, m).
+        sites: (n,) in 0 to m - 1.
     """
-    truth = F.one_hot(site, logits.shape[1]).to(logits.dtype)
+    truth = F.one_hot(sites, logits.shape[1]).to(logits.dtype)
     others = torch.full((logits.shape[1],), float(logits.shape[1] - 1), device=logits.device)
-    scores = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=others) / 2
-    return scores + F.cross_entropy(logits, site)
+    binary = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=others) / 2
+    return binary + F.cross_entropy(logits, sites)

@@ -12,31 +12,32 @@ __all__ = ["COMPACT", "PAPER", "RECIPES", "Recipe", "relation_settings"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run does; travels in the bundle.
+    """What a training run does.
 
     Attributes:
-        spec: how slices become views
-        paint_samples: examples seen in each stage
-        basenet_samples: See `paint_samples`.
-        relation_samples: See `paint_samples`.
-        n_neighbors: references of each site that the Relation Network sees
-        n_references: of each site in the bundle, spread evenly over the patients
-        n_targets: of each site, to train the Relation Network on; likewise
-        max_slices: of each region, spread over its area: neighbouring thin slices say the same
-        batch: examples in a step
-        relation_batch: See `batch`.
-        learning_rate: see `situs.learn.loop.Plan`
-        relation_learning_rate: See `learning_rate`.
-        weight_decay: See `learning_rate`.
-        momentum: See `learning_rate`.
-        averaged: the last part of the stage ``basenet``, over which weights are averaged, see `Plan`
-        balance: 1 for equally many examples of every site, 0 for the cohort's own frequencies
-        label_smoothing: of BaseNet's site
-        painting_weight: of the painting, and of the shares of the region in each site, beside the
-            site itself, in the stage ``basenet``
-        shares_weight: See `painting_weight`.
-        network: ``compact`` or ``vgg16``, the paths of BaseNet
-        frozen: whether the paths keep the weights they are given and only the fully connected layers learn
+        name: The recipe's name.
+        spec: How slices become views.
+        paint_samples: Examples seen in the stage ``paint``.
+        basenet_samples: Examples seen in the stage ``basenet``, or in ``fc`` if the paths are frozen.
+        relation_samples: Targets seen in the stage ``relation``.
+        n_neighbors: References of each site that the Relation Network sees.
+        n_references: References of each site in the bundle, at most, spread evenly over the patients.
+        n_targets: Targets of each site that the Relation Network learns from, at most, spread likewise.
+        max_slices: Examples of each region, at most, spread over its area, because neighbouring thin slices
+            are alike; None for all slices.
+        batch: Examples in a step of BaseNet.
+        relation_batch: Targets in a step of the Relation Network.
+        learning_rate: Of BaseNet, see `situs.learn.loop.LoopSettings`.
+        relation_learning_rate: Of the Relation Network, constant.
+        weight_decay: Of both, see `situs.learn.loop.LoopSettings`.
+        balance: 1 for equally many examples of every site, 0 for the cohort's own frequencies.
+        label_smoothing: Of BaseNet's site.
+        painting_weight: The weight of the painting's loss in the stage ``basenet``.
+        shares_weight: The weight of the loss of the region's share in each site, in the same stage.
+        momentum: Of SGD, for both networks; None for AdamW.
+        network: The paths of BaseNet, ``compact`` or ``vgg16``.
+        frozen: Whether the paths keep the weights they are given, so that only the fully connected layers
+            learn.
     """
 
     name: str
@@ -53,7 +54,6 @@ class Recipe:
     learning_rate: float = 2e-3
     relation_learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    averaged: float = 0.0
     balance: float = 1.0
     label_smoothing: float = 0.05
     painting_weight: float = 0.3
@@ -76,10 +76,9 @@ COMPACT = Recipe(
     paint_samples=60_000,
     basenet_samples=180_000,
     relation_samples=90_000,
-    averaged=0.35,
 )
 
-# 30 and 15 epochs of the paper's training slices, 80 % of 15,425; all of them are references and targets.
+# 30 and 15 epochs of the paper's training slices, 80 % of 15,425. All are references and targets.
 _PAPER_SLICES = 12_340
 PAPER = Recipe(
     "paper",
@@ -91,7 +90,6 @@ PAPER = Recipe(
     n_targets=_PAPER_SLICES,
     max_slices=None,
     learning_rate=1e-3,
-    relation_learning_rate=1e-3,
     weight_decay=5e-4,
     label_smoothing=0.0,
     momentum=0.9,
@@ -102,7 +100,7 @@ RECIPES = {recipe.name: recipe for recipe in (COMPACT, PAPER)}
 
 
 def relation_settings(recipe: Recipe) -> dict[str, Any]:
-    """How a recipe trains the Relation Network, as arguments of `train_relations`."""
+    """How a recipe trains the Relation Network, as arguments of `situs.learn.relations.train_relations`."""
     return {
         "batch": recipe.relation_batch,
         "learning_rate": recipe.relation_learning_rate,

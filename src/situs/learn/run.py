@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,26 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.cohort.slices import Slices
-from situs.errors import OutputError
-from situs.files import digest, replacing, sweep
+from situs.files import claim_folder, digest
+from situs.learn.checkpoints import GivenWeights
 from situs.learn.devices import CPU, Machine
-from situs.learn.loop import Plan, Progress
+from situs.learn.loop import LoopSettings
 from situs.learn.recipe import Recipe
+from situs.progress import Progress, silent
 
-__all__ = ["Run", "open_run"]
+__all__ = ["TrainingRun", "open_run"]
 
-_STAGES = ("paint", "basenet", "embed", "relation", "fc")  # their places are in the seeds
+_STAGES = ("paint", "basenet", "embed", "relation", "fc")  # the seeds hold their places
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class TrainingRun:
     """What the stages of a training share.
 
     Attributes:
-        work: the folder for checkpoints
-        chosen: (n,) the examples of `slices` to train on
-        key: tells this run from others
-        say: see `situs.learn.loop.Progress`
+        work: The folder of the checkpoints.
+        recipe: What is trained, and for how long.
+        seed: Of weights, order and augmentation.
+        slices: The examples of the cohort.
+        chosen: (n,) the examples of `slices` to train on.
+        key: Tells this run from others.
+        progress: Is called as the stages go on.
+        machine: Where the networks are trained.
     """
 
     work: Path
@@ -39,17 +44,17 @@ class Run:
     slices: Slices
     chosen: NDArray[np.int64]
     key: str
-    say: Progress
+    progress: Progress = silent
     machine: Machine = CPU
 
     def stage_seed(self, stage: str) -> list[int]:
-        """What the random choices of a stage start from."""
+        """The seed of a stage's random choices."""
         return [self.seed, _STAGES.index(stage)]
 
-    def plan(self, stage: str, samples: int) -> Plan:
+    def loop_settings(self, stage: str, samples: int) -> LoopSettings:
         """How a stage of BaseNet sees its `samples` examples."""
         recipe = self.recipe
-        return Plan(
+        return LoopSettings(
             stage,
             samples // recipe.batch,
             recipe.batch,
@@ -57,11 +62,14 @@ class Run:
             recipe.weight_decay,
             recipe.momentum,
             self.stage_seed(stage),
-            self.work / f"{stage}.safetensors",
+            self.checkpoint(stage),
             self.key,
             self.machine,
-            recipe.averaged if stage == "basenet" else 0.0,
         )
+
+    def checkpoint(self, stage: str) -> Path:
+        """The file of a stage's checkpoint."""
+        return self.work / f"{stage}.pt"
 
 
 def open_run(
@@ -70,47 +78,33 @@ def open_run(
     seed: int,
     slices: Slices,
     chosen: NDArray[np.int64],
-    given: dict[str, Path],
-    say: Progress,
+    given: Mapping[str, GivenWeights],
+    progress: Progress,
     machine: Machine,
-) -> Run:
-    """A run, new or to go on with, in the folder `work`; the other arguments are `Run`'s.
+) -> TrainingRun:
+    """A run in the folder `work`, which is new or goes on.
 
     Args:
-        given: the files that weights come from, see `situs.learn.basenet.given_files`
+        work: The folder of the checkpoints; it is made unless it is there.
+        recipe: What is trained, and for how long.
+        seed: Of weights, order and augmentation.
+        slices: The examples of the cohort.
+        chosen: (n,) the examples of `slices` to train on.
+        given: The weights to start from, see `situs.learn.basenet.read_given`.
+        progress: Is called as the stages go on.
+        machine: Where the networks are trained.
 
     Raises:
-        InputError: if a given file cannot be read
-        OutputError: if the folder holds another run, or cannot be written
+        OutputError: If the folder holds another run, or cannot be written.
     """
-    key = _run_key(recipe, seed, slices, chosen, given)
-    note = work / "run.json"
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        if machine.first:
-            sweep(work)
-        if note.exists() and json.loads(note.read_text(encoding="utf-8"))["key"] != key:
-            raise OutputError(
-                f"{work}: holds a run of another cohort, recipe or seed: delete it or choose another"
-            )
-        with replacing(note) as temporary:
-            temporary.write_text(json.dumps({"key": key, "recipe": recipe.to_dict()}))
-    except (ValueError, KeyError) as error:
-        raise OutputError(f"{note}: is damaged: delete {work} or choose another") from error
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{work}: cannot be written ({error.strerror or error})") from error
-    return Run(work, recipe, seed, slices, chosen, key, say, machine)
-
-
-def _run_key(
-    recipe: Recipe, seed: int, slices: Slices, chosen: NDArray[np.int64], given: dict[str, Path]
-) -> str:
-    """A name that changes with all that decides the weights."""
-    key = hashlib.sha256(json.dumps([recipe.to_dict(), seed]).encode())
-    key.update("\n".join(slices.id[chosen].tolist()).encode())
-    key.update(slices.site[chosen].tobytes())
-    for name, file in given.items():
-        key.update(f"{name}{digest(file)}".encode())
-    return key.hexdigest()[:16]
+    examples = "\n".join(slices.id[chosen].tolist()).encode() + slices.site[chosen].tobytes()
+    settings = {
+        "recipe": recipe.to_dict(),
+        "seed": seed,
+        "examples": digest(examples),
+        **{name: weights.sha256 for name, weights in given.items()},
+    }
+    if machine.first:
+        claim_folder(work, "run.json", settings)
+    key = digest(json.dumps(settings).encode())[:16]
+    return TrainingRun(work, recipe, seed, slices, chosen, key, progress, machine)

@@ -1,6 +1,6 @@
 """The paths of the `paper` recipe: the convolutions of VGG16 (Simonyan and Zisserman 2014) up to pool5.
 
-Layers are laid out and named as in torchvision, so that its published weights fit.
+The layers have torchvision's order and names, so that its published weights fit.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ from torch import Tensor, nn
 
 from situs.errors import InputError
 from situs.files import digest
+from situs.learn.checkpoints import GivenWeights
 from situs.learn.nets import BaseNet, PathOutput, ViewPath
 
-__all__ = ["IMAGENET_URL", "VGGPath", "fetch_imagenet_weights", "load_vgg16_weights", "vgg16_basenet"]
+__all__ = ["IMAGENET_URL", "VGGPath", "fetch_imagenet_weights", "read_vgg16_weights", "vgg16_basenet"]
 
 # The paper's footnote 1; the name bears the first digits of the file's SHA-256.
 IMAGENET_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 
 _CONVOLUTIONS = (2, 2, 3, 3, 3)  # between the pools
 _WIDTHS = (64, 128, 256, 512, 512)
-# Of ImageNet's pictures in [0, 1], red, green and blue: what the published weights expect.
+# Of ImageNet's pictures in [0, 1], in red, green and blue, as the published weights expect.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGGPath(ViewPath):
     """One view through VGG16 up to pool5, flattened. It does not paint.
 
-    Args:
-        size_px: of the view, a multiple of 32
-        widths: channels of the five blocks
+    The view has one channel, which is shown as red, green and blue.
 
-    Note:
-        The view has one channel, which is shown as red, green and blue.
+    Args:
+        size_px: Rows and columns of the view, a multiple of 32.
+        widths: Channels of the five blocks.
+
+    Raises:
+        ValueError: If `size_px` is no multiple of 32.
     """
 
     mean: Tensor
@@ -61,7 +64,7 @@ class VGGPath(ViewPath):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, view: Tensor, context: Tensor | None = None) -> PathOutput:
-        """view (n, 1, size, size) bytes; the paper's paths are apart, so `context` plays no part."""
+        """The output for a view (n, 1, size, size) of bytes; `context` plays no part in the paper's paths."""
         x = (view.float() / 255 - self.mean) / self.deviation
         return PathOutput(self.features(x).flatten(1).float(), None)
 
@@ -69,15 +72,18 @@ class VGGPath(ViewPath):
 def vgg16_basenet(
     n_sites: int, size_px: int = 224, widths: Sequence[int] = _WIDTHS, hidden: int = 1024
 ) -> BaseNet:
-    """The BaseNet of the `paper` recipe; the paper does not say how wide its fully connected layers are."""
+    """The BaseNet of the `paper` recipe, for views (n, 1, size_px, size_px).
+
+    The paper does not say how wide its fully connected layers are.
+    """
     return BaseNet(VGGPath(size_px, widths), VGGPath(size_px, widths), n_sites, hidden)
 
 
 def fetch_imagenet_weights() -> Path:
-    """torchvision's VGG16 (528 MB), downloaded once into torch's cache.
+    """The file of torchvision's VGG16 (528 MB), downloaded once into torch's cache.
 
     Raises:
-        InputError: if it cannot be downloaded, or is not the published file
+        InputError: If it cannot be downloaded, or is not the published file.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_URL.rpartition("/")[2]
     if not path.exists():
@@ -91,39 +97,42 @@ def fetch_imagenet_weights() -> Path:
     return path
 
 
-def load_vgg16_weights(file: Path, basenet: BaseNet) -> None:
-    """Load the convolutions of a VGG16 in torchvision's names into both paths of a BaseNet.
+def read_vgg16_weights(file: Path, basenet: BaseNet) -> GivenWeights:
+    """The convolutions of a VGG16 in torchvision's names, for both paths of a BaseNet.
 
-    Where the file's name bears a hash as torchvision's do (``vgg16-397923af.pth``), it is checked. What else
-    the file holds, as its classifier, is not read. `basenet` may be on the device ``meta``.
+    Where the file's name bears a hash as torchvision's do (``vgg16-397923af.pth``), it is checked. The rest
+    of the file, such as its classifier, is not kept.
+
+    Args:
+        file: A dictionary of tensors that torch saved.
+        basenet: Has two `VGGPath`; only the names and shapes of their weights count.
 
     Raises:
-        InputError: if the file is missing, changed, or holds other names or shapes
+        InputError: If the file is missing, changed, or holds other names or shapes.
     """
-    wanted, found = _hash_in_name(file), digest(file)
-    if wanted and not found.startswith(wanted):
+    wanted, sha256 = _hash_in_name(file), digest(file)
+    if wanted and not sha256.startswith(wanted):
         raise InputError(
-            f"{file}: SHA-256 begins with {found[: len(wanted)]}, not {wanted}; get the file again"
+            f"{file}: SHA-256 begins with {sha256[: len(wanted)]}, not {wanted}; get the file again"
         )
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of any class, when it meets other bytes
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of any class, when torch meets other bytes
         raise InputError(f"{file}: is no file of weights that torch saved") from error
-    for path in (basenet.global_path, basenet.local_path):
-        assert isinstance(path, VGGPath)
-        expected = {f"features.{name}": tensor for name, tensor in path.features.state_dict().items()}
-        for name, tensor in expected.items():
-            given = tensors.get(name) if isinstance(tensors, dict) else None
-            if not isinstance(given, Tensor) or given.shape != tensor.shape:
-                got = f"has shape {tuple(given.shape)}" if isinstance(given, Tensor) else "is missing"
+    tensors = {}
+    for path in ("global_path", "local_path"):
+        for name, expected in getattr(basenet, path).state_dict().items():
+            tensor = content.get(name) if isinstance(content, dict) else None
+            if not isinstance(tensor, Tensor) or tensor.shape != expected.shape:
+                actual = f"has shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else "is missing"
                 raise InputError(
-                    f"{file}: is no VGG16 in torchvision's names: {name} {got}, expected "
-                    f"{tuple(tensor.shape)}"
+                    f"{file}: is no VGG16 in torchvision's names: {name} {actual}, expected "
+                    f"{tuple(expected.shape)}"
                 )
-        own = {name: tensors[name].to(like.dtype, copy=True) for name, like in expected.items()}
-        path.load_state_dict(own, assign=True)
+            tensors[f"{path}.{name}"] = tensor
+    return GivenWeights(file, sha256, tensors)
 
 
 def _hash_in_name(file: Path) -> str | None:
-    found = re.search(r"-([0-9a-f]{8,64})\.", file.name)
-    return found[1] if found else None
+    match = re.search(r"-([0-9a-f]{8,64})\.", file.name)
+    return match[1] if match else None

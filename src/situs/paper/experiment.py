@@ -18,7 +18,7 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,8 @@ from situs.anatomy import SITES
 from situs.cohort.manifest import MANIFEST, read_manifest
 from situs.errors import InputError
 from situs.files import claim_folder, digest
-from situs.learn.basenet import count_examples, given_files, train_basenet
+from situs.learn.basenet import count_examples, read_given, train_basenet
+from situs.learn.checkpoints import GivenWeights
 from situs.learn.devices import DeviceName, Machine, open_machine
 from situs.learn.recipe import Recipe
 from situs.paper.baselines import BASELINES
@@ -103,7 +104,7 @@ def reproduce(
     if seeds < 1:
         raise InputError(f"seeds: expected at least 1, got {seeds}")
     torch.set_num_threads(threads)
-    weights_file = given_files(recipe, None, weights).get("weights")
+    given = read_given(recipe, None, weights)
     recipe = replace(
         recipe,
         paint_samples=round(recipe.paint_samples * size.samples),
@@ -112,14 +113,14 @@ def reproduce(
     train_heads, test_heads = split_heads(heads, size.test_fraction)
     own = None if train_cohort is None else Path(train_cohort)
     cohorts = _cohort_settings(train_heads, test_heads, size, own)
-    training = _training_settings(recipe, weights_file, size, machine)
+    training = _training_settings(recipe, given.get("weights"), size, machine)
     claim_folder(work, _SETTINGS, cohorts)
     claim_folder(work / recipe.name, _SETTINGS, training)
 
     subsets = open_subsets(work, (train_heads, test_heads), recipe, size, jobs, progress, own)
     # Of the paper's scans the Relation Networks see every slice, as in the paper.
     related = subsets["train"] if own is None else subsets["train"].subsample(recipe.n_targets)
-    run = _Run(work, recipe, size, subsets, related, machine, weights_file, progress)
+    run = _Run(work, recipe, size, subsets, related, machine, given, progress)
     for seed in range(seeds):
         run.make_stages(seed)
 
@@ -142,7 +143,7 @@ class _Run:
         subsets: ``train``, ``test`` and ``balanced``.
         related: Those slices of ``train`` that the Relation Networks see.
         machine: What computes.
-        weights: VGG16's first weights.
+        given: The weights to start from, see `situs.learn.basenet.read_given`.
         progress: Is told of every stage.
     """
 
@@ -152,7 +153,7 @@ class _Run:
     subsets: dict[str, SliceSubset]
     related: SliceSubset
     machine: Machine
-    weights: Path | None
+    given: Mapping[str, GivenWeights]
     progress: Progress
 
     def make_stages(self, seed: int) -> None:
@@ -172,7 +173,7 @@ class _Run:
             folder / "basenet",
             report,
             self.machine,
-            self.weights,
+            self.given,
         )
         asked = {**self.subsets, "train": self.related}
         make_stage(folder / "embeddings.npz", partial(embed_subsets, learn, asked, seed, report))
@@ -239,13 +240,13 @@ def _cohort_settings(
 
 
 def _training_settings(
-    recipe: Recipe, weights: Path | None, size: ExperimentSize, machine: Machine
+    recipe: Recipe, weights: GivenWeights | None, size: ExperimentSize, machine: Machine
 ) -> dict[str, Any]:
     """What tells the trainings of a run from others on the same cohorts."""
     return {
         "recipe": recipe.to_dict(),
-        "weights": None if weights is None else weights.name,
-        **({} if weights is None else {"weights_sha256": digest(weights)}),
+        "weights": None if weights is None else weights.path.name,
+        **({} if weights is None else {"weights_sha256": weights.sha256}),
         "epochs": size.epochs,
         "device": machine.device.type,
     }

@@ -24,7 +24,7 @@ from situs.learn.basenet import embed
 from situs.learn.devices import Machine
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import Recipe, relation_settings
-from situs.learn.relations import Kind, Relations, train_relations
+from situs.learn.relations import ReferenceChoice, RelationModel, train_relations
 from situs.neighbors import Neighbors, References
 from situs.paper.baselines import BASELINES, fit_baselines
 from situs.paper.cohorts import SEED, TESTS, SliceSubset
@@ -51,7 +51,7 @@ Arrays = dict[str, NDArray[Any]]
 Labelled = dict[str, References]  # labelled embeddings by the name of their subset
 
 # What g sees of each class, and the method's name.
-RELATIONS: dict[Kind, str] = {"all": METHODS[1], "nearest": METHODS[2]}
+RELATIONS: dict[ReferenceChoice, str] = {"all": METHODS[1], "nearest": METHODS[2]}
 
 
 # --- files ----------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def read_embedded(
         raise OutputError(f"{path}: is damaged: delete it to run this stage again") from error
 
 
-def read_relation(folder: Path, kind: Kind) -> Arrays:
+def read_relation(folder: Path, kind: ReferenceChoice) -> Arrays:
     """The arrays of `relation_predictions`, from the file of one seed.
 
     Raises:
@@ -182,7 +182,7 @@ def embed_subsets(
 
 
 def relation_predictions(
-    kind: Kind,
+    kind: ReferenceChoice,
     labelled: Labelled,
     recipe: Recipe,
     epochs: int,
@@ -204,14 +204,14 @@ def relation_predictions(
     seconds: list[float] = []
     resumed, spent = time.perf_counter(), 0.0
 
-    def test(epoch: int, relations: Relations) -> None:
+    def test(epoch: int, model: RelationModel) -> None:
         nonlocal resumed, spent
         spent += time.perf_counter() - resumed
         seconds.append(spent)
         for name in TESTS:
             if name not in neighbors:
-                neighbors[name] = relations.find(X[name])
-            logits[name] = relations.site_logits(X[name], neighbors[name])
+                neighbors[name] = model.find_neighbors(X[name])
+            logits[name] = model.logits(X[name], neighbors[name])
             predictions[name].append(predict_sites(logits[name]))
         progress(f"relation {kind}", epoch, epochs, f"{spent:.0f} s of training")
         resumed = time.perf_counter()
