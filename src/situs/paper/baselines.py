@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from situs.anatomy import SITES
 from situs.cohort.sampling import balanced_indices
+from situs.learn.loop import optimizer_step
 from situs.neighbors import References
 
 __all__ = ["BASELINES", "Baseline", "fit_baselines", "fit_centroids", "fit_prototypes"]
@@ -131,9 +132,7 @@ def fit_prototypes(targets: References, seed: int, epochs: int = 15) -> Baseline
         for batch in order.split(_BATCH):
             scores = _relate(module, embeddings[batch], other_means[owners[batch]]).sigmoid()
             loss = ((scores - truth[batch]) ** 2 * (1 + (m - 2) * truth[batch])).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            optimizer_step(module, optimizer, loss, "mean prototypes")
     means = torch.from_numpy(_class_means(X, codes))
 
     @torch.inference_mode()
