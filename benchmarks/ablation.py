@@ -39,6 +39,7 @@ from situs.paper.baselines import fit_centroids
 from situs.paper.claims import rare_f1
 from situs.paper.results import predict_sites
 from situs.paper.stages import Labelled, choose_references, read_embedded, seed_folder
+from situs.records import take_rows
 from situs.tables import markdown_table
 
 Logits = dict[str, NDArray[np.floating]]  # (n, 15) of the slices of each of `COHORTS`
@@ -88,7 +89,7 @@ def iter_trainings(
     unseen = labelled["balanced"]
     for head in np.unique(np.concatenate(list(patients.values()))):
         tested = {name: of == head for name, of in patients.items()}
-        yield unseen.take(unseen.patients != head), tested
+        yield take_rows(unseen, unseen.patients != head), tested
 
 
 def plain_logits(labelled: Labelled, basenet: Logits, recipe: Recipe) -> dict[str, Logits]:

@@ -20,7 +20,6 @@ cases the labeler itself makes the views, chooses the slices and joins them: onl
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +174,7 @@ def main(args: list[str] | None = None) -> int:
     if bundle.spec != COMPACT.spec:
         raise ManifestError("--bundle: its views are not those of the recipe compact, which the U-Nets see")
     line = frame.ProgressLine()
-    slices = open_slices(
-        options.cohort, COMPACT.spec, COMPACT.max_slices, progress=partial(line, "scans"), training=True
-    )
+    slices = open_slices(options.cohort, COMPACT.spec, COMPACT.max_slices, progress=line, training=True)
     kept, _ = split_patients(slices.patient.tolist(), options.test_patient)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
     if options.test and (known := {row.patient for row in read_manifest(options.test)} & set(kept)):

@@ -38,3 +38,11 @@ def test_a_wrong_word_is_told_the_known_one_most_like_it_or_what_there_is():
     assert errors.did_you_mean("qq", ["thalamus", "brainstem"]) == "; expected one of thalamus, brainstem"
     many = [f"patient {n:02d}" for n in range(25)]
     assert errors.did_you_mean("qq", many).endswith("patient 19 or 5 more")
+
+
+def test_a_wrong_word_gets_the_nearest_or_at_most_twenty():
+    names = [f"p{n:03d}" for n in range(1000)]
+    assert errors.did_you_mean("Bobb", ["Bob", *names]) == "; did you mean 'Bob'?"
+    text = errors.did_you_mean("Bob", names)
+    assert text.endswith("p018, p019 or 980 more") and text.count("p0") == 20
+    assert errors.did_you_mean("Bob", names[:20]).endswith("p018, p019")

@@ -7,6 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 from situs import neighbors
 from situs.anatomy import SITES
 from situs.neighbors import References, nearest, reference_sets
+from situs.records import take_rows
 
 
 def make_references(rng, n, width=8, sites=None, dtype=np.float32, grid=False):
@@ -157,8 +158,8 @@ def test_wrong_targets_are_refused():
 
 def test_some_alone():
     references = make_references(np.random.default_rng(0), 6)
-    one = references.take(np.array([4, 1]))
-    two = references.take(np.isin(references.ids, ["r1", "r4"]))
+    one = take_rows(references, np.array([4, 1]))
+    two = take_rows(references, np.isin(references.ids, ["r1", "r4"]))
     assert one.ids.tolist() == ["r4", "r1"] and two.ids.tolist() == ["r1", "r4"]
     for some in (one, two):
         for n, name in enumerate(some.ids.tolist()):

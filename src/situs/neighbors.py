@@ -60,12 +60,6 @@ class References:
     def __len__(self) -> int:
         return len(self.embeddings)
 
-    def take(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> References:
-        """The references `which` alone: (n,) indices, or (r,) bool."""
-        return References(
-            self.embeddings[which], self.sites[which], self.ids[which], self.patients[which], self.n_sites
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:

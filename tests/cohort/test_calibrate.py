@@ -13,7 +13,7 @@ from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle
 from situs.bundle.format import description_digest
 from situs.bundle.write import ExportedNetworks, write_bundle
 from situs.certainty import fit_calibration
-from situs.cohort.answers import answer_slices, join_slices
+from situs.cohort.answers import answer_slices, average_answers
 from situs.cohort.calibrate import calibrate
 from situs.cohort.slices import open_slices
 from situs.errors import BundleError, ManifestError
@@ -63,7 +63,7 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
     parts = []
     for fold, unseen in ((one, people[2:]), (two, people[:2])):
         chosen = np.flatnonzero(np.isin(slices.patient, unseen))
-        answers = join_slices(answer_slices(read_bundle(fold), slices, chosen), slices.row[chosen])
+        answers = average_answers(answer_slices(read_bundle(fold), slices, chosen), slices.row[chosen])
         first = chosen[np.unique(slices.row[chosen], return_index=True)[1]]
         parts.append(
             (answers.relation, slices.site[first], answers.distances, answers.inside, slices.patient[first])

@@ -67,13 +67,13 @@ def test_the_entry_has_the_figures_of_the_evaluation(evaluation, tmp_path):
 
 
 def test_known_patients_missed_sites_and_rendered_scans_are_named(evaluation, tmp_path):
-    settings = {"heads": ["a.nii.gz", "b.nii.gz"], "seed": 5, "sites": "balanced"}
-    (tmp_path / "cohort.json").write_text(json.dumps(settings))
-    (tmp_path / "manifest.csv").write_text("patient\na\nb\n")
-    text = card_entry(replace(evaluation, known_patients=1, unknown_sites=("thalamus",)), tmp_path)["text"]
+    evaluation = replace(
+        evaluation, known_patients=1, unknown_sites=("thalamus",), data="Rendered scans only."
+    )
+    text = card_entry(evaluation, tmp_path)["text"]
     assert any(paragraph.startswith("**Not a test**: 1 of the 2 patients are among") for paragraph in text)
     assert "Always missed, because the bundle has no reference: thalamus." in text
-    assert any(paragraph.startswith("Rendered scans only, no patient's:") for paragraph in text)
+    assert "Rendered scans only." in text
 
 
 def test_what_could_not_be_measured_is_left_out(evaluation, tmp_path):

@@ -13,7 +13,7 @@ import situs.cohort.answers
 import situs.cohort.evaluate
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.certainty import Calibration
-from situs.cohort.answers import Answers, join_slices
+from situs.cohort.answers import Answers, average_answers
 from situs.cohort.evaluate import _other_joins as other_joins
 from situs.cohort.evaluate import evaluate
 from situs.errors import ManifestError
@@ -143,8 +143,17 @@ def test_no_patient_is_its_own_neighbour(cohort, use_references):
 def test_a_site_without_references_is_named(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, CEREBELLUM, "C"))
     found = evaluate("any", cohort, n_boot=5)
-    assert "Always missed, as the bundle has no reference: brainstem." in found.text()
+    assert "Always missed, because the bundle has no reference: brainstem." in found.text()
     assert found.to_dict()["unknown_sites"] == ["brainstem"]
+
+
+def test_a_rendered_cohort_is_named_as_such(cohort, use_references):
+    use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
+    assert evaluate("any", cohort, n_boot=5).data == ""
+    for heads, rendered in ((["A.nii.gz", "B.nii.gz"], True), (["A.nii.gz"], False)):  # B is no head
+        (cohort / "cohort.json").write_text(json.dumps({"heads": heads, "seed": 5, "sites": "balanced"}))
+        data = evaluate("any", cohort, n_boot=5).data
+        assert data.startswith("Rendered scans only, no patient's:") if rendered else data == ""
 
 
 def test_only_the_named_patients(cohort, use_references):
@@ -224,7 +233,7 @@ def test_slices_are_joined_by_area():
     scores[[1, 2], THALAMUS] = 0.6
     areas, row = np.array([36.0, 4, 4, 9]), np.array([7, 7, 7, 3])
     said = Answers(scores, scores, None, areas.astype(np.float32), areas.astype(np.float32), areas)
-    joined = join_slices(said, row)  # in the order of the rows: 3, 7
+    joined = average_answers(said, row)  # in the order of the rows: 3, 7
     assert joined.relation[:, BRAINSTEM] == pytest.approx([0.9, 0.9 * 36 / 44])
     assert joined.relation[:, THALAMUS] == pytest.approx([0, 0.6 * 8 / 44])
     assert joined.shares is None
@@ -239,7 +248,7 @@ def test_progress_counts_scans_then_slices(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
     calls = []
     evaluate("any", cohort, n_boot=5, progress=lambda *call: calls.append(call))
-    assert calls == [("scans", 1, 2), ("scans", 2, 2), ("slices", 8, 8)]
+    assert [call[:3] for call in calls] == [("scans", 1, 2), ("scans", 2, 2), ("slices", 8, 8)]
 
 
 def test_text_lists_every_site_and_both_means_twice(cohort, use_references):

@@ -1,10 +1,13 @@
 """What a manifest says, and what is wrong with one."""
 
+from dataclasses import replace
+
 import pytest
 from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
 
 from situs.anatomy import SITE_INDEX
-from situs.cohort.manifest import did_you_mean, read_manifest
+from situs.cohort.manifest import read_manifest
+from situs.cohort.manifest import write_manifest as write_rows
 from situs.errors import ManifestError
 
 
@@ -52,9 +55,20 @@ def test_manifest_missing_or_empty(tmp_path):
     assert "UTF-8" in manifest_error(tmp_path)
 
 
-def test_a_wrong_word_gets_the_nearest_or_at_most_twenty():
-    names = [f"p{n:03d}" for n in range(1000)]
-    assert did_you_mean("Bobb", ["Bob", *names]) == "; did you mean 'Bob'?"
-    text = did_you_mean("Bob", names)
-    assert text.endswith("p018, p019 or 980 more") and text.count("p0") == 20
-    assert did_you_mean("Bob", names[:20]).endswith("p018, p019")
+def test_what_is_written_is_read_again(tmp_path):
+    rows = read_manifest(draw_cohort(tmp_path / "drawn", patients=2, scans=1))
+    rows += read_manifest(draw_cohort(tmp_path / "plain", patients=1, scans=1, painted=False))
+    other = tmp_path / "chosen"
+    other.mkdir()
+    path = write_rows(other, rows[::3])  # of two cohorts, with and without site maps
+    assert path == other / "manifest.csv"
+    lines = path.read_text().splitlines()
+    assert lines[0] == "scan,roi,value,site,patient,side,kind,sites,lateral"
+    assert lines[1].startswith("../drawn/scan0.nii.gz,../drawn/roi0.nii.gz,1,frontal_region,p0,")
+    assert lines[-1].endswith(",,,")
+
+    def resolved(row):
+        files = {name: getattr(row, name) for name in ("scan", "roi", "sites", "lateral")}
+        return replace(row, **{name: path and path.resolve() for name, path in files.items()})
+
+    assert [resolved(row) for row in read_manifest(other)] == [resolved(row) for row in rows[::3]]

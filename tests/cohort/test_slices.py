@@ -1,6 +1,7 @@
 """From a cohort to slices: which ones, what lies under them, and a cache that can be stopped."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import nibabel as nib
@@ -115,6 +116,27 @@ def test_killed_run_goes_on(cohort, tmp_path, monkeypatch):
     calls = []
     open_slices(other, SPEC, progress=lambda *a: calls.append(a))
     assert len(seen) == 9 and not calls  # nothing left to do
+
+
+def test_progress_is_told_scan_by_scan(tmp_path):
+    calls = []
+    open_slices(draw_cohort(tmp_path / "mine", patients=2), SPEC, progress=lambda *a: calls.append(a))
+    assert calls == [("scans", n, 4, "of mine") for n in range(1, 5)]
+
+
+def test_two_at_once_make_each_scan_once(tmp_path, monkeypatch):
+    cohort = draw_cohort(tmp_path)
+    real, seen = extract.extract_scan, []
+
+    def count(rows, *rest):
+        seen.append(rows[0][0])
+        return real(rows, *rest)
+
+    monkeypatch.setattr(extract, "extract_scan", count)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: open_slices(cohort, SPEC), range(2))
+    assert seen == [0, 4, 8, 12, 16, 20, 24, 28]  # the first row of each scan
+    np.testing.assert_array_equal(one.local_view, two.local_view)
 
 
 def test_one_job_needs_no_joblib_and_two_give_the_same(tmp_path, monkeypatch):

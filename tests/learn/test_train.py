@@ -75,7 +75,7 @@ def test_all_stages_on_all_patients_but_one(tmp_path, narrow):
     assert set(references.patients.tolist()) == {"p0", "p1", "p2"}
     assert set(references.ids.tolist()) <= set(slices.id.tolist())
     stages = list(dict.fromkeys(call[0] for call in calls))
-    assert stages == ["slices", "paint", "basenet", "embed", "relation", "export"]
+    assert stages == ["scans", "paint", "basenet", "embed", "relation", "export"]
     for stage in stages:
         done = [call[1] for call in calls if call[0] == stage]
         assert done == sorted(done) and done[-1] == next(c[2] for c in calls if c[0] == stage)

@@ -1,10 +1,8 @@
-"""What a bundle says about the slices of a cohort, and joined, about its ROIs. No torch."""
+"""A bundle's answers to the slices of a cohort and, averaged, to its ROIs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +11,16 @@ from situs.bundle import Bundle
 from situs.certainty import Calibration, Judgement
 from situs.cohort.slices import Slices
 from situs.neighbors import nearest_distances
+from situs.progress import Progress, silent
+from situs.records import join_rows, map_arrays
 from situs.runtime import Runtime, relate_to_nearest
 from situs.views import ViewSpec
 
 __all__ = [
     "Answers",
     "answer_slices",
+    "average_answers",
     "average_slices",
-    "join_answers",
-    "join_slices",
     "judge",
     "region_areas",
 ]
@@ -31,15 +30,15 @@ _BATCH = 256  # slices answered at a time; their reference sets take some tens o
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a bundle says about n slices, or n ROIs.
+    """A bundle's answers to n slices, or to n ROIs.
 
     Attributes:
-        basenet: (n, 15) BaseNet's probabilities and the relation scores
-        relation: See `basenet`.
-        shares: (n, 15) and (n,), see `situs.runtime.Embedded`; None where the bundle does not paint
-        inside: See `shares`.
-        distances: (n,) to the nearest reference
-        areas: (n,) what the region covers of each local view
+        basenet: (n, 15) BaseNet's probabilities.
+        relation: (n, 15) relation scores.
+        shares: (n, 15) share of the region in each site; None where the bundle does not paint.
+        inside: (n,) share of the region in any site; None where the bundle does not paint.
+        distances: (n,) Euclidean distance from the embedding to the nearest reference.
+        areas: (n,) area of the region in the local view, see `region_areas`.
     """
 
     basenet: NDArray[np.floating]
@@ -49,69 +48,68 @@ class Answers:
     distances: NDArray[np.floating]
     areas: NDArray[np.float64]
 
-    def take(self, which: NDArray[np.integer]) -> Answers:
-        """The examples `which` (m,) alone."""
-
-        def some(name: str) -> Any:
-            values = getattr(self, name)
-            return None if values is None else values[which]
-
-        return Answers(*(some(field.name) for field in fields(Answers)))
-
 
 def answer_slices(
-    bundle: Bundle,
-    slices: Slices,
-    chosen: NDArray[np.intp],
-    progress: Callable[[str, int, int], None] | None = None,
+    bundle: Bundle, slices: Slices, chosen: NDArray[np.intp], progress: Progress = silent
 ) -> Answers:
-    """What a bundle says about the `chosen` slices (n,); no reference is of a slice's own patient."""
+    """Ask a bundle about slices. No slice is compared with references of its own patient.
+
+    Args:
+        bundle: The bundle to ask.
+        slices: The cohort's slices, made with the bundle's views.
+        chosen: (n,) indices of the slices to ask about, n at least 1.
+        progress: Called with the stage ``slices``.
+
+    Raises:
+        BundleError: If the inference engine cannot load the networks.
+    """
     runtime = Runtime(bundle)
     parts: list[Answers] = []
     for a in range(0, len(chosen), _BATCH):
         which = chosen[a : a + _BATCH]
         views = slices.global_view[which], slices.local_view[which]
-        found = runtime.embed(*views)
-        neighbors, scores = relate_to_nearest(runtime, bundle, found.embedding, slices.patient[which])
+        embedded = runtime.embed(*views)
+        neighbors, scores = relate_to_nearest(runtime, bundle, embedded.embedding, slices.patient[which])
         parts.append(
             Answers(
-                found.site_probability,
+                embedded.site_probability,
                 scores,
-                found.shares,
-                found.inside,
+                embedded.shares,
+                embedded.inside,
                 nearest_distances(neighbors),
                 region_areas(views[1], bundle.spec),
             )
         )
-        if progress is not None:
-            progress("slices", a + len(which), len(chosen))
-    return join_answers(parts)
+        progress("slices", a + len(which), len(chosen))
+    return join_rows(parts)
 
 
-def join_answers(parts: Sequence[Answers]) -> Answers:
-    """The examples of all parts, at least one, in their order."""
+def average_answers(answers: Answers, row: NDArray[np.int64]) -> Answers:
+    """The answers to ROIs: the mean of the answers to their slices, weighted by area.
 
-    def whole(name: str) -> Any:
-        arrays = [getattr(part, name) for part in parts]
-        return None if arrays[0] is None else np.concatenate(arrays)
+    Args:
+        answers: Answers to n slices.
+        row: (n,) number of the ROI that each slice is of.
 
-    return Answers(*(whole(field.name) for field in fields(Answers)))
-
-
-def join_slices(said: Answers, row: NDArray[np.int64]) -> Answers:
-    """What is said about ROIs, ascending by their numbers `row` (n,): the mean of their slices', by area."""
-
-    def whole(name: str) -> Any:
-        values = getattr(said, name)
-        return None if values is None else average_slices(values, said.areas, row)
-
-    return Answers(*(whole(field.name) for field in fields(Answers)))
+    Returns:
+        One row for each ROI, by ascending number.
+    """
+    return map_arrays(answers, lambda values: average_slices(values, answers.areas, row))
 
 
 def average_slices(
     values: NDArray[np.floating], weights: NDArray[np.float64], row: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Weighted means (n_rois, ...) of the values (n, ...) of every ROI."""
+    """Weighted means over the slices of every ROI.
+
+    Args:
+        values: (n, ...) values of the slices.
+        weights: (n,) their weights.
+        row: (n,) number of the ROI that each slice is of.
+
+    Returns:
+        (n_rois, ...) means, by ascending number of the ROI.
+    """
     _, roi = np.unique(row, return_inverse=True)
     flat = values.reshape(len(values), -1)
     sums = np.zeros((roi.max() + 1, flat.shape[1]))
@@ -120,19 +118,24 @@ def average_slices(
     return np.asarray(means.reshape(-1, *values.shape[1:]))
 
 
-def judge(calibration: Calibration, said: Answers) -> list[Judgement]:
-    """What can be said about every ROI of `said`."""
+def judge(calibration: Calibration, answers: Answers) -> list[Judgement]:
+    """The site set of every ROI of `answers`, and whether it is sure."""
     return [
         calibration.judge(
-            scores, float(said.distances[n]), None if said.inside is None else float(said.inside[n])
+            scores,
+            float(answers.distances[n]),
+            None if answers.inside is None else float(answers.inside[n]),
         )
-        for n, scores in enumerate(said.relation)
+        for n, scores in enumerate(answers.relation)
     ]
 
 
 def region_areas(local_views: NDArray[np.uint8], spec: ViewSpec) -> NDArray[np.float64]:
-    """(n,) what the region covers of each local view; all alike where the views do not show the region."""
-    if "roi" not in spec.channels:
+    """(n,) area of the region in each local view (n, channels, size, size), in 1/255 pixels, at least 1.
+
+    Where no channel shows the region, all areas are 1.
+    """
+    if spec.roi_channel is None:
         return np.ones(len(local_views))
-    region = local_views[:, spec.channels.index("roi")]
+    region = local_views[:, spec.roi_channel]
     return np.maximum(region.sum(axis=(1, 2), dtype=np.float64), 1)

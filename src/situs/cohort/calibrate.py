@@ -7,7 +7,6 @@ those. So the bundle itself may learn from all patients. See `situs.certainty`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from situs.bundle import Bundle, read_bundle
 from situs.bundle.write import output_folder, replace_calibration
 from situs.certainty import LEVEL, Calibration, Judgement, fit_calibration
-from situs.cohort.answers import Answers, answer_slices, join_answers, join_slices, judge
+from situs.cohort.answers import Answers, answer_slices, average_answers, judge
 from situs.cohort.coverage import Coverage, measure_coverage
 from situs.cohort.slices import open_slices
 from situs.errors import BundleError, ManifestError
 from situs.progress import Progress, silent
+from situs.records import join_rows, take_rows
 
 __all__ = ["calibrate"]
 
@@ -63,7 +63,7 @@ def calibrate(
     fold_bundles = [read_bundle(fold) for fold in folds]
     for fold in fold_bundles:
         _check_alike(whole, fold)
-    slices = open_slices(cohort, whole.spec, jobs=jobs, progress=partial(progress, "scans"))
+    slices = open_slices(cohort, whole.spec, jobs=jobs, progress=progress)
     parts: list[Answers] = []
     rois = []  # an example of each
     for fold in fold_bundles:
@@ -74,10 +74,10 @@ def calibrate(
                 "without some of them"
             )
         row = slices.row[chosen]
-        parts.append(join_slices(answer_slices(fold, slices, chosen, progress), row))
+        parts.append(average_answers(answer_slices(fold, slices, chosen, progress), row))
         rois.append(chosen[np.unique(row, return_index=True)[1]])
     first = np.concatenate(rois)
-    answers, truth, patients = join_answers(parts), slices.site[first], slices.patient[first]
+    answers, truth, patients = join_rows(parts), slices.site[first], slices.patient[first]
     calibration = _fit(answers, truth, patients, level)
     replace_calibration(whole, calibration, folder)
     return calibration, _leave_one_patient_out(answers, truth, patients, level)
@@ -93,8 +93,8 @@ def _leave_one_patient_out(
     judgements: list[Judgement] = []
     for name in names:
         own, others = np.flatnonzero(patients == name), np.flatnonzero(patients != name)
-        calibration = _fit(answers.take(others), truth[others], patients[others], level)
-        judgements += judge(calibration, answers.take(own))
+        calibration = _fit(take_rows(answers, others), truth[others], patients[others], level)
+        judgements += judge(calibration, take_rows(answers, own))
     return measure_coverage(judgements, truth[np.argsort(patients, kind="stable")], level)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from situs.bundle import read_bundle
 from situs.bundle.write import output_folder, replace_evaluation
 from situs.cohort.evaluate import Evaluation, evaluate
-from situs.cohort.manifest import describe_cohort
 from situs.progress import Progress, silent
 
 __all__ = ["card_entry", "evaluate_into_card"]
@@ -58,7 +57,7 @@ def card_entry(evaluation: Evaluation, cohort: Path) -> dict[str, Any]:
         f"{relation['scans']} scans of {evaluation.n_patients} patients. The scores are those of the "
         "Relation Network. A slice is one example. The means leave out sites without an example.",
         _test_or_not(evaluation),
-        describe_cohort(cohort).get("data", ""),
+        evaluation.data,
     ]
     if evaluation.unknown_sites:
         text.append(

@@ -1,14 +1,13 @@
 """How often a bundle is right on a cohort: BaseNet's own answer, and the Relation Network's.
 
-One example is one axial slice of one ROI, as in the paper; the same per ROI stands beside it. Sites are in
-the order of `situs.anatomy.SITES`. No torch.
+One example is one axial slice of one ROI, as in the paper. The same with one ROI as one example stands beside
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,18 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
 from situs.bundle import read_bundle
-from situs.cohort.answers import Answers, answer_slices, average_slices, join_slices, judge
+from situs.cohort.answers import Answers, answer_slices, average_answers, average_slices, judge
 from situs.cohort.coverage import Coverage, measure_coverage
-from situs.cohort.manifest import read_manifest
+from situs.cohort.manifest import describe_cohort, read_manifest
 from situs.cohort.scores import ScoreTable, count_confusions, macro_f1, score_table
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import ManifestError
+from situs.progress import Progress, silent
 from situs.tables import text_table
 
 __all__ = ["Evaluation", "evaluate"]
 
-Numbers = NDArray[np.float32]
-SPANNING = 0.95  # a region with more than this in one site does not span several
+SPANNING = 0.95  # a ROI with more than this share in one site does not span several
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,26 +35,26 @@ class Evaluation:
     """BaseNet's own answer and the Relation Network's, on the same examples.
 
     Attributes:
-        relation: an example is one slice of one ROI
-        basenet: See `relation`.
-        share_error: how far the painted shares of ROIs are from the exact ones (mean of half the summed
-            absolute difference), and of how many ROIs: those of which at most `SPANNING` lie in one site.
-            None and 0 where the bundle does not paint or the cohort has no site maps
-        share_rois: See `share_error`.
-        relation_rois: an example is one ROI (a row of the manifest); the scores of its slices are
-            averaged by area, as `situs.labeler` does for a lesion
-        basenet_rois: See `relation_rois`.
-        other_joins: macro F1 over ROIs if the relation scores of their slices were joined in other ways, by
-            name
-        coverage: how its site sets do; None for a bundle that was not calibrated
-        upright: whether turned heads were looked at upright, see `situs.cohort.examples`
-        bundle: what was evaluated
-        n_neighbors: See `bundle`.
-        n_patients: patients of the cohort
-        known_patients: how many of them are among the bundle's references. Those were no neighbours of their
-            own patient, but the networks were trained on them unless they were added later, so with any of
-            these it is no test
-        unknown_sites: names of the sites of the cohort that the bundle has no reference of: always missed
+        relation: The Relation Network's scores; an example is one slice of one ROI.
+        basenet: BaseNet's scores; an example is one slice of one ROI.
+        relation_rois: The Relation Network's scores; an example is one ROI (a row of the manifest). The
+            scores of a ROI are the mean of its slices', weighted by area, as those of a lesion in use.
+        basenet_rois: BaseNet's scores; an example is one ROI, likewise.
+        other_joins: Macro F1 over ROIs if the relation scores of their slices are joined in other ways than
+            by area, by the name of the way.
+        coverage: How the bundle's site sets do; None for a bundle that was not calibrated.
+        share_error: Error of the painted shares of ROIs, see `_share_error`. None where the bundle does not
+            paint or the cohort has no site maps.
+        share_rois: The number of ROIs that `share_error` is the mean of.
+        upright: Whether turned heads were looked at upright, see `situs.cohort.examples`.
+        bundle: Name and version of the bundle.
+        n_neighbors: How many references of each site a slice was compared with.
+        n_patients: Number of patients of the cohort.
+        known_patients: How many of these patients are among the bundle's references. Unless it is 0, the
+            scores are not a test, because the networks were trained on those patients. (Those that were added
+            later are the exception.) No slice was compared with references of its own patient.
+        unknown_sites: Names of the sites of the cohort that the bundle has no reference of.
+        data: What a rendered cohort was rendered from; empty for any other cohort.
     """
 
     relation: ScoreTable
@@ -72,10 +71,14 @@ class Evaluation:
     n_patients: int
     known_patients: int
     unknown_sites: tuple[str, ...]
+    data: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the Relation Network's table at the top, BaseNet's under ``basenet``, both per ROI under
-        ``rois``."""
+        """The evaluation as a dictionary for JSON.
+
+        The Relation Network's table stands at the top, BaseNet's under ``basenet``. Both with ROIs as
+        examples stand under ``rois``.
+        """
         return {
             "bundle": self.bundle,
             "n_neighbors": self.n_neighbors,
@@ -100,31 +103,17 @@ class Evaluation:
             (self.n_patients, "patients"),
         )
         parts = [
-            f"{self.bundle} on {', '.join(f'{n} {what}' for n, what in counts)}",
-            "BaseNet's own answer, and the Relation Network's (RN) with the "
-            f"{self.n_neighbors} nearest neighbours of each site.",
-        ]
-        if self.upright:
-            parts.append(
-                "Heads that lie turned are looked at upright: by the cohort's distances to the midline, or "
-                "by their symmetry."
-            )
-        if self.known_patients:
-            parts.append(
-                f"NOT A TEST: {self.known_patients} of the {self.n_patients} patients are among the bundle's "
-                "references. None was its own neighbour here,\nbut networks trained on them have seen them."
-            )
-        if self.unknown_sites:
-            parts.append(f"Always missed, as the bundle has no reference: {', '.join(self.unknown_sites)}.")
-        parts += [
+            f"{self.bundle} on {', '.join(f'{n} {name}' for n, name in counts)}",
+            "Compared: BaseNet's own answer, and that of the Relation Network (RN) with the "
+            f"{self.n_neighbors} nearest references of each site.",
+            *self._remarks(),
             "",
-            _comparison("a slice is an example", self.basenet, self.relation),
+            _comparison("an example is a slice", self.basenet, self.relation),
             "",
-            _comparison("a ROI is an example", self.basenet_rois, self.relation_rois, sites=False),
+            _comparison("an example is a ROI", self.basenet_rois, self.relation_rois, sites=False),
             "",
-            "Joined by area. RN's macro F1 with "
-            + ", with ".join(f"{name}: {f1:.3f}" for name, f1 in self.other_joins.items())
-            + ".",
+            "The scores of a ROI are the mean of its slices' scores, weighted by area. RN's macro F1 is",
+            ", ".join(f"{f1:.3f} with {name}" for name, f1 in self.other_joins.items()) + ".",
             "",
             *([] if self.coverage is None else [self.coverage.text(), ""]),
             *self._shares_text(),
@@ -132,12 +121,31 @@ class Evaluation:
         ]
         return "\n".join(parts)
 
+    def _remarks(self) -> list[str]:
+        """What a reader must know before the numbers."""
+        remarks = []
+        if self.upright:
+            remarks.append(
+                "Turned heads are looked at upright. The turn is read from the cohort's distances to the "
+                "midline, or from the head's symmetry."
+            )
+        if self.known_patients:
+            remarks.append(
+                f"NOT A TEST: {self.known_patients} of the {self.n_patients} patients are among the bundle's "
+                "references.\nTheir own references are left out here, but the networks were trained on them."
+            )
+        if self.unknown_sites:
+            remarks.append(
+                f"Always missed, because the bundle has no reference: {', '.join(self.unknown_sites)}."
+            )
+        return remarks
+
     def _shares_text(self) -> list[str]:
         if self.share_error is None:
             return []
         return [
-            f"Shares of {self.share_rois} ROIs that span several sites: {self.share_error:.3f} off "
-            "(mean of half the summed absolute difference).",
+            f"Shares of {self.share_rois} ROIs that span several sites: mean error {self.share_error:.3f} "
+            "(half the summed absolute difference from the site map).",
             "",
         ]
 
@@ -149,112 +157,139 @@ def evaluate(
     jobs: int = 1,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Run a bundle over every ROI slice of a cohort.
 
-    Where a patient of the cohort is among the bundle's references, those are no neighbours of its slices.
+    No slice is compared with references of its own patient.
 
     Args:
-        bundle: its folder; None or ``"shipped"`` for the one inside the package
-        cohort: a folder with a manifest; its views are kept in a cache there
-        patients: only these (at least one); None for all
-        jobs: processes that make views
-        n_boot: of the intervals, see `score_table`
-        seed: See `n_boot`.
-        progress: is called with what is counted (``scans`` or ``slices``), how many are done, and in all
+        bundle: The bundle's folder; None or ``"shipped"`` for the one inside the package.
+        cohort: A folder with a manifest. Its views are kept in a cache there.
+        patients: Only these patients, at least one; None for all.
+        jobs: Number of processes that make views.
+        n_boot: Draws for the intervals, see `situs.cohort.scores.score_table`.
+        seed: Seed of the draws.
+        progress: Called with the stages ``scans`` and ``slices``.
 
     Raises:
-        BundleError, ManifestError, OutputError: if bundle or cohort cannot be used, or the cache not be
-            written
+        BundleError: If the bundle cannot be used.
+        ManifestError: If the cohort cannot be used, or has no such patient.
+        OutputError: If the cache cannot be written.
     """
-    found = read_bundle(bundle)
+    asked = read_bundle(bundle)
     rows = read_manifest(cohort)
     if patients is not None and (absent := sorted(set(patients) - {row.patient for row in rows})):
         raise ManifestError(f"patients: {absent[0]!r} is none of the cohort {cohort}")
-    slices = open_slices(
-        cohort, found.spec, jobs=jobs, progress=None if progress is None else partial(progress, "scans")
-    )
+    slices = open_slices(cohort, asked.spec, jobs=jobs, progress=progress)
     chosen = np.arange(len(slices)) if patients is None else np.flatnonzero(np.isin(slices.patient, patients))
     if chosen.size == 0:
         raise ManifestError(f"{cohort}: no slice to evaluate; name at least one patient")
-    said = answer_slices(found, slices, chosen, progress)
+    answers = answer_slices(asked, slices, chosen, progress)
     row, truth = slices.row[chosen], slices.site[chosen]
-    joined = join_slices(said, row)
+    roi_answers, first_slice = average_answers(answers, row), np.unique(row, return_index=True)[1]
+    roi_truth = truth[first_slice]
     # The manifest's path: two scans in folders of their own may have one file name.
     scans = np.array([str(rows[n].scan) for n in row])
-    one_each = np.unique(row, return_index=True)[1]
 
-    def per_slice(scores: NDArray[np.float32]) -> ScoreTable:
+    def of_slices(scores: NDArray[np.floating]) -> ScoreTable:
         return score_table(truth, scores.argmax(axis=1), scans, n_boot, seed)
 
-    def per_roi(scores: NDArray[np.floating]) -> ScoreTable:
-        return score_table(truth[one_each], scores.argmax(axis=1), scans[one_each], n_boot, seed)
+    def of_rois(scores: NDArray[np.floating]) -> ScoreTable:
+        return score_table(roi_truth, scores.argmax(axis=1), scans[first_slice], n_boot, seed)
 
-    share_error, share_rois = None, 0
-    if joined.shares is not None and slices.local_sites is not None:
-        exact, region = _exact_shares(slices, chosen)
-        truth_of_rois = average_slices(exact, region, row)
-        spanning = (truth_of_rois.sum(axis=1) > 0) & (truth_of_rois.max(axis=1) <= SPANNING)
-        off = np.abs(joined.shares - truth_of_rois)[spanning].sum(axis=1) / 2
-        share_rois = int(spanning.sum())
-        share_error = float(off.mean()) if share_rois else None
-    people = set(slices.patient[chosen].tolist())
-    calibration = found.calibration
+    share_error, share_rois = _share_error(roi_answers, slices, chosen)
+    names = set(slices.patient[chosen].tolist())
+    calibration = asked.calibration
     return Evaluation(
-        relation=per_slice(said.relation),
-        basenet=per_slice(said.basenet),
-        relation_rois=per_roi(joined.relation),
-        basenet_rois=per_roi(joined.basenet),
-        other_joins=_other_joins(said, row, truth[one_each]),
+        relation=of_slices(answers.relation),
+        basenet=of_slices(answers.basenet),
+        relation_rois=of_rois(roi_answers.relation),
+        basenet_rois=of_rois(roi_answers.basenet),
+        other_joins=_other_joins(answers, row, roi_truth),
         coverage=None
         if calibration is None
-        else measure_coverage(judge(calibration, joined), truth[one_each], calibration.level),
+        else measure_coverage(judge(calibration, roi_answers), roi_truth, calibration.level),
         share_error=share_error,
         share_rois=share_rois,
-        upright=found.spec.upright,
-        bundle=f"{found.name} {found.version}",
-        n_neighbors=found.n_neighbors,
-        n_patients=len(people),
-        known_patients=len((people & set(found.references.patients.tolist())) - {""}),
-        unknown_sites=tuple(SITES[n].name for n in np.setdiff1d(truth, found.references.sites)),
+        upright=asked.spec.upright,
+        bundle=f"{asked.name} {asked.version}",
+        n_neighbors=asked.n_neighbors,
+        n_patients=len(names),
+        known_patients=len((names & set(asked.references.patients.tolist())) - {""}),
+        unknown_sites=tuple(SITES[n].name for n in np.setdiff1d(truth, asked.references.sites)),
+        data=describe_cohort(cohort, [row.patient for row in rows]).get("data", ""),
     )
 
 
-def _other_joins(said: Answers, row: NDArray[np.int64], truth: NDArray[np.integer]) -> dict[str, float]:
-    """Macro F1 over ROIs, if their slices were joined in other ways."""
+def _other_joins(answers: Answers, row: NDArray[np.int64], truth: NDArray[np.integer]) -> dict[str, float]:
+    """Macro F1 over ROIs if the relation scores of their slices are joined in other ways than by area.
+
+    Args:
+        answers: Answers to n slices.
+        row: (n,) number of the ROI that each slice is of.
+        truth: (n_rois,) true sites, by ascending number of the ROI.
+    """
     _, roi = np.unique(row, return_inverse=True)
-    ascending = np.argsort(said.areas, kind="stable")
+    ascending = np.argsort(answers.areas, kind="stable")
     largest = np.zeros(len(truth), dtype=np.int64)
     largest[roi[ascending]] = ascending  # the last one stays
-    answers: dict[str, NDArray[np.floating]] = {
-        "the largest slice alone": said.relation[largest],
-        "all slices alike": average_slices(said.relation, np.ones(len(row)), row),
+    ways: dict[str, NDArray[np.floating]] = {
+        "the largest slice alone": answers.relation[largest],
+        "all slices alike": average_slices(answers.relation, np.ones(len(row)), row),
     }
     f1 = {}
-    for name, joined in answers.items():
-        counts = count_confusions(truth, [joined.argmax(axis=1)], np.zeros(len(truth)))
+    for name, scores in ways.items():
+        counts = count_confusions(truth, [scores.argmax(axis=1)], np.zeros(len(truth)))
         f1[name] = float(macro_f1(counts[0, 0]))
     return f1
 
 
-def _exact_shares(slices: Slices, chosen: NDArray[np.intp]) -> tuple[Numbers, NDArray[np.float64]]:
-    """Shares (n, 15) of the regions of the `chosen` slices in each site, from a rendered cohort's site maps
-    over the local views, and how much of each region lies in any (n,)."""
-    assert slices.local_sites is not None  # only called where they are
-    shares, known = np.zeros((len(chosen), len(SITE_KEYS)), np.float32), np.zeros(len(chosen))
+def _share_error(roi_answers: Answers, slices: Slices, chosen: NDArray[np.intp]) -> tuple[float | None, int]:
+    """The error of the painted shares of ROIs, and the number of ROIs that it is the mean of.
+
+    The error of a ROI is half the summed absolute difference from the exact shares. Only ROIs that span
+    several sites are counted: no site holds more than `SPANNING` of them.
+
+    Args:
+        roi_answers: Answers to the ROIs of the chosen slices, by ascending row of the manifest.
+        slices: The cohort's slices.
+        chosen: (n,) indices of the slices that were asked about.
+    """
+    channel = slices.spec.roi_channel
+    if roi_answers.shares is None or slices.local_sites is None or channel is None:
+        return None, 0
+    shares, in_any = _exact_shares(slices.local_view[:, channel], slices.local_sites, chosen)
+    exact = average_slices(shares, in_any, slices.row[chosen])
+    spanning = (exact.sum(axis=1) > 0) & (exact.max(axis=1) <= SPANNING)
+    errors = np.abs(roi_answers.shares - exact)[spanning].sum(axis=1) / 2
+    return (float(errors.mean()) if errors.size else None), int(spanning.sum())
+
+
+def _exact_shares(
+    regions: NDArray[np.uint8], sites: NDArray[np.uint8], chosen: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The share of each region in each site, from the site maps over the local views.
+
+    Args:
+        regions: (m, size, size) the regions in the local views of m slices.
+        sites: (m, size / 2, size / 2) the site maps over them, see `situs.cohort.slices.Batch`.
+        chosen: (n,) indices of the slices.
+
+    Returns:
+        Shares (n, 15), and how much of each region lies in any site (n,), in 1/255 pixels of the site map.
+    """
+    shares, in_any = np.zeros((len(chosen), len(SITE_KEYS))), np.zeros(len(chosen))
     for row, n in enumerate(chosen.tolist()):
-        region = slices.local_view[n, slices.spec.channels.index("roi")]
-        half = region.reshape(region.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3))
-        counts = np.bincount(slices.local_sites[n].ravel(), half.ravel(), minlength=256)
-        counts = counts[1 : len(SITE_KEYS) + 1]
-        known[row] = counts.sum()
-        shares[row] = counts / max(known[row], 1e-9)
-    return shares, known
+        half = regions[n].reshape(regions.shape[1] // 2, 2, -1, 2).mean(axis=(1, 3))
+        counts = np.bincount(sites[n].ravel(), half.ravel(), minlength=256)[1 : len(SITE_KEYS) + 1]
+        in_any[row] = counts.sum()
+        shares[row] = counts / max(in_any[row], 1e-9)
+    return shares, in_any
 
 
 def _comparison(title: str, basenet: ScoreTable, relation: ScoreTable, sites: bool = True) -> str:
-    """Both tables' numbers side by side; without `sites` only the means."""
+    """The numbers of both tables side by side; without `sites` only the means."""
     head = ["examples", "BaseNet prec.", "recall", "F1", "RN prec.", "recall", "F1", "95 % interval"]
     rows = [[title, *head]]
     for left, right in zip(basenet.cells(), relation.cells(), strict=True):

@@ -1,8 +1,9 @@
-"""From one scan of a cohort to examples: its regions' slices as views, and what BaseNet paints over them.
+"""From one scan of a cohort to examples: its regions' slices as views, and the painting targets over them.
 
-Painting targets are at half the view's size: the site map (0 none, site index + 1, `SITE_UNKNOWN`) and the
-signed distance to the midline (mm, positive to the patient's left, `LATERAL_UNKNOWN`). Where views are
-upright (`situs.views.ViewSpec`), the distances or, without them, the head's symmetry tell how it is turned.
+Painting targets are at half the view's size. One is the site map: 0 for no site, else the site's index + 1,
+or `SITE_UNKNOWN`. The other is the signed distance to the midline in mm, positive to the patient's left, or
+`LATERAL_UNKNOWN`. Where views are upright (`situs.views.ViewSpec`), the head's turn comes from these
+distances or, without them, from the head's symmetry.
 """
 
 from __future__ import annotations
@@ -35,18 +36,13 @@ __all__ = [
 
 SITE_UNKNOWN = 255
 LATERAL_UNKNOWN = 127
-TARGETS = (
-    "global_sites",
-    "local_sites",
-    "global_lateral",
-    "local_lateral",
-)  # of a `Batch`
+TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")  # of a `Batch`
 
-# In training, this part of the regions is seen as the heads lie, so that networks can tell how a head is
-# turned; the others upright but for an error (standard deviation).
+# In training, this part of the regions is seen as the heads lie, so that the networks know turned heads. The
+# others are upright but for a random error with this standard deviation.
 _AS_THEY_LIE = 0.25
 _TURN_ERROR_DEG = 5.0
-_TURN_VOXELS = 5000  # are looked at to tell how a head is turned
+_TURN_VOXELS = 5000  # that a head's turn is estimated from
 
 
 @dataclass(frozen=True)
@@ -54,10 +50,11 @@ class Extraction:
     """How the examples of a scan are made.
 
     Attributes:
-        spec: how slices become views
-        max_slices: at most this many slices of each region, spread evenly over its area; None for all
-        painted: whether the cohort has site maps and distances to the midline, so that there are targets
-        training: upright views are not quite so, and of a quarter of the regions as the heads lie
+        spec: How slices become views.
+        max_slices: At most this many slices of each region, see `situs.volume.choose_slices`; None for all.
+        painted: Whether the cohort has site maps and distances to the midline, so that there are targets.
+        training: Whether the views are for training. Then upright views have a random error, and a quarter of
+            the regions is seen as the heads lie.
     """
 
     spec: ViewSpec
@@ -67,11 +64,16 @@ class Extraction:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the arrays that examples are made of."""
+        """Names of the arrays that examples are made of."""
         return ("global_view", "local_view", *(TARGETS if self.painted else ()))
 
     def turn_deg(self, lies_deg: float, row: int) -> float:
-        """By how much the views of a region (a row of the manifest) are turned, if the head lies turned."""
+        """The turn of a region's views, degrees clockwise in the picture.
+
+        Args:
+            lies_deg: The turn of the head, degrees clockwise in the picture.
+            row: The region's row of the manifest; it seeds what is random.
+        """
         if not self.spec.upright:
             return 0.0
         if not self.training:
@@ -86,15 +88,15 @@ def extract_scan(
     """The examples of one scan.
 
     Args:
-        rows: of the manifest, with their numbers; all of one scan
-        how: they are made
+        rows: Rows of the manifest with their numbers, all of one scan.
+        how: How the examples are made.
 
     Returns:
-        arrays (n, ...) by the names of `Extraction.names`, and for each example its ``row``, ``k`` and ``id``
+        Arrays (n, ...) by the names of `Extraction.names`; of each example its ``row``, ``k`` and ``id``.
 
     Raises:
-        ManifestError: if a file lacks a value that a row names, or maps lie on another grid than their scan
-        InputError: if a file cannot be read
+        ManifestError: If a file lacks a value that a row names, or a map lies on another grid than its scan.
+        InputError: If a file cannot be read.
     """
     from situs.io import read_rois, read_volume
 
@@ -129,7 +131,13 @@ def extract_scan(
 def iter_scans(
     scans: list[list[tuple[int, Row]]], how: Extraction, jobs: int
 ) -> Iterator[tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]]:
-    """`extract_scan` of every scan, in order, a few ahead in other processes if `jobs` is not 1."""
+    """The examples of every scan, in order, see `extract_scan`.
+
+    Args:
+        scans: For each scan, its rows of the manifest with their numbers.
+        how: How the examples are made.
+        jobs: Number of processes. With more than one, scans are made ahead of their turn.
+    """
     if jobs == 1:  # as in evaluation, which needs no more packages than labelling does
         return (extract_scan(scan, how) for scan in scans)
     from joblib import Parallel, delayed
@@ -140,7 +148,7 @@ def iter_scans(
 
 
 def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Site map and distance to the midline on the scan's grid."""
+    """Site map and distance to the midline, each (ni, nj, nk), on the scan's grid."""
     maps = []
     for path in (row.sites, row.lateral):
         assert path is not None  # only asked for where every row has both
@@ -152,25 +160,28 @@ def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]
 
 
 def _turn_deg(volume: Volume, lateral: NDArray[Any] | None) -> float:
-    """By how much a head is turned on its slices, clockwise in the picture: from the distances to the midline
-    (ni, nj, nk) or, without them, by its own symmetry; 0 where there is none."""
+    """The turn of a head, degrees clockwise in the picture; 0 if it cannot be told.
+
+    It comes from the distances to the midline (ni, nj, nk) or, without them, from the head's symmetry.
+    """
     geometry = volume.geometry
     if lateral is None:
         plane = Midplane.by_symmetry(volume)
         return 0.0 if plane is None else geometry.turn_deg(plane.left)
-    known = np.flatnonzero(lateral != LATERAL_UNKNOWN)
-    known = known[:: max(1, known.size // _TURN_VOXELS)]
-    if known.size < 4:
+    voxels = np.flatnonzero(lateral != LATERAL_UNKNOWN)
+    voxels = voxels[:: max(1, voxels.size // _TURN_VOXELS)]
+    if voxels.size < 4:  # a linear function has as many coefficients
         return 0.0
-    world = geometry.to_world(np.stack(np.unravel_index(known, lateral.shape), axis=1))
+    world = geometry.to_world(np.stack(np.unravel_index(voxels, lateral.shape), axis=1))
     design = np.concatenate([world - world.mean(axis=0), np.ones((len(world), 1))], axis=1)
-    to_left = np.linalg.lstsq(design, lateral.ravel()[known].astype(np.float64), rcond=None)[0][:3]
+    to_left = np.linalg.lstsq(design, lateral.ravel()[voxels].astype(np.float64), rcond=None)[0][:3]
     return geometry.turn_deg(to_left)
 
 
 def _targets(
     maps: tuple[NDArray[Any], NDArray[Any]], geometry: Geometry, k: int, place: Place, spec: ViewSpec
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """Site map and distance to the midline over a view, each (size / 2, size / 2)."""
     half = (spec.size_px // 2, spec.size_px // 2)
     coarse = replace(place, pixel_mm=2 * place.pixel_mm)
     sites, lateral = (

@@ -1,25 +1,28 @@
-"""What a cohort holds: a folder with ``manifest.csv``, a row for every region of interest.
+"""The manifest of a cohort: a folder with ``manifest.csv``, one row for every region of interest.
 
-Columns ``scan, roi, value, site, patient``; optional ``side, kind, sites, lateral``; paths relative to the
-manifest. Rendered or one's own, the same code reads it.
+The columns are the fields of `Row`: ``scan, roi, value, site, patient``, and ``side, kind, sites, lateral``,
+which may be empty or absent. Paths are relative to the folder. Rendered cohorts and those of users are read
+alike.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.errors import ManifestError, did_you_mean
+from situs.files import write_file
+from situs.tables import csv_text
 
-__all__ = ["MANIFEST", "Row", "describe_cohort", "read_manifest"]
+__all__ = ["MANIFEST", "Row", "describe_cohort", "read_manifest", "write_manifest"]
 
 MANIFEST = "manifest.csv"
-
-_COLUMNS = ("scan", "roi", "value", "site", "patient")
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,15 @@ class Row:
     """One region of interest of a cohort.
 
     Attributes:
-        scan: the scan, and a mask on a grid of the same patient
-        roi: See `scan`.
-        value: of the mask
-        site: index into `situs.anatomy.SITES`
-        patient: whose scan it is; for rendered scans, the head
-        side: as the manifest says, or empty
-        kind: See `side`.
-        sites: NIfTI files on the scan's grid: site map, and distance to the midline; None if not given
-        lateral: See `sites`.
+        scan: The scan.
+        roi: A mask of the same patient; it may lie on another grid than the scan.
+        value: The region's value in the mask.
+        site: Index into `situs.anatomy.SITES`; in the file the site's key.
+        patient: Name of the patient; for rendered scans, the head.
+        side: Side of the region, in the manifest's words; empty if not given.
+        kind: Kind of lesion, in the manifest's words; empty if not given.
+        sites: NIfTI file with the site map, on the scan's grid; None if not given.
+        lateral: NIfTI file with the distance to the midline, on the scan's grid; None if not given.
     """
 
     scan: Path
@@ -49,55 +52,93 @@ class Row:
     lateral: Path | None = None
 
 
+_COLUMNS = tuple(field.name for field in fields(Row))
+_REQUIRED = _COLUMNS[:5]
+_FILES = ("scan", "roi", "sites", "lateral")
+
+
 def read_manifest(cohort: Path) -> list[Row]:
     """The rows of a cohort's manifest, checked, in its order.
 
     Raises:
-        ManifestError: if the file, a column or a file it names is missing, or a value is none
+        ManifestError: If the manifest, a column or a file it names is missing, or a value is not valid.
     """
     path = Path(cohort) / MANIFEST
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            fields = reader.fieldnames or []
+            names = reader.fieldnames or []
             entries = [(reader.line_num, entry) for entry in reader]
     except OSError as error:
         raise ManifestError(
-            f"{path}: cannot be read ({error.strerror}): a cohort is a folder with it"
+            f"{path}: cannot be read ({error.strerror}); a cohort is a folder with a {MANIFEST}"
         ) from error
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: is not a CSV file in UTF-8 ({error})") from error
-    if missing := [name for name in _COLUMNS if name not in fields]:
-        raise ManifestError(f"{path}: lacks the column {missing[0]!r}; expected {', '.join(_COLUMNS)}")
+        raise ManifestError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
+    if missing := [name for name in _REQUIRED if name not in names]:
+        raise ManifestError(f"{path}: lacks the column {missing[0]!r}; expected {', '.join(_REQUIRED)}")
     if not entries:
-        raise ManifestError(f"{path}: has no rows: every region of interest is one")
-    known: set[Path] = set()
-    return [_read_row(entry, f"{path}, line {line}", path.parent, known) for line, entry in entries]
+        raise ManifestError(f"{path}: has no rows; expected one for every region of interest")
+    existing: set[Path] = set()
+    return [_read_row(entry, f"{path}, line {line}", path.parent, existing) for line, entry in entries]
 
 
-def describe_cohort(cohort: Path) -> dict[str, str]:
-    """What a model card says about a rendered cohort: ``data`` and ``attribution``; empty for any other, and
-    for one whose manifest has been given rows of somebody else."""
+def write_manifest(cohort: Path, rows: Iterable[Row]) -> Path:
+    """Write the manifest of a cohort and return its path; the folder must exist.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+
+    def to_text(name: str, value: Any) -> str:
+        if name == "site":
+            return SITE_KEYS[value]
+        if name in _FILES:
+            return "" if value is None else Path(os.path.relpath(value, cohort)).as_posix()
+        return str(value)
+
+    path = Path(cohort) / MANIFEST
+    lines = [[to_text(name, getattr(row, name)) for name in _COLUMNS] for row in rows]
+    write_file(path, csv_text(_COLUMNS, lines).encode())
+    return path
+
+
+def describe_cohort(cohort: Path, patients: Iterable[str]) -> dict[str, str]:
+    """What a model card says about a rendered cohort.
+
+    Args:
+        cohort: The folder.
+        patients: The patients of its manifest.
+
+    Returns:
+        The texts ``data`` and ``attribution``. Empty for a cohort that was not rendered, and for one that has
+        other patients than the rendered heads.
+    """
     try:
         settings = json.loads((cohort / "cohort.json").read_text(encoding="utf-8"))
         heads = [name.partition(".")[0] for name in settings["heads"]]
-        with (cohort / MANIFEST).open(encoding="utf-8-sig", newline="") as stream:
-            if not {row["patient"] for row in csv.DictReader(stream)} <= set(heads):
-                return {}
         data = (
             f"Rendered scans only, no patient's: `situs synth` from {len(heads)} head label maps "
             f"({', '.join(heads)}), seed {settings['seed']}, sites {settings['sites']}."
         )
-    except (OSError, ValueError, KeyError, csv.Error):
+    except (OSError, ValueError, KeyError):
+        return {}
+    if not set(patients) <= set(heads):
         return {}
     return {"data": data, "attribution": "The label maps' origins and licences: `NOTICE` of situs."}
 
 
-def _read_row(entry: dict[str, Any], where: str, base: Path, known: set[Path]) -> Row:
-    texts = {
-        name: (entry.get(name) or "").strip() for name in (*_COLUMNS, "side", "kind", "sites", "lateral")
-    }
-    for name in _COLUMNS:
+def _read_row(entry: dict[str, Any], where: str, folder: Path, existing: set[Path]) -> Row:
+    """One row, checked.
+
+    Args:
+        entry: Column to text.
+        where: Names the row in an error.
+        folder: The cohort.
+        existing: Files that are known to exist; those that are found join them.
+    """
+    texts = {name: (entry.get(name) or "").strip() for name in _COLUMNS}
+    for name in _REQUIRED:
         if not texts[name]:
             raise ManifestError(f"{where}: {name} is empty")
     try:
@@ -107,24 +148,10 @@ def _read_row(entry: dict[str, Any], where: str, base: Path, known: set[Path]) -
     site = texts["site"]
     if site not in SITE_INDEX:
         raise ManifestError(f"{where}: no site {site!r}{did_you_mean(site, SITE_KEYS)}")
-    files: dict[str, Path | None] = {}
-    for name in ("scan", "roi", "sites", "lateral"):
-        files[name] = base / texts[name] if texts[name] else None
-        path = files[name]
-        if path is not None and path not in known:
+    files = {name: folder / texts[name] if texts[name] else None for name in _FILES}
+    for name, path in files.items():
+        if path is not None and path not in existing:
             if not path.exists():
                 raise ManifestError(f"{where}: {name}: no such file: {path}")
-            known.add(path)
-    scan, roi = files["scan"], files["roi"]
-    assert scan is not None and roi is not None  # neither text is empty
-    return Row(
-        scan,
-        roi,
-        value,
-        SITE_INDEX[site],
-        texts["patient"],
-        texts["side"],
-        texts["kind"],
-        files["sites"],
-        files["lateral"],
-    )
+            existing.add(path)
+    return Row(**{**texts, **files, "value": value, "site": SITE_INDEX[site]})  # type: ignore[arg-type]

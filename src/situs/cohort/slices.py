@@ -1,6 +1,6 @@
 """The examples of a cohort, and their cache.
 
-Every slice that a region of the manifest meets is one example. They are made by `situs.cohort.examples` and
+Every slice that a region of the manifest meets is one example. `situs.cohort.examples` makes them. They are
 kept as bytes in ``COHORT/.cache``.
 """
 
@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.cohort.examples import TARGETS, Extraction, iter_scans
+from situs.cohort.examples import Extraction, iter_scans
 from situs.cohort.manifest import MANIFEST, Row, read_manifest
 from situs.errors import OutputError
 from situs.files import replacing, stem
+from situs.progress import Progress, silent
+from situs.records import take_rows
 from situs.views import ViewSpec
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Batch", "Slices", "open_slices"]
 
@@ -41,13 +38,14 @@ class Batch:
     """Views and painting targets of n examples; size s, targets at half of it.
 
     Attributes:
-        global_view: (n, channels, s, s) uint8
-        local_view: See `global_view`.
-        site: (n,) int64, index into `SITES`
-        global_sites: (n, s / 2, s / 2) uint8; None if the cohort has no site maps
-        local_sites: See `global_sites`.
-        global_lateral: (n, s / 2, s / 2) int8; likewise
-        local_lateral: See `global_lateral`.
+        global_view: (n, channels, s, s) uint8, see `situs.views.Views`.
+        local_view: (n, channels, s, s) uint8.
+        site: (n,) int64, index into `situs.anatomy.SITES`.
+        global_sites: (n, s / 2, s / 2) uint8, the site map over the global view, see `situs.cohort.examples`;
+            None if the cohort has no site maps.
+        local_sites: (n, s / 2, s / 2) uint8, the site map over the local view, or None.
+        global_lateral: (n, s / 2, s / 2) int8, the distance to the midline over the global view, or None.
+        local_lateral: (n, s / 2, s / 2) int8, the distance to the midline over the local view, or None.
     """
 
     global_view: Bytes
@@ -59,50 +57,40 @@ class Batch:
     local_lateral: NDArray[np.int8] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Slices:
-    """The examples of a cohort; the views and targets are files mapped into memory, see `Batch`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Slices(Batch):
+    """The n examples of a cohort. Views and targets are files that are mapped into memory.
 
     Attributes:
-        site: (n,) int64, index into `SITES`
-        patient: (n,) str; an id is ``scan/roi/value/k``
-        scan: See `patient`.
-        id: See `patient`.
-        row: (n,) int64, of the manifest
-        k: (n,) int64, slice of the scan
-        spec: how the views were made
+        patient: (n,) str, the manifest's name of the patient.
+        scan: (n,) str, the scan's file name without its ending.
+        row: (n,) int64, row of the manifest, from 0.
+        k: (n,) int64, slice of the scan, from 0.
+        id: (n,) str, ``scan/roi/value/k``.
+        spec: How the views were made.
     """
 
-    global_view: Bytes
-    local_view: Bytes
-    site: NDArray[np.int64]
     patient: NDArray[np.str_]
     scan: NDArray[np.str_]
     row: NDArray[np.int64]
     k: NDArray[np.int64]
     id: NDArray[np.str_]
     spec: ViewSpec
-    global_sites: Bytes | None = None
-    local_sites: Bytes | None = None
-    global_lateral: NDArray[np.int8] | None = None
-    local_lateral: NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
         return len(self.site)
 
     def count_scans(self, indices: NDArray[np.integer]) -> int:
-        """Of how many scans the examples `indices` (n,) are; scans of two patients may have one name."""
+        """The number of scans that the examples `indices` (n,) are of.
+
+        Scans of two patients may have one name.
+        """
         return len(set(zip(self.patient[indices].tolist(), self.scan[indices].tolist(), strict=True)))
 
     def batch(self, indices: NDArray[np.integer]) -> Batch:
         """A copy in memory of the examples `indices` (n,)."""
-        maps = {name: getattr(self, name) for name in TARGETS}
-        return Batch(
-            self.global_view[indices],
-            self.local_view[indices],
-            self.site[indices],
-            **{name: None if whole is None else whole[indices] for name, whole in maps.items()},
-        )
+        whole = Batch(**{field.name: getattr(self, field.name) for field in fields(Batch)})
+        return take_rows(whole, indices)
 
 
 def open_slices(
@@ -110,7 +98,7 @@ def open_slices(
     spec: ViewSpec,
     max_slices: int | None = None,
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
     training: bool = False,
 ) -> Slices:
     """The examples of a cohort, from its cache; what the cache lacks is made first.
@@ -118,27 +106,27 @@ def open_slices(
     A run that was stopped continues where it was. Memory stays at a few scans, whatever the cohort's size.
 
     Args:
-        cohort: the folder
-        spec: how slices become views
-        max_slices: see `situs.cohort.examples.Extraction`
-        jobs: processes
-        progress: is called with (scans done, scans in all)
-        training: see `situs.cohort.examples.Extraction`
+        cohort: The folder.
+        spec: How slices become views.
+        max_slices: At most this many slices of each region, see `situs.volume.choose_slices`; None for all.
+        jobs: Number of processes.
+        progress: Called with the stage ``scans`` while the cache is filled.
+        training: Whether the views are for training, see `situs.cohort.examples.Extraction`.
 
     Raises:
-        ManifestError: if the manifest, or a file it names, cannot be used
-        OutputError: if the cache cannot be written
+        ManifestError: If the manifest, or a file it names, cannot be used.
+        OutputError: If the cache cannot be written.
     """
     cohort = Path(cohort)
     rows = read_manifest(cohort)
-    by_scan: dict[Path, list[int]] = {}
+    by_scan: dict[Path, list[tuple[int, Row]]] = {}
     for index, row in enumerate(rows):
-        by_scan.setdefault(row.scan, []).append(index)
+        by_scan.setdefault(row.scan, []).append((index, row))
     how = Extraction(spec, max_slices, all(row.sites and row.lateral for row in rows), training)
     folder = cohort / ".cache" / _cache_key(cohort, rows, how)
     try:
-        with _only_one(folder):
-            _fill_cache(folder, list(by_scan.values()), rows, how, jobs, progress)
+        with _locked(folder):
+            _fill_cache(folder, list(by_scan.values()), how, jobs, progress)
         return _open_cache(folder, rows, how)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -146,13 +134,12 @@ def open_slices(
         raise OutputError(f"{folder}: the cache cannot be written ({error.strerror or error})") from error
 
 
-# --- cache ----------------------------------------------------------------------------------------------
-
 _INDEX = "index.json"
+_SCANS_A_SAVE = 50
 
 
 def _cache_key(cohort: Path, rows: list[Row], how: Extraction) -> str:
-    """A name that changes with the manifest, with the files it names (by their size) and with the views."""
+    """A name for the cache: another one for another manifest, other sizes of its files, or other views."""
     files = dict.fromkeys(
         path for row in rows for path in (row.scan, row.roi, row.sites, row.lateral) if path
     )
@@ -162,38 +149,34 @@ def _cache_key(cohort: Path, rows: list[Row], how: Extraction) -> str:
 
 
 def _fill_cache(
-    folder: Path,
-    scans: list[list[int]],
-    rows: list[Row],
-    how: Extraction,
-    jobs: int,
-    progress: Callable[[int, int], None] | None,
+    folder: Path, scans: list[list[tuple[int, Row]]], how: Extraction, jobs: int, progress: Progress
 ) -> None:
-    """Append what is missing, scan by scan in order; the index is renamed into place after every few scans,
-    and says how much of the files is valid, so that a killed run goes on from there."""
+    """Append what is missing, scan by scan in order.
+
+    The index says how much of the files is valid. It is renamed into place after every `_SCANS_A_SAVE` scans,
+    so that a killed run goes on from there.
+    """
     sizes = {name: int(np.prod(_shape(name, how.spec))) for name in how.names}
     index = _read_index(folder, sizes)
-    done = index["scans"]
-    if done == len(scans):
+    missing = scans[index["scans"] :]
+    if not missing:
         return
     files: dict[str, BinaryIO] = {}
     try:
         for name, size in sizes.items():
             files[name] = (folder / name).open("ab")
             files[name].truncate(len(index["row"]) * size)
-        missing = [[(n, rows[n]) for n in scan] for scan in scans[done:]]
         for arrays, entries in iter_scans(missing, how, jobs):
             for name, file in files.items():
                 file.write(np.ascontiguousarray(arrays[name]).data)
             for field in ("row", "k", "id"):
                 index[field].extend(entry[field] for entry in entries)
-            done = index["scans"] = done + 1
-            if done % 50 == 0:
+            index["scans"] += 1
+            if index["scans"] % _SCANS_A_SAVE == 0:
                 for file in files.values():
                     file.flush()
                 _write_index(folder, index)
-            if progress is not None:
-                progress(done, len(scans))
+            progress("scans", index["scans"], len(scans), f"of {folder.parents[1].resolve().name}")
     finally:
         for file in files.values():
             file.close()
@@ -229,7 +212,7 @@ def _dtype(name: str) -> type[np.generic]:
 
 
 def _read_index(folder: Path, sizes: dict[str, int]) -> dict[str, Any]:
-    """The index, or an empty one if a file with `sizes` bytes an example holds less than it says."""
+    """The index; an empty one if a file holds less than it says, at `sizes` bytes an example."""
     try:
         index = dict(json.loads((folder / _INDEX).read_text(encoding="utf-8")))
         if all((folder / name).stat().st_size >= len(index["row"]) * size for name, size in sizes.items()):
@@ -240,12 +223,12 @@ def _read_index(folder: Path, sizes: dict[str, int]) -> dict[str, Any]:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Waits until no other process fills the same cache."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and wait until no other process fills it. The lock ends with the process."""
+    from filelock import FileLock
+
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process, however that ends
+    with FileLock(folder / "lock"):
         yield
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from situs.anatomy import SITES
 from situs.bundle.write import check_replaceable
 from situs.cohort.manifest import describe_cohort
-from situs.cohort.pictures import draw_pictures, wants_pictures
+from situs.cohort.references import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Batch, open_slices
 from situs.learn.augment import augment
@@ -96,14 +96,7 @@ def train(
     machine = open_machine(device)
     torch.set_num_threads(threads)
     begin = time.monotonic()
-    slices = open_slices(
-        cohort,
-        recipe.spec,
-        recipe.max_slices,
-        jobs,
-        lambda done, n: progress("slices", done, n, "scans read"),
-        training=True,
-    )
+    slices = open_slices(cohort, recipe.spec, recipe.max_slices, jobs, progress, training=True)
     with_pictures = wants_pictures(cohort, slices, pictures)
     kept, _ = split_patients(slices.patient.tolist(), test_patients)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
@@ -118,12 +111,13 @@ def train(
         progress("export", 0, 1, "writing and checking the bundle")
         compared = chosen[np.linspace(0, len(chosen) - 1, _COMPARED_EXAMPLES).astype(int)]
         minutes = (time.monotonic() - begin) / 60
+        data = describe_cohort(cohort, slices.patient.tolist())
         export_bundle(
             basenet.to("cpu", memory_format=torch.contiguous_format),  # type: ignore[call-overload]
             relation.cpu(),
             references,
             recipe,
-            {**_facts(run), **metrics, "minutes in this run": minutes, **describe_cohort(cohort)},
+            {**_facts(run), **metrics, "minutes in this run": minutes, **data},
             out,
             sample_views=(slices.global_view[compared], slices.local_view[compared]),
             pictures=draw_pictures(cohort, slices, reference_examples) if with_pictures else None,

@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
-from situs.cohort.manifest import MANIFEST, read_manifest
+from situs.cohort.manifest import MANIFEST, read_manifest, write_manifest
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import InputError, ManifestError
-from situs.files import make_folder, replacing
+from situs.files import make_folder
 from situs.io.nifti import read_nifti_grid
 from situs.learn.recipe import Recipe
 from situs.progress import Progress
-from situs.synth.cohort import MANIFEST_COLUMNS, paper_slices, render_cohort
+from situs.synth.cohort import paper_slices, render_cohort
 
 __all__ = [
     "PAPER_SIZE",
@@ -239,14 +237,7 @@ def _open(
     max_slices: int | None = None,
 ) -> SliceSubset:
     """All examples of a cohort."""
-    slices = open_slices(
-        cohort,
-        recipe.spec,
-        max_slices,
-        jobs,
-        lambda done, n: progress("slices", done, n, f"of {cohort.name}"),
-        training=training,
-    )
+    slices = open_slices(cohort, recipe.spec, max_slices, jobs, progress, training=training)
     return SliceSubset(slices, np.arange(len(slices)))
 
 
@@ -300,14 +291,5 @@ def _count_slices(cohort: Path, progress: Progress) -> tuple[list[Path], NDArray
 
 def _write_subset(cohort: Path, pool: Path, names: set[str]) -> None:
     """The rows of a pool whose scan is among `names`, as a cohort that points to the same files."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(MANIFEST_COLUMNS)
-    with (pool / MANIFEST).open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            if Path(row["scan"]).name in names:
-                files = {c: f"../{pool.name}/{row[c]}" for c in ("scan", "roi", "sites", "lateral")}
-                writer.writerow([{**row, **files}[column] for column in MANIFEST_COLUMNS])
     make_folder(cohort)
-    with replacing(cohort / MANIFEST) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    write_manifest(cohort, [row for row in read_manifest(pool) if row.scan.name in names])

@@ -30,6 +30,7 @@ from situs.paper.baselines import BASELINES, fit_baselines
 from situs.paper.cohorts import SEED, TESTS, SliceSubset
 from situs.paper.results import METHODS, predict_sites
 from situs.progress import Progress
+from situs.records import take_rows
 
 __all__ = [
     "RELATIONS",
@@ -251,7 +252,7 @@ def choose_references(everything: References, n: int) -> References:
     The references of a smaller `n` are among those of a larger one.
     """
     rng = np.random.default_rng(SEED)
-    return everything.take(choose_evenly(everything.sites, everything.patients, n, rng))
+    return take_rows(everything, choose_evenly(everything.sites, everything.patients, n, rng))
 
 
 def _nearest_references(labelled: Labelled, recipe: Recipe) -> References:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITE_INDEX
+from situs.cohort.manifest import Row, write_manifest
 from situs.errors import InputError
 from situs.files import claim_folder, make_folder, replacing, sweep, write_file
 from situs.progress import Progress, silent
@@ -28,10 +30,9 @@ if TYPE_CHECKING:
     from situs.synth.pose import ScanPlan
     from situs.synth.render import RenderedScan
 
-__all__ = ["MANIFEST_COLUMNS", "SiteFrequencies", "paper_slices", "render_cohort"]
+__all__ = ["SiteFrequencies", "paper_slices", "render_cohort"]
 
 SiteFrequencies = Literal["paper", "balanced"]
-MANIFEST_COLUMNS = ("scan", "roi", "value", "site", "patient", "side", "kind", "sites", "lateral")
 
 _FORMAT = "situs.cohort/4"
 _NOTE = "cohort.json"
@@ -226,16 +227,14 @@ def _split_groups(items: list[int], rng: np.random.Generator) -> list[list[int]]
 
 
 def _write_manifest(out: Path, scans: int) -> Path:
-    file = out / "manifest.csv"
-    with (
-        replacing(file) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(MANIFEST_COLUMNS)
-        for n in range(scans):
-            writer.writerows(json.loads(_rows_file(out, n).read_text(encoding="utf-8")))
-    return file
+    rows = [
+        Row(out / scan, out / roi, value, SITE_INDEX[site], patient, side, kind, out / sites, out / lateral)
+        for n in range(scans)
+        for scan, roi, value, site, patient, side, kind, sites, lateral in json.loads(
+            _rows_file(out, n).read_text(encoding="utf-8")
+        )
+    ]
+    return write_manifest(out, rows)
 
 
 def _image(folder: str, n: int) -> str:
