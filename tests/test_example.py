@@ -39,5 +39,8 @@ def test_scan_and_lesions_of_the_example_raise_no_doubts(findings):
 
 
 def test_no_reference_is_the_example(findings):
-    """The example's head is one of those trained on, but this scan of it is not."""
-    assert all(reference["distance"] > 0 for f in findings for reference in f["nearest"])
+    """The example's head is one of those trained on, but this scan of it is not.
+
+    Embeddings have unit length. References are kept in half precision, which moves them by at most 2**-11.
+    """
+    assert all(reference["distance"] > 0.01 for f in findings for reference in f["nearest"])

@@ -1,5 +1,6 @@
 """The U-Nets of the dense baseline: they go on where they were stopped, and read what they paint."""
 
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
@@ -26,7 +27,8 @@ def unet():
     return module
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(unet, tmp_path):
+def test_a_stopped_training_goes_on_to_the_same_weights(unet, tmp_path, monkeypatch):
+    monkeypatch.setattr(unet, "COMPACT", replace(COMPACT, batch=8))
     slices = open_slices(draw_cohort(tmp_path / "cohort"), ViewSpec(size_px=32))
     chosen = np.flatnonzero(slices.patient != "p0")
     steps = []
@@ -38,13 +40,13 @@ def test_a_stopped_training_goes_on_to_the_same_weights(unet, tmp_path):
 
     def trained(work, progress):
         networks = unet.new_networks(3, 8, 0, CPU)
-        unet.train(networks, slices, chosen, 4 * COMPACT.batch, 0, work, progress)
+        unet.train(networks, slices, chosen, 32, 0, work, progress)
         return networks
 
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "stopped", stop)
     networks = trained(tmp_path / "stopped", stop)
-    assert steps == [("dense", COMPACT.batch * n, 4 * COMPACT.batch) for n in range(1, 5)]
+    assert steps == [("dense", done, 32) for done in (8, 16, 24, 32)]
     in_one_go, untrained = trained(tmp_path / "whole", silent), unet.new_networks(3, 8, 0, CPU)
     for name, tensor in networks.state_dict().items():
         torch.testing.assert_close(tensor, in_one_go.state_dict()[name])

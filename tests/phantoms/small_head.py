@@ -7,6 +7,7 @@ of the grid, which lies between voxels. The head is its own mirror image but for
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -51,8 +52,12 @@ def points() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, z
 
 
+@cache
 def small_head(name: str = "small") -> Head:
-    """The head: scalp, skull, fluid, two hemispheres with a fissure between them, two maxillary sinuses."""
+    """The head: scalp, skull, fluid, two hemispheres with a fissure between them, two maxillary sinuses.
+
+    It is made once for all tests of a process; its arrays are read-only.
+    """
     x, y, z = points()
     ax = np.abs(x)
 
@@ -100,6 +105,8 @@ def small_head(name: str = "small") -> Head:
     frame = np.eye(4)
     frame[:3, 3] = -(np.array(CORNER) + np.array(SHAPE) / 2 - 0.5)
     lateral = np.trunc(-x).astype(np.int8)
+    for array in (labels, sites, extra_axial, lateral, csf_depth, sheet):
+        array.flags.writeable = False
     return Head(name, labels, affine, sites, extra_axial, lateral, csf_depth, sheet, frame)
 
 

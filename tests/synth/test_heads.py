@@ -185,6 +185,7 @@ def test_frame_is_rigid_with_its_origin_between_the_thalami(phantom):
     assert maps.frame[0, :3] == pytest.approx([1, 0, 0], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_mirrored_patient_swaps_sides(phantom):
     labels, affine, maps = phantom
     swap = np.arange(3000)
@@ -196,7 +197,9 @@ def test_a_mirrored_patient_swaps_sides(phantom):
 
 
 def test_voxel_order_in_the_file_changes_nothing(phantom, tmp_path, monkeypatch):
-    labels, affine, _ = phantom
+    labels, affine, maps = phantom
+    calls = []
+    monkeypatch.setattr(heads, "map_sites", lambda *a: calls.append(a) or maps)
     image = nib.Nifti1Image(labels, affine)
     nib.save(image, tmp_path / "ras.nii.gz")
     wanted = read_head(tmp_path / "ras.nii.gz", tmp_path / "cache")
@@ -213,6 +216,7 @@ def test_voxel_order_in_the_file_changes_nothing(phantom, tmp_path, monkeypatch)
         assert np.array_equal(head.labels, labels)
         assert np.array_equal(head.sites, wanted.sites)
         assert np.array_equal(head.lateral_mm, wanted.lateral_mm)
+    assert len(calls) == 1  # the others are the same head to the cache
 
 
 def test_maps_are_computed_once_and_a_damaged_cache_is_not_believed(phantom, tmp_path, monkeypatch):
@@ -289,6 +293,14 @@ def test_every_parcel_has_a_lobe():
     assert set(LOBE_OF_PARCEL.values()) == set(LOBES)
 
 
+@pytest.fixture(scope="module")
+def face():
+    """`build_face`, read-only."""
+    labels, coordinates = build_face()
+    labels.flags.writeable = False
+    return labels, coordinates
+
+
 def build_face() -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """A block of soft tissue with eyes and air spaces joined by thin ostia: (labels, head-frame x, y, z)."""
     eyes_y, eyes_z = 72.0, -72 * np.tan(np.radians(30))
@@ -318,8 +330,8 @@ def build_face() -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]
     return labels, (x, y + eyes_y, z + np.float32(eyes_z))
 
 
-def test_sinuses_are_cut_at_their_ostia():
-    labels, (x, y, z) = build_face()
+def test_sinuses_are_cut_at_their_ostia(face):
+    labels, (x, y, z) = face
     sites = map_sinuses(labels, np.zeros(labels.shape, dtype=bool), x, y, z)
     eyes = np.array([60, 84, 62])
     for point, key in {
@@ -342,20 +354,21 @@ def test_sinuses_are_cut_at_their_ostia():
     assert 2 * 23 * 29 * 27 <= maxillary <= 2 * 27 * 33 * 31
 
 
-def test_a_head_without_eyes_has_no_sinuses():
-    labels, (x, y, z) = build_face()
-    labels[labels == 506] = 507
+def test_a_head_without_eyes_has_no_sinuses(face):
+    labels, (x, y, z) = face
+    labels = np.where(labels == 506, 507, labels)
     assert not map_sinuses(labels, np.zeros(labels.shape, dtype=bool), x, y, z).any()
 
 
-def test_air_cut_open_by_the_lower_edge_is_still_inside():
-    labels, _ = build_face()
+def test_air_cut_open_by_the_lower_edge_is_still_inside(face):
+    labels, _ = face
     cut = labels[:, :, 30:]  # through both maxillary sinuses
     inside = inner_air(cut)
     assert inside[60 - 29, 84 - 14, 0] and inside[60 + 29, 84 - 14, 0]
     assert not inside[:, -5].any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason="the shared head label maps are not here")
 def test_a_real_head(tmp_path):
     head = read_head(REAL, tmp_path)

@@ -26,6 +26,7 @@ from situs.synth import drawing, pose, render, tissue
 from situs.synth.lesions import Lesion, LesionGrower
 from situs.synth.pose import ScanPlan, draw_plan
 from situs.synth.render import RenderedScan, render_scan
+from situs.volume import bounding_box
 
 HEAD = small_head()
 ARCHIVES = {(-1024, 3071), (-20, 100), (0, 80), (-100, 200)}  # docs/synth.md
@@ -277,7 +278,7 @@ def test_masks_lie_where_their_lesions_do_in_any_pose(monkeypatch):
     for side, key in ((x < 0, "thalamus"), (x > 0, "brainstem")):
         mask = np.isin(HEAD.labels, THALAMUS) & side
         codes[mask] = code(key)
-        box = ndimage.find_objects(mask.astype(int))[0]
+        box = bounding_box(mask)
         start = tuple(b.start for b in box)
         lesions.append(Lesion(mask[box], (start[0], start[1], start[2]), key, "fluid"))
     head = replace(HEAD, sites=codes)
@@ -304,7 +305,7 @@ def test_lesions_in_tissue_carry_the_map_they_are_named_by(unbent):
         ("tissue", "frontal_region"),
         ("fluid", "sulcal_spaces"),
     ):
-        box = ndimage.find_objects(here.astype(int))[0]
+        box = bounding_box(here)
         lesion = Lesion(here[box], tuple(b.start for b in box), expected, kind)
         scan = render_scan(HEAD, [lesion], level_plan(HEAD), np.random.default_rng(1))
         assert (scan.sites[as_scanned(here)] == code(expected)).all()
@@ -361,7 +362,7 @@ def test_slices_in_which_a_mask_leaves_its_site_are_not_drawn_unless_the_lesion_
     """A plug through the top of the brain and the fluid above it: named by the fluid, or by the thalamus."""
     x, y, z = points()
     plug = (np.hypot(x + 12, y - 8) < 4) & (z > 14) & (HEAD.extra_axial > 0)
-    box = ndimage.find_objects(plug.astype(int))[0]
+    box = bounding_box(plug)
     fluid = as_scanned(plug & (HEAD.sites == code("sulcal_spaces")))
     drawn = {}
     for site in ("sulcal_spaces", "thalamus"):
@@ -389,7 +390,7 @@ def test_a_sulcus_is_not_drawn_amid_as_much_tissue(site, kept):
 
 
 def test_no_lesion_off_the_scan_leaves_a_mask():
-    box = ndimage.find_objects((HEAD.labels == 16).astype(int))[0]
+    box = bounding_box(HEAD.labels == 16)
     lesion = Lesion(HEAD.labels[box] == 16, tuple(b.start for b in box), "brainstem", "tissue")
     plan = level_plan(HEAD, gap_mm=2, bottom=50)  # above the brainstem, which ends at 32
     assert not render_scan(HEAD, [lesion], plan, np.random.default_rng(0)).masks[0].any()
@@ -456,7 +457,7 @@ def swollen_ball(swell: float) -> tuple[Lesion, RenderedScan]:
     """A ball of 8 mm in the right hemisphere, and its scan."""
     x, y, z = points()
     ball = np.hypot(np.hypot(x - 13, y), z) < 8
-    box = ndimage.find_objects(ball.astype(int))[0]
+    box = bounding_box(ball)
     lesion = Lesion(ball[box], tuple(b.start for b in box), "thalamus", "tissue", swell)
     return lesion, render_scan(HEAD, [lesion], level_plan(HEAD), np.random.default_rng(6))
 
@@ -488,7 +489,7 @@ def test_a_crescent_is_a_lens_that_pushes_the_brain_in_and_leaves_the_skull(unbe
     x, y, z = points()
     depth = ndimage.distance_transform_edt(HEAD.labels != BONE) * (HEAD.extra_axial > 0)
     layer = (depth > 0) & (depth < 2.5) & (np.hypot(y - 10, z) < 16) & (x > 0)
-    box = ndimage.find_objects(layer.astype(int))[0]
+    box = bounding_box(layer)
     scans = []
     for swell in (1.0, 4.0):
         lesion = Lesion(layer[box], tuple(b.start for b in box), "frontal_region", "crescent", swell)
@@ -508,16 +509,17 @@ def test_a_crescent_is_a_lens_that_pushes_the_brain_in_and_leaves_the_skull(unbe
     assert shift[1] < shift[0] - 0.7  # the brain lies deeper: what was farther to the right is seen there
 
 
-def test_a_deep_bleed_may_break_into_the_ventricles(unbent):
-    box = ndimage.find_objects(np.isin(HEAD.labels, THALAMUS).astype(int))[0]
+def test_a_deep_bleed_may_break_into_the_ventricles():
+    box = bounding_box(np.isin(HEAD.labels, THALAMUS))
     lesion = Lesion(np.isin(HEAD.labels, THALAMUS)[box], tuple(b.start for b in box), "thalamus", "tissue")
-    ventricle = as_scanned(ndimage.binary_erosion(np.isin(HEAD.labels, VENTRICLE)))
-    scans = [
-        render_scan(HEAD, [lesion], level_plan(HEAD, gap_mm=4), np.random.default_rng(n)) for n in range(60)
-    ]
-    # most of the ventricles are never in the lesion; 20 % of the 60 * 65 % that are seen as blood
-    share = np.mean([(scan.hu[ventricle[:, :, ::4]] > 40).mean() > 0.15 for scan in scans])
-    assert 0.01 < share < 0.2
+    ventricle = ndimage.binary_erosion(np.isin(HEAD.labels, VENTRICLE))
+    filled = []
+    for n in range(200):
+        hu = np.full(SHAPE, 6, dtype=np.float32)
+        tissue.paint_lesions(hu, HEAD, [lesion], np.random.default_rng(n))
+        filled.append((hu[ventricle] > 40).mean() > 0.15)
+    # Most of the ventricles are never in the lesion. Of the 60 % that are seen 65 % are blood, of that 20 %.
+    assert np.mean(filled) == pytest.approx(0.6 * 0.65 * 0.2, abs=0.06)  # three standard deviations
 
 
 def test_rendering_leaves_the_head_as_it_was():
