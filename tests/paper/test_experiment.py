@@ -91,7 +91,7 @@ def test_basenet_s_logits_are_those_of_its_embeddings(whole):
 
 def test_stages_are_reported_in_their_order(whole):
     stages = list(dict.fromkeys(call[0] for call in whole[3]))
-    assert stages[:3] == ["render", "choose", "scans"] and stages[-1] == "tables"
+    assert stages[:3] == ["render", "choose", "slices"] and stages[-1] == "tables"
     of_seed = ["basenet", "embed", "relation all", "relation nearest", "baselines"]
     assert stages[3:-1] == [f"seed {seed}, {stage}" for seed in (0, 1) for stage in of_seed]
 
@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_after_the_last_whole_stage(whole, tmp_path):
     """Killed in one stage after the other, it ends as one that was not, and no whole stage is done twice."""
     stages = [
         "choose",
-        "scans",
+        "slices",
         "seed 0, basenet",
         "seed 0, embed",
         "seed 0, relation nearest",

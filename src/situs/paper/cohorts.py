@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
-from situs.cohort.manifest import MANIFEST, read_manifest, write_manifest
+from situs.cohort.manifest import MANIFEST, Row, read_manifest, write_manifest
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import InputError, ManifestError
@@ -162,10 +162,8 @@ def open_subsets(
             whole = _open(cohort, recipe, jobs, progress, training=name == "train")
             subsets[name] = whole.subsample(need, whole.slices.scan)
     cohort = work / "balanced"
-    render_cohort(
-        heads[1], cohort, size.balanced_scans, SEED, "balanced", jobs,
-        lambda _, done, n, __="": progress("render", done, n, "scans for the balanced test"),
-    )  # fmt: skip
+    report = _relabeled(progress, "render", "scans for the balanced test")
+    render_cohort(heads[1], cohort, size.balanced_scans, SEED, "balanced", jobs, report)
     subsets["balanced"] = _open(cohort, recipe, jobs, progress)
     if train_cohort is not None:
         whole = _open(train_cohort, recipe, jobs, progress, training=True, max_slices=recipe.max_slices)
@@ -237,7 +235,8 @@ def _open(
     max_slices: int | None = None,
 ) -> SliceSubset:
     """All examples of a cohort."""
-    slices = open_slices(cohort, recipe.spec, max_slices, jobs, progress, training=training)
+    report = _relabeled(progress, "slices", f"of {cohort.name}")
+    slices = open_slices(cohort, recipe.spec, max_slices, jobs, report, training=training)
     return SliceSubset(slices, np.arange(len(slices)))
 
 
@@ -249,22 +248,23 @@ def _paper_cohort(
     cohort, pool = work / name, work / f"{name}_pool"
     if (cohort / MANIFEST).exists():
         return cohort, need
-    rendered = n
+    rendered, report = n, _relabeled(progress, "render", f"scans to {name} on")
     while True:
         rendered *= _POOL_GROWTH
         if rendered > _LARGEST_POOL * n:
             raise InputError(
-                f"{pool}: no {n} of {rendered // _POOL_GROWTH} scans have the needed slices of every site"
+                f"{pool}: no {n} of {rendered // _POOL_GROWTH} scans have the needed slices of every site: "
+                "give more heads"
             )
-        render_cohort(
-            heads, pool, rendered, SEED + (name == "test"), "paper", jobs,
-            lambda _, done, total, __="": progress("render", done, total, f"scans to {name} on"), _LESIONS,
-        )  # fmt: skip
-        scans, slices = _count_slices(pool, progress)
+        render_cohort(heads, pool, rendered, SEED + (name == "test"), "paper", jobs, report, _LESIONS)
+        rows = read_manifest(pool)
+        scans, slices = _count_slices(rows, progress)
         chosen = choose_scans(slices, need, n)
         if chosen is not None:
             break
-    _write_subset(cohort, pool, {scans[i].name for i in chosen})
+    its_scans = {scans[i] for i in chosen}
+    make_folder(cohort)
+    write_manifest(cohort, [row for row in rows if row.scan in its_scans])
     return cohort, need
 
 
@@ -274,9 +274,8 @@ def _needed(size: ExperimentSize, name: str) -> NDArray[np.int64]:
     return of_test if name == "test" else size.counts - of_test
 
 
-def _count_slices(cohort: Path, progress: Progress) -> tuple[list[Path], NDArray[np.int64]]:
+def _count_slices(rows: Sequence[Row], progress: Progress) -> tuple[list[Path], NDArray[np.int64]]:
     """The scans of a cohort, and how many slices of every site each has (scans, 15)."""
-    rows = read_manifest(cohort)
     scans = list(dict.fromkeys(row.scan for row in rows))
     counts = np.zeros((len(scans), len(SITES)), dtype=np.int64)
     masks: dict[Path, NDArray[Any]] = {}
@@ -289,7 +288,10 @@ def _count_slices(cohort: Path, progress: Progress) -> tuple[list[Path], NDArray
     return scans, counts
 
 
-def _write_subset(cohort: Path, pool: Path, names: set[str]) -> None:
-    """The rows of a pool whose scan is among `names`, as a cohort that points to the same files."""
-    make_folder(cohort)
-    write_manifest(cohort, [row for row in read_manifest(pool) if row.scan.name in names])
+def _relabeled(progress: Progress, stage: str, message: str) -> Progress:
+    """A `Progress` that passes counts on under this stage's name, with this message."""
+
+    def report(_: str, done: int, total: int, __: str = "", /) -> None:
+        progress(stage, done, total, message)
+
+    return report
