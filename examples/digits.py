@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from situs.learn.estimator import RelationClassifier
+from situs import RelationClassifier
 from situs.tables import text_table
 
 RARE, FEW, NEW = (0, 1, 2), 5, 9

@@ -149,6 +149,29 @@ def test_public_names_are_there():
         _ = situs.absent
 
 
+WITHOUT = """
+import sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "{0}":
+            raise ModuleNotFoundError("No module named '{0}'", name=name)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_the_classifier_is_a_public_name_that_tells_which_extra_it_needs():
+    from situs import RelationClassifier
+    from situs.learn import estimator
+
+    assert RelationClassifier is estimator.RelationClassifier
+    for package in ("sklearn", "torch"):
+        code = WITHOUT.format(package) + "from situs import *\nfrom situs import RelationClassifier"
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 1
+        line = f"MissingExtraError: {package} is not installed: pip install 'situs[train]'"
+        assert run.stderr.splitlines()[-1].endswith(line)
+
+
 def test_version_is_the_package_metadata():
     from importlib.metadata import version
 

@@ -5,7 +5,8 @@
 >>> findings = Labeler.load().label(volume, read_rois("mask.nii.gz", volume))  # doctest: +SKIP
 
 The public names below are imported when they are first used, so that ``import situs`` costs nothing and
-brings in neither torch nor pydicom. Research software, not a medical device.
+brings in neither torch nor pydicom. `RelationClassifier` needs the extra ``train``. Research software, not a
+medical device.
 """
 
 from importlib import import_module
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from situs.geometry import Geometry
     from situs.io import read_rois, read_volume
     from situs.labeler import Labeler
+    from situs.learn.estimator import RelationClassifier as RelationClassifier
     from situs.report import to_json_object
     from situs.volume import Roi, Volume
 
 __version__ = "0.1.0"
 
+# Without `RelationClassifier`, so that ``from situs import *`` and ``help(situs)`` need no extra.
 __all__ = [
     "SITES",
     "Finding",
@@ -45,6 +48,7 @@ _HOMES = {
     "Geometry": "geometry",
     "Labeler": "labeler",
     "Reference": "finding",
+    "RelationClassifier": "learn.estimator",
     "Roi": "volume",
     "Site": "anatomy",
     "SitusError": "errors",
@@ -58,7 +62,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'situs' has no attribute {name!r}")
-    value = getattr(import_module(f"situs.{_HOMES[name]}"), name)
+    try:
+        value = getattr(import_module(f"situs.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from situs.errors import MissingExtraError
+
+        raise MissingExtraError.from_import(error) or error from None
     globals()[name] = value
     return value
 

@@ -80,6 +80,12 @@ class MissingExtraError(SitusError, ImportError):
     def __init__(self, package: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'situs[{EXTRAS[package]}]'")
 
+    @classmethod
+    def from_import(cls, error: Exception) -> "MissingExtraError | None":
+        """The error to show instead of a failed import, if an extra installs the package; else None."""
+        package = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        return cls(package) if package in EXTRAS else None
+
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The end of an error's line: the known word that is most like the wrong one, else all or some."""

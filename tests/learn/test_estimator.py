@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from situs.learn.estimator import RelationClassifier
+from situs import RelationClassifier
 
 
 def quick(**changes):
@@ -130,8 +130,11 @@ X, Y = blobs(12)
         (lambda m: m.set_params(dropout=1).fit(X, Y), "dropout"),
         (lambda m: m.fit(X, Y).remove_references(np.ones(len(X))), "not all true"),
         (lambda m: m.fit(X, Y).add_references(X[:, :3], Y), "features"),
-        (lambda m: m.fit(X, Y).add_references(X, np.arange(len(X)) % 3), "classes are strings, got numbers"),
-        (lambda m: m.fit(X, Y[0] == Y).add_references(X, Y), "classes are numbers, got strings"),
+        (
+            lambda m: m.fit(X, Y).add_references(X, np.arange(len(X)) % 3),
+            "classes seen are strings, got numbers",
+        ),
+        (lambda m: m.fit(X, Y[0] == Y).add_references(X, Y), "classes seen are numbers, got strings"),
         (lambda m: m.set_params(references="all").fit(X, Y).relation_scores(X, Y), "references='nearest'"),
     ],
 )

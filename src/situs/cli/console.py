@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from situs.errors import EXTRAS, MissingExtraError, OutputError, SitusError
+from situs.errors import MissingExtraError, OutputError, SitusError
 from situs.progress import Progress
 
 if TYPE_CHECKING:
@@ -138,10 +138,8 @@ def explain(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(error)
-    package = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if package in EXTRAS:
-        text = str(MissingExtraError(package))
-    elif isinstance(error, SitusError):
+    error = MissingExtraError.from_import(error) or error
+    if isinstance(error, SitusError):
         text = str(error)
     elif hasattr(error, "format_message"):  # a usage error of typer, whose class moves between its releases
         context = getattr(error, "ctx", None)

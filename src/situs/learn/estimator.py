@@ -26,43 +26,29 @@ __all__ = ["RelationClassifier"]
 class RelationClassifier(ClassifierMixin, BaseEstimator):
     """Classify embeddings by their relation to the nearest references of every class.
 
-    A network g joins the references of a class that are nearest to the target, a network f scores the target
-    against what they joined to; the class with the highest score is the answer. Training draws the classes
+    A network g joins the references of a class that are nearest to the target. A network f scores the target
+    against the joint embedding. The class with the highest score is the answer. Training draws the classes
     equally often. An item is never related to itself, nor to items of its own group.
 
     Args:
-        references: {"nearest", "all"}, default="nearest"
-            What g sees of a class: the nearest references, or random pairs of all of them
-        n_neighbors: int, default=5
-            Nearest references of each class; a class with fewer offers what it has
-        max_epochs: int, default=15
-            Passes over the data
-        hidden_size: int, default=256
-            Width of the layers of g and f
-        dropout: float, default=0.5
-            Share of the features that are dropped between them in training
-        batch_size: int, default=64
-            Targets in a step
-        learning_rate: float, default=1e-3
-            Of AdamW
-        random_state: int, RandomState instance or None, default=None
-            Of weights, order and dropout
+        references: ``"nearest"`` or ``"all"``. What g sees of a class: the nearest references, or random
+            pairs of all of them.
+        n_neighbors: int. Nearest references of each class. A class with fewer has all of them taken.
+        max_epochs: int. Passes over the data.
+        hidden_size: int. Width of the layers of g and f.
+        dropout: float. Fraction of the features that are dropped between the layers in training.
+        batch_size: int. Targets in a step.
+        learning_rate: float. Of AdamW.
+        random_state: int, RandomState instance or None. Of weights, order and dropout.
 
     Attributes:
-        classes_: ndarray of shape (n_classes,)
-            Those that have been seen, sorted
-        n_features_in_: int
-            Width of the embeddings
-        feature_names_in_: ndarray of shape (n_features_in_,)
-            Only where the embeddings had names
-        center_: ndarray of shape (n_features_in_,), float
-            Embeddings are moved and shrunk by these; one number shrinks all features, so that neighbours stay
-            neighbours
-        scale_: See `center_`.
-        references_: References
-            What targets are related to; its classes are indices into `classes_`
-        network_: RelationNetwork
-            g and f
+        classes_: (n_classes,) the classes seen, sorted.
+        n_features_in_: Width of the embeddings.
+        feature_names_in_: (n_features_in_,) their names; only where the embeddings had names.
+        center_: (n_features_in_,) is subtracted from embeddings.
+        scale_: Divides embeddings after that. It is one number, so that neighbours stay neighbours.
+        references_: What targets are related to. Its sites are indices into `classes_`.
+        network_: g and f, a `situs.learn.nets.RelationNetwork`.
 
     Note:
         A search such as ``GridSearchCV`` keeps the ``groups`` of its ``fit`` for its splits. They reach this
@@ -75,7 +61,7 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
 
     Examples:
         >>> import numpy as np
-        >>> from situs.learn.estimator import RelationClassifier
+        >>> from situs import RelationClassifier
         >>> rng = np.random.default_rng(0)
         >>> y = np.repeat(["common", "rare"], [60, 6])
         >>> X = rng.normal(size=(66, 4)) + 4 * (y == "rare")[:, None]
@@ -85,6 +71,8 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         >>> model.add_references([[9, -9, 9, -9]], ["new"]).classes_.tolist()
         ['common', 'new', 'rare']
     """
+
+    references_: References
 
     def __init__(
         self,
@@ -110,26 +98,24 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         """Train g and f; the items become the references.
 
         Args:
-            X: array-like of shape (n_samples, n_features)
-                Embeddings
-            y: array-like of shape (n_samples,)
-                Their classes: numbers or strings
-            groups: array-like of shape (n_samples,), default=None Whose each item is: a patient's items are
-                no neighbours of each other. None: every item is alone
+            X: array-like of shape (n_samples, n_features). Embeddings.
+            y: array-like of shape (n_samples,). Their classes, numbers or strings.
+            groups: array-like of shape (n_samples,). The group of each item, such as its patient; items of a
+                group are no neighbours of each other. None: every item is a group of its own.
 
         Raises:
-            ValueError: for a single class, values that are not finite, lengths that differ, a parameter out
-                of range, or an `n_neighbors` that no class can offer
+            ValueError: For a single class, values that are not finite, lengths that differ, a parameter out
+                of range, or an `n_neighbors` that no class can offer.
         """
-        given, answers = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(answers)
-        self.classes_, codes = np.unique(answers, return_inverse=True)
-        owners = _check_groups(groups, len(given))
+        items, labels = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        names = _group_names(groups, len(items))
         self._check_parameters(np.bincount(codes))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.center_ = given.mean(axis=0)
-        self.scale_ = float(np.sqrt(((given - self.center_) ** 2).mean())) or 1.0
-        self._keep(self._move(given), codes, owners)
+        self.center_ = items.mean(axis=0)
+        self.scale_ = float(np.sqrt(((items - self.center_) ** 2).mean())) or 1.0
+        self._set_references(self._standardize(items), codes, names)
         model = train_relations(
             self.references_,
             self._choice,
@@ -149,26 +135,28 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         """Relation scores (n_samples, n_classes) in [0, 1]; they rank the classes and do not sum to 1.
 
         Args:
-            X: array-like of shape (n_samples, n_features)
-            groups: array-like of shape (n_samples,), default=None Whose each item is, as in `fit`, where they
-                may be among the references' groups: items of these are then not used. Only for
-                ``references="nearest"``
+            X: array-like of shape (n_samples, n_features). Embeddings.
+            groups: array-like of shape (n_samples,). The group of each item, as in `fit`, where it may be
+                among the references' groups: its references are then not used. Only for
+                ``references="nearest"``.
 
         Raises:
-            ValueError: for values that are not finite or lengths that differ
+            ValueError: For values that are not finite or lengths that differ.
         """
         check_is_fitted(self)
-        given = validate_data(self, X, dtype=np.float64, reset=False)
-        owners = None if groups is None else _check_groups(groups, len(given))
-        if owners is not None and self.references != "nearest":
+        items = validate_data(self, X, dtype=np.float64, reset=False)
+        names = None if groups is None else _group_names(groups, len(items))
+        if names is not None and self.references != "nearest":
             raise ValueError("groups: only a classifier with references='nearest' can leave them out")
         model = RelationModel(self.network_, self._choice, self.references_, self.n_neighbors)
-        moved = self._move(given)
-        return model.scores(moved, model.find_neighbors(moved, owners))
+        embeddings = self._standardize(items)
+        return model.scores(embeddings, model.find_neighbors(embeddings, names))
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Relation scores (n_samples, n_classes); with two classes (n_samples,), the second's less the
-        first's."""
+        """Relation scores (n_samples, n_classes).
+
+        With two classes (n_samples,): the second's score less the first's.
+        """
         scores = self.relation_scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
@@ -180,32 +168,33 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     def add_references(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
     ) -> RelationClassifier:
-        """Add references, of known or of new classes, without training; they are used at once.
+        """Add references without training, of classes seen or new; they are used at once.
 
         Args:
-            X: as in `fit`
-            y: See `X`.
-            groups: See `X`.
+            X: array-like of shape (n_samples, n_features). Embeddings.
+            y: array-like of shape (n_samples,). Their classes.
+            groups: array-like of shape (n_samples,). The group of each item, as in `fit`.
 
         Raises:
-            ValueError: for values that are not finite, lengths that differ, or strings where the known
-                classes are numbers, or the other way round
+            ValueError: For values that are not finite, lengths that differ, or strings where the classes seen
+                are numbers, or the other way round.
         """
         check_is_fitted(self)
-        given, answers = validate_data(self, X, y, dtype=np.float64, reset=False)
-        check_classification_targets(answers)
-        old, known = self.references_, self.classes_
-        text, wanted = (isinstance(classes[0], str) for classes in (answers, known))
-        if text != wanted:
-            words = "strings", "numbers"
-            raise ValueError(f"y: the known classes are {words[not wanted]}, got {words[not text]}")
-        owners = _check_groups(groups, len(given), len(old))
-        self.classes_ = np.unique(np.concatenate([known, np.unique(answers)]))
-        old_codes, new_codes = (np.searchsorted(self.classes_, classes) for classes in (known, answers))
-        self._keep(
-            np.concatenate([old.embeddings, self._move(given)]),
+        items, labels = validate_data(self, X, y, dtype=np.float64, reset=False)
+        check_classification_targets(labels)
+        old, old_classes = self.references_, self.classes_
+        old_kind, new_kind = (
+            "strings" if isinstance(classes[0], str) else "numbers" for classes in (old_classes, labels)
+        )
+        if new_kind != old_kind:
+            raise ValueError(f"y: the classes seen are {old_kind}, got {new_kind}")
+        names = _group_names(groups, len(items), first=len(old))
+        self.classes_ = np.union1d(old_classes, labels)
+        old_codes, new_codes = (np.searchsorted(self.classes_, classes) for classes in (old_classes, labels))
+        self._set_references(
+            np.concatenate([old.embeddings, self._standardize(items)]),
             np.concatenate([old_codes[old.sites], new_codes]),
-            np.concatenate([old.patients, owners]),
+            np.concatenate([old.patients, names]),
         )
         return self
 
@@ -213,29 +202,29 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         """Remove references without training; a class that has none left is never the answer.
 
         Args:
-            where: array-like of shape (n_references,)
-                True for those to remove, in the order in which they came
+            where: array-like of shape (n_references,). True for those to remove, in the order in which they
+                were given.
 
         Raises:
-            ValueError: for another length, or if none would be left
+            ValueError: For another length, or if none would be left.
         """
         check_is_fitted(self)
         kept = ~np.asarray(where, dtype=bool)
         old = self.references_
         if kept.shape != (len(old),) or not kept.any():
             raise ValueError(f"where: expected {len(old)} truth values, not all true, got shape {kept.shape}")
-        self._keep(old.embeddings[kept], old.sites[kept], old.patients[kept])
+        self.references_ = old.take(kept)
         return self
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Share of items whose class is predicted, as of any scikit-learn classifier.
+        """Accuracy, as of any scikit-learn classifier.
 
-        Classes without references are always missed; a warning names them.
+        A class that was never seen is always missed; a warning names one.
         """
         check_is_fitted(self)
-        if unknown := sorted(set(np.unique(y).tolist()) - set(self.classes_.tolist())):
+        if unseen := sorted(set(np.unique(y).tolist()) - set(self.classes_.tolist())):
             warnings.warn(
-                f"y: class {unknown[0]!r} was never seen, so never predicted; add_references makes it known",
+                f"y: class {unseen[0]!r} was never seen, so it is never predicted; use add_references",
                 UserWarning,
                 stacklevel=2,
             )
@@ -245,13 +234,13 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
     def _choice(self) -> ReferenceChoice:
         return "all" if self.references == "all" else "nearest"
 
-    def _move(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((embeddings - self.center_) / self.scale_)
+    def _standardize(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((X - self.center_) / self.scale_)
 
-    def _keep(
-        self, embeddings: NDArray[np.floating], codes: NDArray[np.integer], owners: NDArray[np.str_]
+    def _set_references(
+        self, embeddings: NDArray[np.floating], codes: NDArray[np.integer], groups: NDArray[np.str_]
     ) -> None:
-        self.references_ = References(embeddings, codes, owners, owners, len(self.classes_))
+        self.references_ = References(embeddings, codes, groups, groups, len(self.classes_))
 
     def _check_parameters(self, counts: NDArray[np.integer]) -> None:
         if self.references not in ("nearest", "all"):
@@ -270,8 +259,8 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
             )
 
 
-def _check_groups(groups: ArrayLike | None, n: int, first: int = 0) -> NDArray[np.str_]:
-    """Whose each item (n,) is; without groups everyone's own, numbered from `first`."""
+def _group_names(groups: ArrayLike | None, n: int, first: int = 0) -> NDArray[np.str_]:
+    """A name (n,) for each item's group; without groups a name of its own, numbered from `first`."""
     if groups is None:
         return np.array([f"item {first + i}" for i in range(n)])
     names = check_array(groups, ensure_2d=False, dtype=None)
