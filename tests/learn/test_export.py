@@ -43,6 +43,7 @@ def test_contract_is_what_the_networks_take_and_give():
             assert actual == {name: tensor["shape"] for name, tensor in contract[direction].items()}
 
 
+@pytest.mark.slow
 def test_exported_again(model, tmp_path):
     """From training mode and with views of one's own: the same bundle, and the mode is left as it was."""
     model.basenet.train()
@@ -55,6 +56,7 @@ def test_exported_again(model, tmp_path):
     assert again.description == read_bundle(small_bundle()).description
 
 
+@pytest.mark.slow
 def test_paths_that_do_not_paint(model, tmp_path):
     """The paper's: no shares and no midline in the bundle, and it runs."""
     model.basenet = vgg16_basenet(len(SITES), SPEC.size_px, widths=(2, 2, 3, 3, 4), hidden=8)
@@ -63,13 +65,9 @@ def test_paths_that_do_not_paint(model, tmp_path):
     recipe = replace(RECIPE, spec=replace(SPEC, channels=("brain",)))
     bundle = read_bundle(model.export(tmp_path / "b", recipe=recipe))
     assert list(bundle.description["networks"][BASENET_FILE]["outputs"]) == ["embedding", "site_probability"]
-    said = Runtime(bundle).embed(*np.zeros((2, 3, 1, SPEC.size_px, SPEC.size_px), np.uint8))
-    assert (
-        said.embedding.shape == (3, WIDTH)
-        and said.shares is None
-        and said.inside is None
-        and said.midline is None
-    )
+    embedded = Runtime(bundle).embed(*np.zeros((2, 3, 1, SPEC.size_px, SPEC.size_px), np.uint8))
+    assert embedded.embedding.shape == (3, WIDTH)
+    assert embedded.shares is None and embedded.inside is None and embedded.midline is None
 
 
 def test_no_path_of_the_exporting_machine_is_inside():
@@ -99,6 +97,7 @@ def test_networks_that_answer_otherwise_are_not_written(model, tmp_path, monkeyp
     assert [entry.name for entry in tmp_path.iterdir()] == ["same"]
 
 
+@pytest.mark.slow
 def test_the_compact_recipe_stays_under_20_mb(tmp_path):
     n, width = 12_000, 256
     embeddings = np.random.default_rng(0).random((n, width), dtype=np.float32)

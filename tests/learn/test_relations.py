@@ -41,10 +41,10 @@ def test_learns_and_tells_after_every_epoch(choice):
         accuracies[epoch] = (predict(model, test) == test.sites).mean()
 
     state = torch.random.get_rng_state()
-    train_relations(train, choice, 3, 8, after_epoch=after_epoch, hidden=32, batch=16)
+    train_relations(train, choice, 3, 4, after_epoch=after_epoch, hidden=32, batch=16)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert list(accuracies) == list(range(1, 9))
-    assert accuracies[8] > 0.7
+    assert list(accuracies) == [1, 2, 3, 4]
+    assert accuracies[4] > 0.7
 
 
 @pytest.mark.parametrize("choice", ["nearest", "all"])
@@ -144,7 +144,7 @@ def test_targets_of_their_own_are_labelled_by_the_references():
     references, targets = clouds(40), clouds(20, seed=2)
     strangers = np.array([f"q{i % 2}" if i % 2 else name for i, name in enumerate(targets.patients)])
     targets = References(targets.embeddings, targets.sites, strangers, strangers)
-    model = train_relations(references, "nearest", 3, 20, targets=targets, hidden=32, batch=16)
+    model = train_relations(references, "nearest", 3, 8, targets=targets, hidden=32, batch=16)
     assert model.references is references
     assert (predict(model, references) == references.sites).mean() > 0.7
 

@@ -20,6 +20,8 @@ from situs.learn import train as module
 from situs.learn.train import train
 from situs.neighbors import nearest, reference_sets
 
+QUICK = replace(SHORT, n_references=3, n_targets=10)
+
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
@@ -69,8 +71,8 @@ def test_learns(cohort, tmp_path, exported):
 
 def test_all_stages_on_all_patients_but_one(tmp_path, narrow):
     cohort, calls = draw_cohort(tmp_path / "c", scans=1), []
-    assert train(cohort, tmp_path / "b", SHORT, test_patients=["p3"], progress=lambda *a: calls.append(a))
-    slices = open_slices(cohort, SHORT.spec, SHORT.max_slices)
+    assert train(cohort, tmp_path / "b", QUICK, test_patients=["p3"], progress=lambda *a: calls.append(a))
+    slices = open_slices(cohort, QUICK.spec, QUICK.max_slices)
     references = narrow["references"]
     assert set(references.patients.tolist()) == {"p0", "p1", "p2"}
     assert set(references.ids.tolist()) <= set(slices.id.tolist())
@@ -88,23 +90,22 @@ def test_all_stages_on_all_patients_but_one(tmp_path, narrow):
 
 def test_rendered_references_get_pictures_and_patients_only_if_asked_for(cohort, tmp_path, narrow):
     """In a new run and in one that goes on; each picture shows the reference it is named for."""
-    recipe = replace(SHORT, n_references=3)
-    train(cohort, tmp_path / "b", recipe)
+    train(cohort, tmp_path / "b", QUICK)
     assert narrow["pictures"] is None
-    train(cohort, tmp_path / "b", recipe, pictures=True)
+    train(cohort, tmp_path / "b", QUICK, pictures=True)
     asked = narrow["pictures"]
     assert set(asked) == set(narrow["references"].ids.tolist())
     assert not any(picture.rendered for picture in asked.values())
-    slices = open_slices(cohort, SHORT.spec, SHORT.max_slices)
+    slices = open_slices(cohort, QUICK.spec, QUICK.max_slices)
     place = {name: n for n, name in enumerate(slices.id.tolist())}
     for name, picture in asked.items():
-        expected = draw_picture(slices.global_view[place[name]], SHORT.spec)
+        expected = draw_picture(slices.global_view[place[name]], QUICK.spec)
         np.testing.assert_array_equal(decode_picture(picture.webp) == OUTLINE, expected == OUTLINE)
 
     settings = {"heads": [f"p{n}.nii.gz" for n in range(4)], "seed": 0, "sites": "balanced"}
     (cohort / "cohort.json").write_text(json.dumps(settings))
     try:
-        train(cohort, tmp_path / "b", recipe)
+        train(cohort, tmp_path / "b", QUICK)
         assert {name: picture.webp for name, picture in narrow["pictures"].items()} == {
             name: picture.webp for name, picture in asked.items()
         }
@@ -124,8 +125,8 @@ def test_pictures_that_cannot_be_told_apart_or_drawn_are_refused_before_the_work
         rows.append({**files, "value": 1, "site": "thalamus", "patient": patient})
     write_manifest(folder, rows)
     with pytest.raises(ManifestError, match="would come from two rows"):
-        train(folder, tmp_path / "b", SHORT, pictures=True)
-    blind = replace(SHORT, network="vgg16", spec=replace(SHORT.spec, channels=("brain",)))
+        train(folder, tmp_path / "b", QUICK, pictures=True)
+    blind = replace(QUICK, network="vgg16", spec=replace(QUICK.spec, channels=("brain",)))
     with pytest.raises(InputError, match="leave --pictures out"):
         train(folder, tmp_path / "b", blind, pictures=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
@@ -133,15 +134,15 @@ def test_pictures_that_cannot_be_told_apart_or_drawn_are_refused_before_the_work
 
 def checkpoints(work):
     """The tensors of all checkpoints of a run, by stage and name."""
-    found = {}
+    tensors = {}
     for stage in ("paint", "basenet", "embed"):
         content = torch.load(work / f"{stage}.pt", weights_only=True)
-        found |= {(stage, name): tensor for name, tensor in content.get("network", content).items()}
-    return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+        tensors |= {(stage, name): tensor for name, tensor in content.get("network", content).items()}
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
 
 
 def test_a_stopped_run_ends_alike(cohort, tmp_path, narrow):
-    train(cohort, tmp_path / "whole", SHORT, seed=3)
+    train(cohort, tmp_path / "whole", QUICK, seed=3)
     before = {name: narrow[name].state_dict() for name in ("basenet", "relation")}
     for stage in ("paint", "basenet", "relation"):
 
@@ -150,8 +151,8 @@ def test_a_stopped_run_ends_alike(cohort, tmp_path, narrow):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train(cohort, tmp_path / "parts", SHORT, seed=3, progress=stop)
-    train(cohort, tmp_path / "parts", SHORT, seed=3)
+            train(cohort, tmp_path / "parts", QUICK, seed=3, progress=stop)
+    train(cohort, tmp_path / "parts", QUICK, seed=3)
     whole, parts = checkpoints(tmp_path / "whole.work"), checkpoints(tmp_path / "parts.work")
     assert whole.keys() == parts.keys() and len(whole) > 100
     for name, tensor in whole.items():
@@ -159,7 +160,7 @@ def test_a_stopped_run_ends_alike(cohort, tmp_path, narrow):
     for network, tensors in before.items():
         for name, tensor in narrow[network].state_dict().items():
             assert torch.equal(tensor, tensors[name])
-    train(cohort, tmp_path / "other", SHORT, seed=4)
+    train(cohort, tmp_path / "other", QUICK, seed=4)
     other = checkpoints(tmp_path / "other.work")
     assert not torch.equal(other["basenet", "fc3.weight"], whole["basenet", "fc3.weight"])
     assert not list(tmp_path.rglob(".writing-*"))
@@ -168,30 +169,30 @@ def test_a_stopped_run_ends_alike(cohort, tmp_path, narrow):
 def test_without_site_maps_and_from_a_checkpoint(cohort, tmp_path, narrow):
     """The user's own cohort: no site maps, so no painting; weights may come from an earlier run."""
     bare = draw_cohort(tmp_path / "bare", painted=False, patients=2)
-    train(cohort, tmp_path / "first", SHORT)
+    train(cohort, tmp_path / "first", QUICK)
     stages = set()
     init = tmp_path / "first.work" / "paint.pt"
-    train(bare, tmp_path / "b", SHORT, init=init, progress=lambda stage, *rest: stages.add(stage))
+    train(bare, tmp_path / "b", QUICK, init=init, progress=lambda stage, *rest: stages.add(stage))
     assert "basenet" in stages and "paint" not in stages
     assert not (tmp_path / "b.work" / "paint.pt").exists()
     with pytest.raises(InputError, match="is not a checkpoint of this version"):
-        train(bare, tmp_path / "c", SHORT, init=tmp_path / "first.work" / "embed.pt")
+        train(bare, tmp_path / "c", QUICK, init=tmp_path / "first.work" / "embed.pt")
     with pytest.raises(InputError, match="cannot be read"):
-        train(bare, tmp_path / "c", SHORT, init=tmp_path / "nowhere")
+        train(bare, tmp_path / "c", QUICK, init=tmp_path / "nowhere")
     with pytest.raises(OutputError, match="holds a run of other settings"):
-        train(bare, tmp_path / "b", SHORT)  # from other weights
+        train(bare, tmp_path / "b", QUICK)  # from other weights
 
 
 def test_refusals(cohort, tmp_path):
     (tmp_path / "b.work").mkdir()
     (tmp_path / "b.work" / "run.json").write_text(json.dumps({"recipe": "another"}))
     with pytest.raises(OutputError, match="delete it or choose another"):
-        train(cohort, tmp_path / "b", SHORT)
+        train(cohort, tmp_path / "b", QUICK)
     with pytest.raises(ManifestError, match="no patient 'p33'"):
-        train(cohort, tmp_path / "c", SHORT, test_patients=["p33"])
+        train(cohort, tmp_path / "c", QUICK, test_patients=["p33"])
     (tmp_path / "d.work").touch()
     with pytest.raises(OutputError, match=r"d\.work"):
-        train(cohort, tmp_path / "d", SHORT)
+        train(cohort, tmp_path / "d", QUICK)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.work", "d.work"]
 
 
@@ -200,14 +201,14 @@ def test_what_is_no_bundle_is_refused_before_anything_is_read(tmp_path):
     out.mkdir()
     (out / "thesis.txt").touch()
     with pytest.raises(OutputError, match=r"not a bundle \(it holds thesis.txt\)"):
-        train(tmp_path / "nowhere", out, SHORT)
+        train(tmp_path / "nowhere", out, QUICK)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_heads_are_not_quite_upright_in_training(tmp_path, narrow):
     """The pictures of references show the views that were learned from."""
     cohort = draw_cohort(tmp_path / "c", patients=2, scans=1)
-    recipe = replace(SHORT, spec=replace(SHORT.spec, upright=True), n_references=3)
+    recipe = replace(QUICK, spec=replace(QUICK.spec, upright=True))
     train(cohort, tmp_path / "b", recipe, pictures=True)
     slices = open_slices(cohort, recipe.spec, recipe.max_slices, training=True)
     place = {name: n for n, name in enumerate(slices.id.tolist())}
@@ -232,8 +233,8 @@ def test_two_sites_are_enough_and_one_is_refused(tmp_path, narrow):
         if r.value in sites
     ]
     write_manifest(folder, rows)
-    train(folder, tmp_path / "b", SHORT)
+    train(folder, tmp_path / "b", QUICK)
     assert set(narrow["references"].sites.tolist()) == {SITE_INDEX[site] for site in sites.values()}
     write_manifest(folder, [row for row in rows if row["value"] == 1])
     with pytest.raises(ManifestError, match="of one site, thalamus: at least two are needed"):
-        train(folder, tmp_path / "d", SHORT)
+        train(folder, tmp_path / "d", QUICK)

@@ -1,4 +1,4 @@
-"""Random changes of examples, as a new patient or scanner would make them; views and targets stay in step."""
+"""Random changes of examples, as another patient or scanner would make them; targets follow their views."""
 
 from __future__ import annotations
 
@@ -19,15 +19,23 @@ Bytes = NDArray[np.uint8]
 
 
 def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
-    """The batch with a random change of every example, as a new patient or scanner would make it.
+    """Change every example of a batch at random.
 
-    Half of the examples are mirrored left to right, with their targets. Gray values (not the region's
-    mask) get another contrast, offset and gamma, some noise or blur; the local view is shifted by up
-    to 8 pixels, in steps of two so that targets at half the size shift exactly.
+    Half of the examples are mirrored left to right, with their targets. Gray values get another contrast,
+    offset and gamma, and in some examples noise or blur; the region's mask does not. The local view is
+    shifted by up to 8 pixels, in steps of two, so that targets at half the size shift exactly.
+
+    Args:
+        batch: n examples.
+        spec: How their views were made.
+        rng: Draws the changes.
+
+    Returns:
+        The changed examples; `batch` stays as it is.
     """
     batch = _mirror(batch, rng.random(len(batch.site)) < 0.5)
     batch = _shift_local(batch, rng.integers(-_MAX_SHIFT, _MAX_SHIFT + 1, (len(batch.site), 2)))
-    gray: dict[str, list[int]] = {}  # channels of one window are changed alike, whichever slice they show
+    gray: dict[str, list[int]] = {}  # by window, whose channels are changed alike, whichever slice they show
     for c, name in enumerate(spec.channels):
         window = name.partition("_")[0]
         if window != "roi":
@@ -79,10 +87,12 @@ def _overlap(step: int) -> tuple[slice, slice]:
 
 
 def _change_gray(view: Bytes, alike: list[list[int]], rng: np.random.Generator) -> Bytes:
-    """The gray channels of (n, c, s, s) with random contrast, offset, gamma, and sometimes blur or noise.
+    """The view with other gray values.
 
     Args:
-        alike: lists of channels that get the same contrast, offset and gamma
+        view: (n, channels, size, size).
+        alike: Lists of channels that get the same contrast, offset and gamma. Other channels are left alone.
+        rng: Draws the changes.
     """
     if not alike:
         return view
@@ -116,7 +126,7 @@ def _change_gray(view: Bytes, alike: list[list[int]], rng: np.random.Generator) 
 
 
 def _blur(planes: Bytes) -> Bytes:
-    """(n, s, s) smoothed by (1, 2, 1) / 4 along rows and columns; the border stays."""
+    """Planes (n, size, size) smoothed by (1, 2, 1) / 4 along rows and columns; the border stays."""
     wide = planes.astype(np.uint16)
     wide[:, 1:-1] = wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:] + 2 >> 2
     wide[:, :, 1:-1] = wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:] + 2 >> 2

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from situs.learn.relations import ReferenceChoice, RelationModel, train_relations
 from situs.neighbors import References
+from situs.records import take_rows
 
 __all__ = ["RelationClassifier"]
 
@@ -213,7 +214,7 @@ class RelationClassifier(ClassifierMixin, BaseEstimator):
         old = self.references_
         if kept.shape != (len(old),) or not kept.any():
             raise ValueError(f"where: expected {len(old)} truth values, not all true, got shape {kept.shape}")
-        self.references_ = old.take(kept)
+        self.references_ = take_rows(old, kept)
         return self
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -26,12 +26,13 @@ from situs.views import ViewSpec
 
 __all__ = ["export_bundle"]
 
-OPSET = 18
-# Largest difference allowed between the trained networks and the exported ones: of an output's value where
-# that is above 1, else absolute. float32 arithmetic in another order stays below 1e-5.
-TOLERANCE = 1e-3
+_OPSET = 18
+# Largest difference allowed between the outputs of the trained networks and of the exported ones: relative
+# where the value is above 1, else absolute. float32 arithmetic in another order stays below 1e-5.
+_TOLERANCE = 1e-3
+_COMPARED_BATCH = 32
 
-# Of BaseNet, in their order; paths that do not paint give the first two.
+# The outputs of BaseNet, in their order. Paths that do not paint give the first two.
 _OUTPUTS = ("embedding", "site_probability", "shares", "inside", "midline")
 
 Bytes = NDArray[np.uint8]
@@ -53,35 +54,37 @@ def export_bundle(
     """Write the bundle of two trained networks.
 
     Args:
-        basenet: the networks; exported as in use, whatever mode they are in
-        relation: See `basenet`.
-        references: the labelled embeddings, made by `basenet`
-        recipe: how the networks were trained
-        facts: what else the card says about the training, see `situs.bundle.card.model_card`
-        out: the folder; new, empty, or an older bundle
-        sample_views: global and local views (n, channels, size, size) uint8 to compare the networks on,
-            beside random ones
-        pictures: of references, by id
+        basenet: Is exported as in use, and left in the mode it was in.
+        relation: Is exported as in use, and left in the mode it was in.
+        references: The labelled embeddings, made by `basenet`.
+        recipe: How the networks were trained.
+        facts: What else the card says about the training, see `situs.bundle.card.model_card`.
+        out: The folder; new, empty, or an older bundle.
+        sample_views: Global and local views (n, channels, size, size) uint8 to compare the networks on,
+            beside random ones.
+        pictures: Of references, by id.
+        name: What the bundle calls itself.
+        version: Tells bundles of one name apart.
 
     Returns:
-        `out`
+        `out`.
 
     Raises:
-        BundleError: if the exported networks do not answer as the trained ones do; nothing is written
-        OutputError: if `out` cannot be written, or holds something else
+        BundleError: If the exported networks do not answer as the trained ones do; nothing is written.
+        OutputError: If `out` cannot be written, or holds something else.
     """
     spec, n_neighbors = recipe.spec, recipe.n_neighbors
     views = _random_views(spec)
     if sample_views is not None:
         views = (np.concatenate([views[0], sample_views[0]]), np.concatenate([views[1], sample_views[1]]))
     modes = basenet.training, relation.training
-    in_use = _BaseNetInUse(basenet).eval()
+    network = _ExportedBaseNet(basenet).eval()
     relation.eval()
     try:
-        outputs = _basenet_outputs(in_use, views)
+        outputs = _basenet_outputs(network, views)
         networks = ExportedNetworks(
             {
-                BASENET_FILE: _basenet_bytes(in_use, views, outputs),
+                BASENET_FILE: _basenet_bytes(network, views, outputs),
                 RELATION_FILE: _relation_bytes(relation, n_neighbors),
             },
             _contract(spec, n_neighbors, basenet.width, outputs),
@@ -90,14 +93,14 @@ def export_bundle(
         )
 
         def check(bundle: Bundle) -> None:
-            _check_parity(in_use, relation, bundle, views)
+            _check_parity(network, relation, bundle, views)
 
         return write_bundle(
             out,
             networks,
             references,
             recipe=recipe.to_dict(),
-            training={**facts, "onnx opset": OPSET},
+            training={**facts, "onnx opset": _OPSET},
             pictures=pictures,
             name=name,
             version=version,
@@ -108,21 +111,28 @@ def export_bundle(
         relation.train(modes[1])
 
 
-class _BaseNetInUse(nn.Module):
-    """BaseNet with the outputs that labelling needs, under their names in the bundle."""
+class _ExportedBaseNet(nn.Module):
+    """BaseNet with the outputs that labelling needs, those of `_OUTPUTS`."""
 
     def __init__(self, basenet: BaseNet) -> None:
         super().__init__()
         self.basenet = basenet
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
-        said = self.basenet(global_view, local_view)
-        painted = () if said.shares is None else (said.shares, said.inside, said.midline)
-        return said.embedding, said.site_logits.softmax(dim=1), *painted
+        output = self.basenet(global_view, local_view)
+        painted = () if output.shares is None else (output.shares, output.inside, output.midline)
+        return output.embedding, output.site_logits.softmax(dim=1), *painted
 
 
 def _contract(spec: ViewSpec, k: int, width: int, outputs: Sequence[str]) -> dict[str, Any]:
-    """What goes into the networks and comes out; `outputs` are those of BaseNet."""
+    """The inputs and outputs of the networks, as in `situs.bundle.write.ExportedNetworks`.
+
+    Args:
+        spec: How slices become views.
+        k: The number of nearest references.
+        width: Of the embedding.
+        outputs: The names of BaseNet's outputs.
+    """
     view = ["n", len(spec.channels), spec.size_px, spec.size_px]
     m = len(SITES)
 
@@ -168,25 +178,25 @@ def _random_views(spec: ViewSpec) -> tuple[Bytes, Bytes]:
     rng = np.random.default_rng(0)
     shape = (4, len(spec.channels), spec.size_px, spec.size_px)
     views = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
-    if "roi" in spec.channels:
+    if spec.roi_channel is not None:
         middle = slice(spec.size_px // 3, 2 * spec.size_px // 3)
         region = np.zeros(shape[2:], dtype=np.uint8)
         region[middle, middle] = 255
-        views[:, :, spec.channels.index("roi")] = region
+        views[:, :, spec.roi_channel] = region
     return views[0], views[1]
 
 
-def _basenet_outputs(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes]) -> list[str]:
-    """The names of what BaseNet gives."""
-    device = next(in_use.parameters()).device
+def _basenet_outputs(network: _ExportedBaseNet, views: tuple[Bytes, Bytes]) -> list[str]:
+    """The names of BaseNet's outputs."""
+    device = next(network.parameters()).device
     with torch.no_grad():
-        said = in_use(*(torch.from_numpy(v[:1]).to(device) for v in views))
-    return list(_OUTPUTS[: len(said)])
+        output = network(*(torch.from_numpy(v[:1]).to(device) for v in views))
+    return list(_OUTPUTS[: len(output)])
 
 
-def _basenet_bytes(in_use: _BaseNetInUse, views: tuple[Bytes, Bytes], outputs: list[str]) -> bytes:
+def _basenet_bytes(network: _ExportedBaseNet, views: tuple[Bytes, Bytes], outputs: list[str]) -> bytes:
     example = tuple(torch.from_numpy(v[:2]) for v in views)
-    return _onnx_bytes(in_use, example, ["global_view", "local_view"], outputs)
+    return _onnx_bytes(network, example, ["global_view", "local_view"], outputs)
 
 
 def _relation_bytes(relation: RelationNetwork, k: int) -> bytes:
@@ -201,7 +211,7 @@ def _relation_bytes(relation: RelationNetwork, k: int) -> bytes:
 def _onnx_bytes(
     network: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]
 ) -> bytes:
-    """The network as an ONNX file whose first axes are free."""
+    """The network as an ONNX file whose first axes have any length."""
     device = next(network.parameters()).device
     n = torch.export.Dim("n")
     logger = logging.getLogger("torch.onnx")
@@ -215,7 +225,7 @@ def _onnx_bytes(
                 tuple(tensor.to(device) for tensor in example),
                 dynamo=True,
                 verbose=False,
-                opset_version=OPSET,
+                opset_version=_OPSET,
                 input_names=inputs,
                 output_names=outputs,
                 dynamic_shapes=tuple({0: n} for _ in inputs),
@@ -223,38 +233,42 @@ def _onnx_bytes(
     finally:
         logger.setLevel(level)
     model = cast(torch.onnx.ONNXProgram, program).model_proto
-    for node in model.graph.node:  # stack traces, with the file paths of whoever exports
+    for node in model.graph.node:  # they hold stack traces, with paths of the exporting machine
         del node.metadata_props[:]
         node.doc_string = ""
     return bytes(model.SerializeToString())
 
 
 def _check_parity(
-    in_use: _BaseNetInUse, relation: RelationNetwork, bundle: Bundle, views: tuple[Bytes, Bytes]
+    network: _ExportedBaseNet, relation: RelationNetwork, bundle: Bundle, views: tuple[Bytes, Bytes]
 ) -> None:
-    """Run the written bundle beside the networks it was made from; BundleError if they differ."""
+    """Compare the answers of the written bundle with those of the networks it was made from.
+
+    Raises:
+        BundleError: If they differ.
+    """
     runtime = Runtime(bundle)
-    found = runtime.embed(*views)
-    neighbors, scores = relate_to_nearest(runtime, bundle, found.embedding)
+    embedded = runtime.embed(*views)
+    neighbors, scores = relate_to_nearest(runtime, bundle, embedded.embedding)
     sets = reference_sets(bundle.references, neighbors)
-    device = next(in_use.parameters()).device
+    device = next(network.parameters()).device
 
     def on_device(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(device)
 
     with torch.no_grad():
-        batches = zip(*(on_device(v).split(32) for v in views), strict=True)
-        expected = [torch.cat(parts) for parts in zip(*(in_use(*b) for b in batches), strict=True)]
-        related = relation(on_device(found.embedding), on_device(sets), on_device(neighbors.present))
+        batches = zip(*(on_device(v).split(_COMPARED_BATCH) for v in views), strict=True)
+        expected = [torch.cat(parts) for parts in zip(*(network(*b) for b in batches), strict=True)]
+        related = relation(on_device(embedded.embedding), on_device(sets), on_device(neighbors.present))
     pairs: dict[str, tuple[NDArray[Any], Tensor]] = {
-        name: (getattr(found, name), e) for name, e in zip(_OUTPUTS, expected, strict=False)
+        name: (getattr(embedded, name), e) for name, e in zip(_OUTPUTS, expected, strict=False)
     }
     pairs["relation_score"] = (scores, related)
     for name, (exported, trained) in pairs.items():
         truth = trained.cpu().numpy()
         difference = float((np.abs(exported - truth) / np.maximum(1, np.abs(truth))).max())
-        if not difference < TOLERANCE:
+        if not difference < _TOLERANCE:
             raise BundleError(
                 f"{bundle.name}: {name} of the exported network differs from the trained one by "
-                f"{difference:.2g}, more than {TOLERANCE:g}; nothing was written"
+                f"{difference:.2g}, more than {_TOLERANCE:g}; nothing was written"
             )
