@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
 from situs.bundle import read_bundle
+from situs.certainty import Calibration
 from situs.cohort.answers import Answers, answer_slices, average_answers, average_slices, judge
 from situs.cohort.coverage import Coverage, measure_coverage
 from situs.cohort.manifest import describe_cohort, read_manifest
 from situs.cohort.scores import ScoreTable, count_confusions, macro_f1, score_table
 from situs.cohort.slices import Slices, open_slices
-from situs.errors import ManifestError
+from situs.errors import ManifestError, did_you_mean
 from situs.progress import Progress, silent
 from situs.tables import text_table
 
@@ -156,7 +157,6 @@ def evaluate(
     patients: Sequence[str] | None = None,
     jobs: int = 1,
     n_boot: int = 1000,
-    seed: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
     """Run a bundle over every ROI slice of a cohort.
@@ -169,7 +169,6 @@ def evaluate(
         patients: Only these patients, at least one; None for all.
         jobs: Number of processes that make views.
         n_boot: Draws for the intervals, see `situs.cohort.scores.score_table`.
-        seed: Seed of the draws.
         progress: Called with the stages ``scans`` and ``slices``.
 
     Raises:
@@ -179,12 +178,11 @@ def evaluate(
     """
     asked = read_bundle(bundle)
     rows = read_manifest(cohort)
-    if patients is not None and (absent := sorted(set(patients) - {row.patient for row in rows})):
-        raise ManifestError(f"patients: {absent[0]!r} is none of the cohort {cohort}")
+    all_patients = {row.patient for row in rows}
+    tested = all_patients if patients is None else set(patients)
+    _check_patients(tested, all_patients, cohort)
     slices = open_slices(cohort, asked.spec, jobs=jobs, progress=progress)
-    chosen = np.arange(len(slices)) if patients is None else np.flatnonzero(np.isin(slices.patient, patients))
-    if chosen.size == 0:
-        raise ManifestError(f"{cohort}: no slice to evaluate; name at least one patient")
+    chosen = np.flatnonzero(np.isin(slices.patient, sorted(tested)))
     answers = answer_slices(asked, slices, chosen, progress)
     row, truth = slices.row[chosen], slices.site[chosen]
     roi_answers, first_slice = average_answers(answers, row), np.unique(row, return_index=True)[1]
@@ -193,33 +191,46 @@ def evaluate(
     scans = np.array([str(rows[n].scan) for n in row])
 
     def of_slices(scores: NDArray[np.floating]) -> ScoreTable:
-        return score_table(truth, scores.argmax(axis=1), scans, n_boot, seed)
+        return score_table(truth, scores.argmax(axis=1), scans, n_boot)
 
     def of_rois(scores: NDArray[np.floating]) -> ScoreTable:
-        return score_table(roi_truth, scores.argmax(axis=1), scans[first_slice], n_boot, seed)
+        return score_table(roi_truth, scores.argmax(axis=1), scans[first_slice], n_boot)
 
     share_error, share_rois = _share_error(roi_answers, slices, chosen)
-    names = set(slices.patient[chosen].tolist())
-    calibration = asked.calibration
     return Evaluation(
         relation=of_slices(answers.relation),
         basenet=of_slices(answers.basenet),
         relation_rois=of_rois(roi_answers.relation),
         basenet_rois=of_rois(roi_answers.basenet),
         other_joins=_other_joins(answers, row, roi_truth),
-        coverage=None
-        if calibration is None
-        else measure_coverage(judge(calibration, roi_answers), roi_truth, calibration.level),
+        coverage=_coverage(asked.calibration, roi_answers, roi_truth),
         share_error=share_error,
         share_rois=share_rois,
         upright=asked.spec.upright,
         bundle=f"{asked.name} {asked.version}",
         n_neighbors=asked.n_neighbors,
-        n_patients=len(names),
-        known_patients=len((names & set(asked.references.patients.tolist())) - {""}),
+        n_patients=len(tested),
+        known_patients=len((tested & set(asked.references.patients.tolist())) - {""}),
         unknown_sites=tuple(SITES[n].name for n in np.setdiff1d(truth, asked.references.sites)),
-        data=describe_cohort(cohort, [row.patient for row in rows]).get("data", ""),
+        data=describe_cohort(cohort, all_patients).get("data", ""),
     )
+
+
+def _check_patients(tested: set[str], all_patients: set[str], cohort: Path) -> None:
+    """Refuse to evaluate on no patient, or on one that the cohort does not have."""
+    if not tested:
+        raise ManifestError(f"{cohort}: no slice to evaluate; name at least one patient")
+    for name in sorted(tested - all_patients):
+        raise ManifestError(f"{cohort}: no patient {name!r}{did_you_mean(name, sorted(all_patients))}")
+
+
+def _coverage(
+    calibration: Calibration | None, roi_answers: Answers, truth: NDArray[np.integer]
+) -> Coverage | None:
+    """How the site sets of ROIs do, by their true sites (n_rois,); None without a calibration."""
+    if calibration is None:
+        return None
+    return measure_coverage(judge(calibration, roi_answers), truth, calibration.level)
 
 
 def _other_joins(answers: Answers, row: NDArray[np.int64], truth: NDArray[np.integer]) -> dict[str, float]:
