@@ -323,11 +323,18 @@ def test_the_series_can_be_asked_for_by_number_or_uid(tmp_path):
     assert np.array_equal(read_volume(folder, series=uid).hu, bone.hu)
 
 
-@pytest.mark.parametrize("series", ["9", "5", "1", "two"])
+@pytest.mark.parametrize("series", ["9", "two"])
 def test_a_series_that_is_not_there_lists_those_that_are(tmp_path, series):
     with pytest.raises(ScanError) as error:
         read_volume(many_series(tmp_path / "study"), series=series)
-    assert_one_line(error, f"no axial CT series {series}", "series 2 (axial CT, 19 images)", "coronal")
+    assert_one_line(error, f"no CT series {series}", "series 2 (axial CT, 19 images)", "coronal")
+
+
+@pytest.mark.parametrize(("series", "what"), [("1", "localizer CT, 1 image"), ("7", "axial CT, 2 images")])
+def test_a_series_that_is_no_scan_is_named_for_what_it_is(tmp_path, series, what):
+    with pytest.raises(ScanError) as error:
+        read_volume(many_series(tmp_path / "study"), series=series)
+    assert_one_line(error, f"series {series} is no CT that can be read", what)
 
 
 def test_two_series_of_one_number_must_be_told_apart(tmp_path):
@@ -397,18 +404,12 @@ def broken(kind, folder):
     third = slices[3]
     if kind == "duplicate":
         third.ImagePositionPatient = slices[4].ImagePositionPatient
-    elif kind == "size":
-        third.Rows, third.Columns = 48, 56
-    elif kind == "spacing":
-        third.PixelSpacing = [4.4, 4.4]
-    elif kind == "direction":
-        third.ImageOrientationPatient = [1, 0, 0, 0, 0.98, 0.2]
     elif kind == "skewed":
         for ds in slices:
             ds.ImageOrientationPatient = [1, 0, 0, 0.6, 0.8, 0]
-    elif kind == "monochrome1":
+    elif kind == "colours":
         for ds in slices:
-            ds.PhotometricInterpretation = "MONOCHROME1"
+            ds.PhotometricInterpretation = "PALETTE COLOR"
     elif kind == "short pixels":
         third.PixelData = third.PixelData[:100]
     elif kind == "no pixels":
@@ -431,14 +432,11 @@ def broken(kind, folder):
     ("kind", "words"),
     [
         ("duplicate", "different slices at the same position"),
-        ("size", "sizes"),
-        ("spacing", "pixel spacings"),
-        ("direction", "directions"),
         ("skewed", "perpendicular"),
-        ("monochrome1", "MONOCHROME1"),
+        ("colours", "PALETTE COLOR"),
         ("short pixels", "a003.dcm: truncated or corrupt pixels"),
-        ("no pixels", "a003.dcm: holds no pixels"),
-        ("no position", "no axial CT series"),
+        ("no pixels", "a003.dcm: truncated or corrupt pixels"),
+        ("no position", "series 2 cannot be placed in the patient: ImagePositionPatient is missing"),
         ("mr", "series 2 (axial MR, 19 images)"),
         ("localizer", "series 1 (localizer CT, 1 image)"),
         ("constant", "same value"),

@@ -1,7 +1,7 @@
 """DICOM CT: a series as a `Volume`, every slice where its own header puts it.
 
-Positions are LPS in mm here and nowhere else; what leaves this file is RAS+. Slices are ordered along
-their normal by position, never by instance number; uneven distances and gantry tilt stay as they are.
+DICOM's LPS is left behind in `situs.io.stacks`; what leaves this file is RAS+. Slices are ordered along their
+normal by position, never by instance number; uneven distances and gantry tilt stay as they are.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import ScanError
-from situs.geometry import Geometry
-from situs.io.series import Frame, choose_series, open_sources, read_frames
-from situs.io.values import AIR_HU, to_hu
+from situs.geometry import Geometry, axial_order
+from situs.io.dicom_files import open_sources
+from situs.io.dicom_headers import Frame, read_frames
+from situs.io.dicom_pixels import PixelReader
+from situs.io.series import Meets, choose_stack
+from situs.io.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
+from situs.io.values import to_hu
 from situs.volume import Volume
 
 __all__ = ["read_dicom"]
 
-_SAME_PLACE_MM = 0.01
-_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+_MOST_PIXEL_MM = 50.0
+_HOLES_OF_A_PROTOCOL = 3  # so many equal ones at an end of a stack are how it was taken
 
 
-def read_dicom(path: Path, series: str | None = None) -> Volume:
+def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None) -> Volume:
     """The axial head CT of a DICOM folder, a zip of one, or a single file.
 
     Args:
-        path: folder, zip, or file
-        series: SeriesNumber or SeriesInstanceUID; by default see `situs.io.series.choose_series`
+        path: Folder, zip, or file. A DICOMDIR stands for its folder.
+        series: SeriesNumber or SeriesInstanceUID; by default see `situs.io.series.choose_stack`.
+        meets: The part of the mask that lies in a stack of a geometry; it helps to choose.
 
     Raises:
         ScanError: see `situs.io.read_volume`
@@ -39,196 +44,140 @@ def read_dicom(path: Path, series: str | None = None) -> Volume:
     with warnings.catch_warnings(), open_sources(path) as sources:
         warnings.simplefilter("ignore")  # pydicom's, about values that break the standard
         frames, unreadable = read_frames(sources)
-        one_file = path.is_file() and len(sources) == 1
-        frames, notes = choose_series(frames, series, name, fewest=1 if one_file else 3)
+        if not frames and unreadable:
+            files = "the DICOM file is" if unreadable == 1 else f"all {unreadable} DICOM files are"
+            raise ScanError(f"{name}: {files} damaged: copy or export them again")
+        fewest = 1 if path.is_file() and len(sources) == 1 else 3
+        stack, notes = choose_stack(to_stacks(frames), series, name, fewest, meets)
         if unreadable:
             files = "file was" if unreadable == 1 else "files were"
             notes += (f"{unreadable} damaged DICOM {files} skipped.",)
-        _check_consistent(frames, name)
-        frames = _in_order(frames)
-        stored, doubles = _read_stack(frames, name)
+        frames = stack.frames
+        where = f"{name}: series {frames[0].number}"
+        _check_directions(frames[0], where)
+        stored, doubles, pixel_notes = _read_pixels(frames, name)
     if doubles:
         notes += (f"{len(doubles)} further copies of slices were left out.",)
         frames = [f for n, f in enumerate(frames) if n not in doubles]
+    geometry = stack_geometry(frames)
+    notes += pixel_notes + _slice_notes(geometry, frames)
+    if frames[0].plane != "axial":
+        stored, geometry, note = _cut_axially(stored, geometry, frames[0].plane, where)
+        notes += (note,)
     hu, value_notes = to_hu(stored, name)
-    geometry = _geometry(frames)
-    return Volume(hu, geometry, path.resolve().name, notes + _slice_notes(geometry) + value_notes)
+    return Volume(hu, geometry, path.resolve().name, notes + value_notes)
 
 
-def _check_consistent(frames: list[Frame], name: str) -> None:
-    """Refuse a series that is not one stack of parallel slices of one size."""
-    where = f"{name}: series {frames[0].number}"
-    first = _steps(frames[0])
-    lengths = np.linalg.norm(np.reshape(frames[0].orientation, (2, 3)), axis=1)
-    if np.abs(lengths - 1).max() > 0.01 or abs(float(first[0] @ first[1])) > 0.01 * np.prod(_norms(first)):
-        raise ScanError(f"{where}: ImageOrientationPatient is no pair of perpendicular directions")
-    for frame in frames[1:]:
-        if frame.shape != frames[0].shape:
-            what = f"sizes {frames[0].shape} and {frame.shape}"
-        elif np.abs(_norms(_steps(frame)) - _norms(first)).max() > 1e-3 * _norms(first).max():
-            what = f"pixel spacings {frames[0].spacing} and {frame.spacing} mm"
-        elif np.abs(np.subtract(frame.orientation, frames[0].orientation)).max() > 2e-3:
-            what = "directions"
-        else:
-            continue
-        raise ScanError(f"{where}: its slices have different {what}: choose another series")
+def _check_directions(frame: Frame, where: str) -> None:
+    along_row, along_column = np.reshape(frame.orientation, (2, 3))
+    lengths = np.linalg.norm([along_row, along_column], axis=1)
+    if np.abs(lengths - 1).max() > 0.01 or abs(float(along_row @ along_column)) > 0.01:
+        raise ScanError(
+            f"{where}: ImageOrientationPatient is no pair of perpendicular directions: export the original CT"
+        )
+    if not 0 < min(frame.spacing) <= max(frame.spacing) < _MOST_PIXEL_MM:
+        raise ScanError(f"{where}: PixelSpacing {frame.spacing} mm is no CT's: export the original CT")
 
 
-def _steps(frame: Frame) -> NDArray[np.float64]:
-    """(2, 3) steps to the next column (i) and to the next row (j), RAS mm; PixelSpacing is row first."""
-    along_row, along_column = np.reshape(frame.orientation, (2, 3)) * _LPS_TO_RAS
-    row_mm, column_mm = frame.spacing
-    return np.stack([along_row * column_mm, along_column * row_mm])
-
-
-def _norms(steps: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.linalg.norm(steps, axis=1))
-
-
-def _origins(frames: list[Frame]) -> NDArray[np.float64]:
-    return np.array([frame.position for frame in frames]) * _LPS_TO_RAS
-
-
-def _geometry(frames: list[Frame]) -> Geometry:
-    step_i, step_j = _steps(frames[0])
-    rows, columns = frames[0].shape
-    return Geometry((columns, rows, len(frames)), step_i, step_j, _origins(frames))
-
-
-def _in_order(frames: list[Frame]) -> list[Frame]:
-    """From feet to head along the normal."""
-    heights = _geometry(frames).heights_mm
-    return [frames[n] for n in np.argsort(heights, kind="stable")]
-
-
-def _read_stack(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int]]:
-    """Values (ni, nj, nk) in HU as the headers say, doubles left out; and the numbers of the doubles."""
-    heights = _geometry(frames).heights_mm
-    rows, columns = frames[0].shape
+def _read_pixels(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int], tuple[str, ...]]:
+    """Values (ni, nj, nk) in HU as the headers say, without doubles; the numbers of the doubles; notes."""
+    heights = stack_geometry(frames).heights_mm
     whole = all(f.slope.is_integer() and f.intercept.is_integer() for f in frames)
-    stack = np.empty((len(frames), rows, columns), dtype=np.int16 if whole else np.float32)
+    for frame in frames:
+        if frame.problem:
+            raise ScanError(f"{name}: {frame.source.name}: {frame.problem}")
+    try:
+        stack = np.empty((len(frames), *frames[0].shape), dtype=np.int16 if whole else np.float32)
+    except MemoryError as problem:
+        rows, columns = frames[0].shape
+        raise ScanError(
+            f"{name}: {len(frames)} slices of {rows} x {columns} pixels do not fit into memory: give a "
+            "series with fewer"
+        ) from problem
     doubles: set[int] = set()
-    reader = _PixelReader(name)
+    reader = PixelReader(name)
     kept = 0
     for n, frame in enumerate(frames):
-        image = _rescale(reader.read(frame), frame, reader.padding)
+        image = reader.read(frame)
         if whole and not -(2**15) <= image.min() <= image.max() < 2**15:
             stack, whole = stack.astype(np.float32), False
         stack[kept] = image
-        if n and heights[n] - heights[n - 1] < _SAME_PLACE_MM:
+        if kept and heights[n] - heights[n - 1] < SAME_PLACE_MM:
             if not np.array_equal(stack[kept], stack[kept - 1]):
                 raise ScanError(
-                    f"{name}: series {frame.number} holds different slices at the same position "
-                    "(several phases?): split it, or choose another series"
+                    f"{name}: series {frame.number} holds different slices at the same position, and nothing "
+                    "in their headers tells them apart: give one of them"
                 )
             doubles.add(n)
         else:
             kept += 1
-    return stack[:kept].transpose(2, 1, 0), doubles
+    notes: tuple[str, ...] = ()
+    if reader.n_unwrapped:
+        slices = f"{reader.n_unwrapped} slice{'s' if reader.n_unwrapped > 1 else ''}"
+        notes = (f"On {slices} air is stored as a high value (wrapped round); it was corrected.",)
+    return stack[:kept].transpose(2, 1, 0), doubles, notes
 
 
-class _PixelReader:
-    """Decodes one image after the other; keeps the last file open for the frames of a multi-frame one.
-
-    Attributes:
-        padding: the stored value that means "no picture here" in the last image read, or None
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._source: Any = None
-        self._dataset: Any = None
-        self.padding: int | None = None
-
-    def read(self, frame: Frame) -> NDArray[Any]:
-        """(rows, columns) stored values."""
-        from pydicom import dcmread
-        from pydicom.pixels import pixel_array
-
-        where = f"{self._name}: {frame.source.name}"
-        try:
-            if frame.source is not self._source:
-                with frame.source.open() as file:
-                    self._dataset = dcmread(file, force=True)
-                self._source = frame.source
-            dataset = self._dataset
-            _check_pixels(dataset, where)
-            padding = dataset.get("PixelPaddingValue")
-            self.padding = int(padding) if isinstance(padding, int) else None
-            image = pixel_array(dataset, index=frame.index)
-        except ScanError:
-            raise
-        except Exception as problem:  # damaged pixel data can set off anything inside the decoders
-            raise ScanError(f"{where}: truncated or corrupt pixels: copy or export it again") from problem
-        if image.shape != frame.shape:
-            raise ScanError(
-                f"{where}: holds {image.shape} pixels, its header says {frame.shape}: export it again"
-            )
-        return image
-
-
-def _check_pixels(dataset: Any, where: str) -> None:
-    from pydicom.pixels import get_decoder
-    from pydicom.uid import ImplicitVRLittleEndian
-
-    if dataset.get("PhotometricInterpretation") != "MONOCHROME2":
-        kind = dataset.get("PhotometricInterpretation", "no PhotometricInterpretation")
-        raise ScanError(f"{where}: is {kind}, expected MONOCHROME2 as CT is: export the original CT")
-    if dataset.get("ModalityLUTSequence"):
+def _cut_axially(
+    stored: NDArray[Any], geometry: Geometry, plane: str, where: str
+) -> tuple[NDArray[Any], Geometry, str]:
+    """Coronal or sagittal slices, evenly spaced, as axial ones: their rows or columns become the slices."""
+    if geometry.shape[2] < 2 or not geometry.is_affine:
         raise ScanError(
-            f"{where}: maps values by a look-up table, expected RescaleSlope: export the original CT"
+            f"{where}: its {plane} slices lie at uneven distances, expected even ones or axial slices: give "
+            "the axial series"
         )
-    if "PixelData" not in dataset:
-        raise ScanError(f"{where}: holds no pixels: export it again")
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    if syntax is None:
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # DICOM's default
-    if syntax is None or not syntax.is_compressed:
-        return
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        raise ScanError(f"{where}: {syntax.name} cannot be read: export it uncompressed") from None
-    if not available:
-        raise ScanError(f"{where}: the decoder for {syntax.name} is absent: pip install 'situs[codecs]'")
+    affine, distance = geometry.affine, float(geometry.slice_gaps_mm.mean())
+    order = axial_order(affine)
+    stored = stored.transpose(order)
+    note = (
+        f"The scan was taken in slices that are not axial ({plane}), {distance:.1f} mm apart; "
+        "axial slices were cut across them."
+    )
+    return stored, Geometry.from_affine(stored.shape, affine[:, [*order, 3]]), note
 
 
-def _rescale(image: NDArray[Any], frame: Frame, padding: int | None) -> NDArray[Any]:
-    """Stored values to HU, padding to air."""
-    slope, intercept = frame.slope, frame.intercept
-    hu: NDArray[Any]
-    if slope.is_integer() and intercept.is_integer():
-        hu = image.astype(np.int32) * int(slope) + int(intercept)
-    else:
-        hu = image.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    # Padding that reads as air already is left to `to_hu`; some files call a value of tissue padding, so
-    # only what hangs together with a corner of the picture is taken for it.
-    if padding is not None and padding * slope + intercept > AIR_HU + 124:
-        from scipy import ndimage
-
-        labels, _ = ndimage.label(image == padding)
-        corners = {int(labels[r, c]) for r in (0, -1) for c in (0, -1)} - {0}
-        if corners:
-            hu[np.isin(labels, list(corners))] = AIR_HU
-    return hu
-
-
-def _slice_notes(geometry: Geometry) -> tuple[str, ...]:
+def _slice_notes(geometry: Geometry, frames: list[Frame]) -> tuple[str, ...]:
     """What is unusual about the way the slices lie."""
     notes = []
     if geometry.tilt_deg > 0.5:
         notes.append(f"Gantry tilt of {geometry.tilt_deg:.1f} degrees, taken from the slice positions.")
+    if frames[0].stacked_by:
+        notes.append(
+            f"The images of the file have no positions; they were stacked {geometry.slice_gaps_mm[0]:g} mm "
+            f"apart, as its {frames[0].stacked_by} says."
+        )
     gaps = geometry.slice_gaps_mm
     if gaps.size < 2 or gaps.max() - gaps.min() < 0.02 * np.median(gaps) + 0.02:
         return tuple(notes)
-    usual = float(np.median(gaps))
-    multiples = np.round(gaps / usual)
-    if multiples.min() >= 1 and np.abs(gaps - multiples * usual).max() < 0.05 * usual:
-        holes = np.flatnonzero(multiples > 1)
-        where = ", ".join(f"{k + 1} and {k + 2}" for k in holes[:5]) + (", ..." if holes.size > 5 else "")
-        count = int((multiples - 1).sum())
-        notes.append(f"{count} slices are missing (distance {usual:.2f} mm), between slices {where}.")
+    holes = _holes(gaps, frames)
+    if holes.any():
+        usual = float(np.median(gaps))
+        at = np.flatnonzero(holes)
+        where = ", ".join(f"{k + 1} and {k + 2}" for k in at[:5]) + (", ..." if at.size > 5 else "")
+        count = int(np.round(gaps / usual - 1)[at].sum())
+        slices = "slice is" if count == 1 else "slices are"
+        notes.append(f"{count} {slices} missing (distance {usual:.2f} mm), between slices {where}.")
     else:
         listed = ", ".join(f"{gap:g}" for gap in np.unique(np.round(gaps, 1))[:6])
         notes.append(f"Slice distances are uneven ({listed} mm); every slice was kept at its position.")
     return tuple(notes)
+
+
+def _holes(gaps: NDArray[np.float64], frames: list[Frame]) -> NDArray[np.bool_]:
+    """(nk - 1,) where slices are missing: distances of some times the usual that were not meant so.
+
+    They were where the slices are as thick, or where the distance is the same up to an end of the stack.
+    """
+    usual = float(np.median(gaps))
+    multiples = np.round(gaps / usual)
+    if multiples.min() < 1 or np.abs(gaps - multiples * usual).max() > 0.05 * usual:
+        return np.zeros(gaps.size, dtype=bool)
+    thick = np.array([(f.thickness or (0.0,))[0] for f in frames])
+    holes = (multiples > 1) & (gaps > 1.2 * np.maximum(thick[:-1], thick[1:]))
+    for run in (slice(None), slice(None, None, -1)):  # views of the two ends
+        ends = multiples[run]
+        length = int(np.argmin(ends == ends[0])) if (ends != ends[0]).any() else ends.size
+        if length >= _HOLES_OF_A_PROTOCOL:
+            holes[run][:length] = False
+    return holes

@@ -1,313 +1,187 @@
-"""Which images of a DICOM folder or zip make the scan: finding, grouping and choosing a series.
+"""Which stack of DICOM images is the scan: of several, the plain axial head CT that the mask meets.
 
-Headers only; the pixels are read by `situs.io.dicom`. Positions and directions are DICOM's LPS in mm.
-Tags that may identify the patient are never read, and nothing but series numbers goes into a text.
+Nothing but series numbers goes into a text, and UIDs where a series was asked for.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from situs.errors import ScanError
+from situs.geometry import Geometry
+from situs.io.stacks import Stack, stack_geometry
 
-__all__ = ["Frame", "choose_series", "open_sources", "read_frames"]
+__all__ = ["choose_stack"]
 
-_TAGS = [
-    "SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber", "BodyPartExamined",
-    "ConvolutionKernel", "WindowWidth", "ContrastBolusAgent", "ImagePositionPatient", "PixelSpacing",
-    "ImageOrientationPatient", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "RescaleSlope",
-    "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-]  # fmt: skip
-_MAX_ZIP_BYTES = 8 * 2**30
-_RESCALE = "PixelValueTransformationSequence"
-_SHARP_KERNEL = re.compile(r"BONE|EDGE|LUNG|SHARP|^[A-Z][a-z]?[6-9]\d|^FC(3|5|8)\d|^Y[B-D]$|^[DE]$")
+Meets = Callable[[Geometry], float]
 
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One DICOM file: its name within the folder or zip, and how to open it."""
-
-    name: str
-    open: Callable[[], Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One image and what its header says about it; empty where the header says nothing.
-
-    Attributes:
-        index: number of the image within a multi-frame file, else 0
-        position: (3,) centre of the first pixel, LPS mm
-        orientation: (6,) directions of growing column number and of growing row number, LPS
-        spacing: (2,) distance between rows and between columns, mm
-        shape: (rows, columns)
-        slope: stored value to HU
-        intercept: See `slope`.
-    """
-
-    source: Source
-    index: int
-    uid: str
-    number: str
-    modality: str
-    image_type: tuple[str, ...]
-    body_part: str
-    sharp: bool
-    contrast: bool
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    spacing: tuple[float, ...]
-    shape: tuple[int, int]
-    slope: float
-    intercept: float
-
-    @property
-    def plane(self) -> str:
-        """``axial``, ``coronal``, ``sagittal``; ``localizer`` or ``unplaced`` if it is no slice of a scan."""
-        if "LOCALIZER" in self.image_type:
-            return "localizer"
-        if not (self.position and self.orientation and self.spacing):
-            return "unplaced"
-        normal = np.abs(np.cross(self.orientation[:3], self.orientation[3:]))
-        return ("sagittal", "coronal", "axial")[int(np.argmax(normal))]
+_RANKS = (
+    "the mask does not meet it",
+    "not the head",
+    "one moment of several",
+    "reformatted",
+    "not known to be the head",
+    "covers less",
+    "derived",
+    "sharp kernel",
+    "contrast medium",
+    "fewer slices",
+)
+_HEAD = ("HEAD", "BRAIN", "SKULL", "CRAN", "CEREB", "NEURO", "KOPF", "SCHAED", "TETE", "CABEZA", "TESTA")
+_MOST_LISTED = 12
 
 
-Group = list[Frame]
+def choose_stack(
+    stacks: Sequence[Stack], series: str | None, name: str, fewest: int = 3, meets: Meets | None = None
+) -> tuple[Stack, tuple[str, ...]]:
+    """The images of the head CT, and a sentence on the choice if there was one.
 
-_RANKS = ("not the head", "covers less", "derived", "sharp kernel", "contrast medium", "fewer slices")
+    Of several, in this order: the one that the mask meets before others, the head before other parts of the
+    body, one that shows one moment alone before those of a perfusion study, axial before reformatted, what is
+    known to be the head, the one that covers the head, original before derived, soft before sharp kernels,
+    without before with contrast medium, more slices before fewer.
 
-
-@contextmanager
-def open_sources(path: Path) -> Iterator[list[Source]]:
-    """The DICOM files of a folder (walked to its depth), of a zip (never unpacked to disk), or the one file.
+    Args:
+        stacks: All images.
+        series: SeriesNumber or SeriesInstanceUID of the one that is asked for.
+        name: The folder or file, for the error text.
+        fewest: How many slices a scan has at least.
+        meets: The part of the mask that lies in a stack of this geometry, in [0, 1].
 
     Raises:
-        ScanError: the zip is broken, encrypted or too large, or nothing in it is DICOM
+        ScanError: There is no such series; the text lists what there is.
     """
-    if path.is_dir():
-        yield _not_none(_folder_sources(path), path)
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            yield _not_none(_zip_sources(archive, path), path)
-    elif path.read_bytes()[:2] == b"PK":
-        raise ScanError(f"{path}: truncated or corrupt zip file: copy or export it again")
-    else:
-        found = [Source(path.name, partial(path.open, "rb"))] if _looks_dicom(path.open("rb")) else []
-        yield _not_none(found, path)
-
-
-def read_frames(sources: list[Source]) -> tuple[list[Frame], int]:
-    """The headers of all images; and how many DICOM files could not be read."""
-    from pydicom import dcmread
-
-    frames, unreadable = [], 0
-    for source in sources:
-        try:
-            with source.open() as file:
-                header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
-            frames += _frames_of(header, source)
-        except ScanError:
-            raise
-        except Exception:  # a damaged header can set off anything inside pydicom
-            unreadable += 1
-    return frames, unreadable
-
-
-def choose_series(
-    frames: list[Frame], series: str | None, name: str, fewest: int = 3
-) -> tuple[Group, tuple[str, ...]]:
-    """The images of the axial head CT, and a sentence on the choice if there was one.
-
-    Of several, in this order: the head before other parts of the body, the one that covers the head, original
-    before derived, soft before sharp kernels, without before with contrast medium, more slices before fewer.
-
-    Raises:
-        ScanError: there is no such series; the text lists what there is
-    """
-    groups = _group(frames)
-    usable = [g for g in groups if g[0].plane == "axial" and g[0].modality == "CT" and len(g) >= fewest]
+    usable = [s for s in stacks if s.is_slices and s.first.modality == "CT" and len(s) >= fewest]
     if series is not None:
-        wanted = [g for g in usable if series in (g[0].number, g[0].uid)]
-        if len({g[0].uid for g in wanted}) > 1:
-            raise ScanError(f"{name}: several series have the number {series}: give the SeriesInstanceUID")
-        if not wanted:
-            raise ScanError(f"{name}: no axial CT series {series}; there is: {_list_text(groups)}")
-        usable = wanted
+        usable = _asked_for(usable, stacks, series, name)
     if not usable:
-        there_is = _list_text(groups)
-        raise ScanError(f"{name}: no axial CT series of at least {fewest} slices; there is: {there_is}")
-    widest = max(_extent_mm(g) for g in usable)
-    ranked = sorted(usable, key=lambda g: _rank(g, widest))
+        raise ScanError(f"{name}: {_nothing_usable(stacks, fewest)}")
+    widest = max(_extent_mm(s) for s in usable)
+    shares = [meets(stack_geometry(s.frames)) if meets and len(usable) > 1 else 1.0 for s in usable]
+    missed = {id(s): share < 0.5 * max(shares) for s, share in zip(usable, shares, strict=True)}
+
+    def rank(stack: Stack) -> tuple[int, ...]:
+        return (int(missed[id(stack)]), *_rank(stack, widest))
+
+    ranked = sorted(usable, key=rank)
     best = ranked[0]
-    if len(groups) == 1:
-        return best, ()
-    text = f"Series {best[0].number} was read ({len(best)} slices)"
+    notes = _join_notes(best)
+    if len(stacks) == 1:
+        return best, notes
+    text = f"Series {best.first.number} was read ({len(best)} slices)"
+    others = ranked[1:]
     if series is not None:
-        return best, (f"{text}, as asked for.",)
-    others = [f"{_group_text(g)}: {_why_not(g, best, widest)}" for g in ranked[1:]]
-    others += [_group_text(g) for g in groups if g not in usable]
-    shown = "; ".join(others[:10]) + f"; and {len(others) - 10} more" * (len(others) > 10)
-    return best, (f"{text}; not {shown}.",)
+        text += ", as asked for"
+        others = [s for s in others if s.first.number == best.first.number]
+    reasons = [f"{_stack_text(s)}: {_why_not(s, best, rank)}" for s in others]
+    if series is None:
+        reasons += [_stack_text(s) + _split_text(s, best) for s in stacks if s not in usable]
+    reasons = _counted(reasons)
+    shown = "; ".join(reasons[:10]) + f"; and {len(reasons) - 10} more" * (len(reasons) > 10)
+    return best, (f"{text}; not {shown}." if shown else f"{text}.", *notes)
 
 
-def _looks_dicom(file: Any) -> bool:
-    """The standard's mark, or a file without it that starts with a low group, little endian."""
-    with file:
-        head = file.read(132)
-    bare = head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
-    return head[128:] == b"DICM" or (len(head) == 132 and bare)
-
-
-def _folder_sources(path: Path) -> list[Source]:
-    try:
-        files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name.upper() != "DICOMDIR"]
-        return [Source(p.name, partial(p.open, "rb")) for p in files if _looks_dicom(p.open("rb"))]
-    except OSError as problem:
-        raise ScanError(f"{path}: {problem.filename} cannot be read ({problem.strerror})") from problem
-
-
-def _zip_sources(archive: zipfile.ZipFile, path: Path) -> list[Source]:
-    entries = [e for e in archive.infolist() if not e.is_dir()]
-    if any(e.flag_bits & 1 for e in entries):
-        raise ScanError(f"{path}: the zip is encrypted: unpack it with its password and give the folder")
-    if sum(e.file_size for e in entries) > _MAX_ZIP_BYTES:
-        limit = f"{_MAX_ZIP_BYTES >> 30} GB"
-        raise ScanError(f"{path}: the zip holds more than {limit}: unpack it and give the folder")
-    sources = []
-    for entry in sorted(entries, key=lambda e: e.filename):
-        name = entry.filename.rsplit("/", 1)[-1]
-        try:
-            is_dicom = name.upper() != "DICOMDIR" and _looks_dicom(archive.open(entry))
-        except Exception as problem:  # a broken entry: zlib, zipfile and struct errors
-            raise ScanError(f"{path}: truncated or corrupt zip file: copy or export it again") from problem
-        if is_dicom:
-            sources.append(Source(name, partial(_read_entry, archive, entry, path)))
-    return sources
-
-
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> BinaryIO:
-    try:
-        return io.BytesIO(archive.read(entry))
-    except Exception as problem:  # as above
-        raise ScanError(f"{path}: truncated or corrupt zip file: copy or export it again") from problem
-
-
-def _not_none(sources: list[Source], path: Path) -> list[Source]:
-    if not sources:
-        raise ScanError(f"{path}: holds no DICOM image: give a DICOM folder, a zip of one, or a NIfTI file")
-    return sources
-
-
-def _frames_of(header: Any, source: Source) -> list[Frame]:
-    """The images of one file: one, or the frames of an enhanced (multi-frame) CT."""
-    kind = header.SOPClassUID  # every DICOM object has it; a file without was cut
-    if "Rows" not in header and "CT Image" not in kind.name:
-        return []  # a report, a structure set, ...
-    shared = (header.get("SharedFunctionalGroupsSequence") or [{}])[0]
-    count = int(header.get("NumberOfFrames") or 1)
-    per_frame = header.get("PerFrameFunctionalGroupsSequence") or [{}] * count
-    frames = []
-    for index, own in enumerate(per_frame):
-        places = (own, shared, header)
-        kernel = _texts(_look(places, "CTReconstructionSequence", "ConvolutionKernel"))
-        width = _numbers(_look(places, "FrameVOILUTSequence", "WindowWidth"), 1)
-        frames.append(
-            Frame(
-                source,
-                index,
-                uid=str(header.get("SeriesInstanceUID", "")),
-                number=str(header.get("SeriesNumber") or "without number"),
-                modality="colour"
-                if header.get("SamplesPerPixel", 1) != 1
-                else str(header.get("Modality", "")),
-                image_type=_texts(header.get("ImageType")),
-                body_part=str(header.get("BodyPartExamined") or ""),
-                sharp=bool(kernel and _SHARP_KERNEL.search(kernel[0].upper())) or (width or (0,))[0] >= 1000,
-                contrast=bool(header.get("ContrastBolusAgent")),
-                position=_numbers(_look(places, "PlanePositionSequence", "ImagePositionPatient"), 3),
-                orientation=_numbers(_look(places, "PlaneOrientationSequence", "ImageOrientationPatient"), 6),
-                spacing=_numbers(_look(places, "PixelMeasuresSequence", "PixelSpacing"), 2),
-                shape=(int(header.Rows), int(header.Columns)),
-                slope=(_numbers(_look(places, _RESCALE, "RescaleSlope"), 1) or (1.0,))[0],
-                intercept=(_numbers(_look(places, _RESCALE, "RescaleIntercept"), 1) or (0.0,))[0],
-            )
+def _asked_for(usable: list[Stack], stacks: Sequence[Stack], series: str, name: str) -> list[Stack]:
+    wanted = [s for s in usable if _is_named(s, series)]
+    if len({s.first.uid for s in wanted}) > 1:
+        listed = "; ".join(_counted([f"{s.first.uid} ({_content_text(s)})" for s in wanted]))
+        raise ScanError(
+            f"{name}: several series have the number {series}: give the SeriesInstanceUID of one: {listed}"
         )
-    return frames
+    if wanted:
+        return wanted
+    asked = [s for s in stacks if _is_named(s, series)]
+    if asked:
+        raise ScanError(f"{name}: series {series} is no CT that can be read: {_list_text(asked)}")
+    numbers = {s.first.number for s in stacks}
+    alike = len(numbers) < len({s.first.uid for s in stacks}) or "without number" in numbers
+    raise ScanError(f"{name}: no CT series {series}; there is: {_list_text(stacks, uids=alike)}")
 
 
-def _look(places: tuple[Any, ...], sequence: str, key: str) -> Any:
-    """A value from a frame's own groups, else from the shared ones, else from the plain header."""
-    for place in places:
-        items = place.get(sequence)
-        value = (items[0] if items else place).get(key)
-        if value is not None:
-            return value
-    return None
+def _is_named(stack: Stack, series: str) -> bool:
+    return series == stack.first.number or any(series == f.uid for f in stack.frames)
 
 
-def _numbers(value: Any, count: int) -> tuple[float, ...]:
-    """The first `count` numbers of a tag; empty if there are fewer or one is not finite."""
-    if value is None or value == "":
+def _nothing_usable(stacks: Sequence[Stack], fewest: int) -> str:
+    """Why no stack is a scan, and what there is."""
+    ct = [s for s in stacks if s.first.modality == "CT" and s.first.plane == "unplaced"]
+    if ct and not any(s.is_slices for s in stacks):
+        largest = max(ct, key=len)
+        tags = " and ".join(largest.first.missing)
+        return (
+            f"the images of series {largest.first.number} cannot be placed in the patient: {tags} "
+            f"{'is' if len(largest.first.missing) == 1 else 'are'} missing: export the original CT; "
+            f"there is: {_list_text(stacks)}"
+        )
+    slices = "slice" if fewest == 1 else "slices"
+    return f"no CT series of at least {fewest} parallel {slices}; there is: {_list_text(stacks)}"
+
+
+def _join_notes(stack: Stack) -> tuple[str, ...]:
+    if not stack.joined:
         return ()
-    numbers = tuple(float(v) for v in (value if hasattr(value, "__len__") else [value]))[:count]
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else ()
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not value:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
-
-
-def _group(frames: list[Frame]) -> list[Group]:
-    """Images of one series and one plane, ordered by series number."""
-    groups: dict[tuple[str, str, str, str], Group] = {}
-    for frame in frames:
-        groups.setdefault((frame.uid, frame.number, frame.plane, frame.modality), []).append(frame)
-    return sorted(groups.values(), key=lambda g: (len(g[0].number), g[0].number))
-
-
-def _extent_mm(group: Group) -> float:
-    heights = [frame.position[2] for frame in group]
-    return max(heights) - min(heights)
-
-
-def _rank(group: Group, widest_mm: float) -> tuple[int, ...]:
-    """Smaller is better; one entry for each of `_RANKS`, the last one to settle ties."""
-    first = group[0]
-    part = first.body_part.upper()
-    head = 0 if any(word in part for word in ("HEAD", "BRAIN", "SKULL")) else 1 if not part else 2
     return (
-        head,
-        int(_extent_mm(group) < 0.6 * widest_mm),
-        int("DERIVED" in first.image_type),
-        int(first.sharp),
-        int(first.contrast),
-        -len(group),
+        f"The {len(stack)} slices have {len({f.uid for f in stack.frames})} SeriesInstanceUIDs; they were "
+        "joined, because they share series number, study and frame of reference.",
     )
 
 
-def _why_not(group: Group, best: Group, widest_mm: float) -> str:
-    pairs = zip(_RANKS, _rank(group, widest_mm), _rank(best, widest_mm), strict=True)
-    return next((reason for reason, mine, its in pairs if mine != its), "comes later")
+def _extent_mm(stack: Stack) -> float:
+    return float(np.ptp(stack_geometry(stack.frames).heights_mm))
 
 
-def _group_text(group: Group) -> str:
-    plane = "" if group[0].plane == "unplaced" else f"{group[0].plane} "
-    count = f"{len(group)} image{'s' if len(group) != 1 else ''}"
-    return f"series {group[0].number} ({plane}{group[0].modality or 'of unknown modality'}, {count})"
+def _rank(stack: Stack, widest_mm: float) -> tuple[int, ...]:
+    """Smaller is better; one entry for each of `_RANKS` after the first."""
+    first = stack.first
+    part = first.body_part.upper()
+    is_head = any(word in part for word in _HEAD)
+    return (
+        int(bool(part) and not is_head),
+        int(stack.dynamic),
+        int(first.plane != "axial"),
+        int(not is_head),
+        int(_extent_mm(stack) < 0.6 * widest_mm),
+        int("DERIVED" in first.image_type),
+        int(first.sharp),
+        int(first.contrast),
+        -len(stack),
+    )
 
 
-def _list_text(groups: list[Group]) -> str:
-    shown = [_group_text(g) for g in groups[:12]] + ["..."] * (len(groups) > 12)
-    return ", ".join(shown) or "no image"
+def _why_not(stack: Stack, best: Stack, rank: Callable[[Stack], tuple[int, ...]]) -> str:
+    pairs = zip(_RANKS, rank(stack), rank(best), strict=True)
+    reason = next((reason for reason, mine, its in pairs if mine != its), "comes later")
+    if reason in ("fewer slices", "comes later"):
+        return _split_text(stack, best).removeprefix(": ") or reason
+    return reason
+
+
+def _split_text(stack: Stack, best: Stack) -> str:
+    """``: another kernel`` for a part of the same series."""
+    return f": another {stack.split_by}" if stack.split_by and stack.first.uid == best.first.uid else ""
+
+
+def _content_text(stack: Stack) -> str:
+    """``axial CT, 28 images``, and what is missing to place them."""
+    first = stack.first
+    plane = "" if first.plane == "unplaced" else f"{first.plane} "
+    count = f"{len(stack)} image{'s' if len(stack) != 1 else ''}"
+    missing = f" without {' and '.join(first.missing)}" if first.plane == "unplaced" else ""
+    return f"{plane}{first.modality or 'of unknown modality'}, {count}{missing}"
+
+
+def _stack_text(stack: Stack) -> str:
+    return f"series {stack.first.number} ({_content_text(stack)})"
+
+
+def _list_text(stacks: Sequence[Stack], uids: bool = False) -> str:
+    texts = _counted([_stack_text(s) + f" with UID {s.first.uid}" * uids for s in stacks])
+    return ", ".join(texts[:_MOST_LISTED] + ["..."] * (len(texts) > _MOST_LISTED)) or "no image"
+
+
+def _counted(texts: list[str]) -> list[str]:
+    """Each text once, in its order, with how often it stands there."""
+    return [f"{count} x {text}" if count > 1 else text for text, count in Counter(texts).items()]

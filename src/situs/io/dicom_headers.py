@@ -1,0 +1,351 @@
+"""What the headers of DICOM files say about their images. Positions and directions are DICOM's LPS in mm.
+
+Tags that may identify the patient are not read. Of free text, words are looked for; none of it is shown.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from situs.errors import ScanError
+from situs.io.dicom_files import Source
+
+__all__ = ["Frame", "read_frames"]
+
+_TAGS = [
+    "SOPClassUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "SeriesDescription", "BodyPartExamined", "ConvolutionKernel", "WindowWidth", "ContrastBolusAgent",
+    "ContrastBolusAgentSequence", "AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionDateTime",
+    "AcquisitionTime", "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient", "PixelSpacing",
+    "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "BitsAllocated", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+_CT_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
+)
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_RESCALE = "PixelValueTransformationSequence"
+_SHARP_KERNEL = re.compile(r"BONE|EDGE|LUNG|SHARP|^[A-Z][a-z]?[6-9]\d|^FC(3|5|8)\d|^Y[B-D]$|^[DE]$")
+_NO_CONTRAST = re.compile(
+    r"[0 ]*|(NO|NON(?! IONIC)|NONE|NOT|N|NIL|NA|NULL|NEG|FALSE|0|UNKNOWN|PLAIN|NATIVE?|NEGATIVE|WITHOUT|WO|"
+    r"W O|UNENHANCED|OHNE|KEINE?S?|SANS|SIN|SENZA|НЕТ|无)\b.*"
+)
+_OF_ONE_MOMENT = re.compile(r"PERF|\bCTP|DYNAM|VPCT|\b4D")
+_ANGIOGRAPHY = re.compile(r"ANGIO|\bCTA\b")
+_MOST_PIXELS = 8192  # along a side; CT has 256 to 2048
+_LEAST_PACKED_BYTES = 16  # what a compressed image needs at the least
+_SLOPES = (1e-4, 1e3)
+_MOST_INTERCEPT = 1e5
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image and what its header says about it; empty where the header says nothing.
+
+    Attributes:
+        source: The file.
+        index: The number of the image within a multi-frame file, else 0.
+        uid: SeriesInstanceUID.
+        number: SeriesNumber.
+        study: StudyInstanceUID.
+        reference: FrameOfReferenceUID.
+        modality: ``CT``, ``MR``, ...; ``colour`` for a colour picture.
+        image_type: ``ORIGINAL``, ``PRIMARY``, ``AXIAL``, ...
+        body_part: BodyPartExamined.
+        kernel: The convolution kernel.
+        sharp: Whether it was made to look at bone or lung.
+        contrast: Whether a contrast medium was given.
+        dynamic: Whether it shows one moment of a perfusion study or the like.
+        acquisition: The number of the acquisition.
+        moment: The number of the moment, where several are told apart.
+        order: When it was taken and its number, to sort by.
+        position: (3,) centre of the first pixel, LPS mm.
+        orientation: (6,) directions of growing column number and of growing row number, LPS.
+        spacing: (2,) distance between rows and between columns, mm.
+        thickness: (1,) SliceThickness, mm.
+        stacked_by: The tag by which the frames of a file were stacked that gives them no positions.
+        shape: (rows, columns).
+        slope: From the stored value to HU, together with `intercept`.
+        intercept: HU of the stored value 0.
+        problem: Why the image cannot be read, if so.
+    """
+
+    source: Source
+    index: int
+    uid: str
+    number: str
+    study: str
+    reference: str
+    modality: str
+    image_type: tuple[str, ...]
+    body_part: str
+    kernel: str
+    sharp: bool
+    contrast: bool
+    dynamic: bool
+    acquisition: str
+    moment: str
+    order: tuple[str, int, int]
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    thickness: tuple[float, ...]
+    stacked_by: str
+    shape: tuple[int, int]
+    slope: float
+    intercept: float
+    problem: str
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The tags without which it cannot be placed in the patient."""
+        tags = {
+            "ImagePositionPatient": self.position,
+            "ImageOrientationPatient": self.orientation,
+            "PixelSpacing": self.spacing,
+        }
+        return tuple(name for name, value in tags.items() if not value)
+
+    @property
+    def plane(self) -> str:
+        """``axial``, ``coronal``, ``sagittal``; ``localizer`` or ``unplaced`` if it is no slice of a scan."""
+        if "LOCALIZER" in self.image_type:
+            return "localizer"
+        if self.missing:
+            return "unplaced"
+        normal = np.abs(np.cross(self.orientation[:3], self.orientation[3:]))
+        return ("sagittal", "coronal", "axial")[int(np.argmax(normal))]
+
+
+def read_frames(sources: list[Source]) -> tuple[list[Frame], int]:
+    """The headers of all images; and how many DICOM files could not be read.
+
+    Raises:
+        ScanError: A file cannot be unpacked from its zip.
+    """
+    from pydicom import dcmread
+
+    frames, unreadable = [], 0
+    for source in sources:
+        try:
+            _check_deflated(source)
+            with source.open() as file:
+                header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
+            frames += _frames_of(header, source)
+        except ScanError:
+            raise
+        except Exception:  # a damaged header can set off anything inside pydicom
+            unreadable += 1
+    return frames, unreadable
+
+
+def _check_deflated(source: Source) -> None:
+    """Refuse a deflated file that holds more than pictures do: pydicom unpacks it in one go."""
+    with source.open() as file:
+        head = file.read(1024)
+        if _DEFLATED.encode() not in head:
+            return
+        packed = head + file.read()
+    start = 144 + int.from_bytes(packed[140:144], "little")  # after the file meta information
+    unpacker, left = zlib.decompressobj(-zlib.MAX_WBITS), 2**26 + 20 * source.n_bytes
+    packed = packed[start:]
+    while packed and not unpacker.eof:
+        left -= len(unpacker.decompress(packed, 2**20))
+        packed = unpacker.unconsumed_tail
+        if left < 0:
+            raise ValueError("deflated too far")
+
+
+def _frames_of(header: Any, source: Source) -> list[Frame]:
+    """The images of one file: one, or the frames of a multi-frame one.
+
+    Raises:
+        Exception: Of any kind, if the header is damaged.
+    """
+    sop_class = _sop_class(header)
+    modality = _text(header, "Modality") or ("CT" if sop_class in _CT_CLASSES else "")
+    if "Rows" not in header and sop_class and sop_class not in _CT_CLASSES:
+        return []  # a report, a structure set, ...
+    rows, columns = int(header.Rows), int(header.Columns)  # every image has them; a file without was cut
+    count = max(1, int(header.get("NumberOfFrames") or 1))
+    problem = _size_problem(header, source, (rows, columns), count)
+    if problem:
+        count = 1
+    groups = _list(header, "PerFrameFunctionalGroupsSequence")
+    if groups and not problem and len(groups) != count:
+        raise ValueError("groups of another number than frames")
+    shared = (_list(header, "SharedFunctionalGroupsSequence") or [{}])[0]
+    places: list[tuple[Any, ...]] = [(own, shared, header) for own in groups[:count] or [{}] * count]
+    description = _text(header, "SeriesDescription").upper()
+    image_type = _texts(header.get("ImageType"))
+    positions, stacked_by = _positions(places)
+    frames = []
+    for index, (place, position) in enumerate(zip(places, positions, strict=True)):
+        kernel = (_texts(_look(place, "CTReconstructionSequence", "ConvolutionKernel")) or ("",))[0]
+        width = _numbers(_look(place, "FrameVOILUTSequence", "WindowWidth"), 1)
+        slope, intercept, rescale_problem = _rescale(place)
+        frames.append(
+            Frame(
+                source,
+                index,
+                uid=_text(header, "SeriesInstanceUID"),
+                number=_whole_text(_get(header, "SeriesNumber")) or "without number",
+                study=_text(header, "StudyInstanceUID"),
+                reference=_text(header, "FrameOfReferenceUID"),
+                modality="colour" if (_get(header, "SamplesPerPixel") or 1) != 1 else modality,
+                image_type=image_type,
+                body_part=_text(header, "BodyPartExamined"),
+                kernel=kernel,
+                sharp=bool(_SHARP_KERNEL.search(kernel.upper())) or (width or (0,))[0] >= 1000,
+                contrast=_has_contrast(header) or bool(_ANGIOGRAPHY.search(description)),
+                dynamic=bool(_OF_ONE_MOMENT.search(" ".join([description, *image_type]))),
+                acquisition=_whole_text(
+                    _look(place, "FrameContentSequence", "FrameAcquisitionNumber")
+                    or _get(header, "AcquisitionNumber")
+                ),
+                moment=_whole_text(
+                    _look(place, "FrameContentSequence", "TemporalPositionIndex")
+                    or _get(header, "TemporalPositionIdentifier")
+                ),
+                order=(
+                    str(
+                        _look(place, "FrameContentSequence", "FrameAcquisitionDateTime")
+                        or _get(header, "AcquisitionDateTime")
+                        or _get(header, "AcquisitionTime")
+                        or ""
+                    ),
+                    int(_whole_text(_get(header, "InstanceNumber")) or 0),
+                    index,
+                ),
+                position=position,
+                orientation=_numbers(_look(place, "PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+                spacing=_numbers(_look(place, "PixelMeasuresSequence", "PixelSpacing"), 2),
+                thickness=_numbers(_look(place, "PixelMeasuresSequence", "SliceThickness"), 1),
+                stacked_by=stacked_by,
+                shape=(rows, columns),
+                slope=slope,
+                intercept=intercept,
+                problem=problem or rescale_problem,
+            )
+        )
+    return frames
+
+
+def _sop_class(header: Any) -> str:
+    """What kind of object it is; some writers say so in the file meta information alone."""
+    of_file = getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return _text(header, "SOPClassUID") or str(of_file or "")
+
+
+def _size_problem(header: Any, source: Source, shape: tuple[int, int], count: int) -> str:
+    """What is wrong if the file is too short for the images that it is said to hold, else nothing."""
+    rows, columns = shape
+    text = f"{rows} x {columns} pixels"
+    if not (1 <= rows <= _MOST_PIXELS and 1 <= columns <= _MOST_PIXELS):
+        return f"its header says {text}, expected 1 to {_MOST_PIXELS} each way: export it again"
+    syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
+    least = -(-rows * columns * int(_get(header, "SamplesPerPixel") or 1) * _bits(header) // 8)
+    if syntax is not None and (str(syntax) == _DEFLATED or syntax.is_compressed):
+        least = _LEAST_PACKED_BYTES
+    if count * least <= source.n_bytes:
+        return ""
+    images = f"{count} images of {text}" if count > 1 else text
+    return f"truncated or corrupt pixels, fewer than the {images} of its header: copy or export it again"
+
+
+def _bits(header: Any) -> int:
+    return int(_get(header, "BitsAllocated") or 16)
+
+
+def _positions(places: list[tuple[Any, ...]]) -> tuple[list[tuple[float, ...]], str]:
+    """Where the first pixel of each frame lies, and the tag by which they were stacked if none says so."""
+    positions = [_numbers(_look(p, "PlanePositionSequence", "ImagePositionPatient"), 3) for p in places]
+    if len(places) == 1 or any(place[0].get("PlanePositionSequence") for place in places):
+        return positions, ""
+    orientation = _numbers(_look(places[0], "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    for tag in ("SpacingBetweenSlices", "SliceThickness"):
+        step = _numbers(_look(places[0], "PixelMeasuresSequence", tag), 1)
+        if step and step[0] > 0 and orientation and positions[0]:
+            way = np.cross(orientation[:3], orientation[3:]) * step[0]
+            return [_triple(np.array(positions[0]) + n * way) for n in range(len(places))], tag
+    return [()] * len(places), ""
+
+
+def _triple(values: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+def _rescale(place: tuple[Any, ...]) -> tuple[float, float, str]:
+    """Slope and intercept, and what is wrong with them, if anything."""
+    values = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+    for tag in values:
+        value = _look(place, _RESCALE, tag)
+        if value is not None and value != "":
+            values[tag] = (_numbers(value, 1) or (np.nan,))[0]
+    slope, intercept = values.values()
+    usual = _SLOPES[0] <= abs(slope) <= _SLOPES[1] and abs(intercept) <= _MOST_INTERCEPT
+    text = f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} are no CT's: export the original CT"
+    return slope, intercept, "" if usual else text
+
+
+def _has_contrast(header: Any) -> bool:
+    """Whether a contrast medium is named; some sites name its absence."""
+    agent = re.sub(r"[\W_]+", " ", _text(header, "ContrastBolusAgent").upper()).strip()
+    return bool(_list(header, "ContrastBolusAgentSequence")) or not _NO_CONTRAST.fullmatch(agent)
+
+
+def _look(place: tuple[Any, ...], sequence: str, key: str) -> Any:
+    """A value from a frame's own groups, else from the shared ones, else from the plain header."""
+    for where in place:
+        items = where.get(sequence)
+        value = (items[0] if items else where).get(key)
+        if value is not None:
+            return value
+    return None
+
+
+def _get(header: Any, key: str) -> Any:
+    """A value that is not needed; None if it is damaged."""
+    try:
+        return header.get(key)
+    except Exception:  # whatever a value of the wrong kind sets off inside pydicom
+        return None
+
+
+def _text(header: Any, key: str) -> str:
+    value = _get(header, key)
+    return str(value).strip() if value is not None else ""
+
+
+def _whole_text(value: Any) -> str:
+    """A whole number as text; empty if it is none."""
+    try:
+        return str(int(value))
+    except (TypeError, ValueError, OverflowError):
+        return ""
+
+
+def _list(header: Any, key: str) -> list[Any]:
+    return list(_get(header, key) or [])
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...]:
+    """The first `count` numbers of a tag; empty if there are fewer or one is not finite."""
+    if value is None or value == "":
+        return ()
+    numbers = tuple(float(v) for v in (value if hasattr(value, "__len__") else [value]))[:count]
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else ()
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)

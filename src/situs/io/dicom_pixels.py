@@ -1,0 +1,157 @@
+"""The pixels of DICOM CT, one image after the other, as HU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.errors import ScanError
+from situs.io.dicom_headers import Frame
+from situs.io.values import AIR_HU
+
+__all__ = ["PixelReader"]
+
+_PADDING_HU = AIR_HU + 124  # padding up to here reads as air already
+_NO_HEAD_HU = 1500  # nothing at the edge of a picture of a head is as dense
+_AIR_HU = (-2100, -900)  # what lies there instead: air, or padding
+_EDGE_SHARE = 0.1
+
+
+class PixelReader:
+    """Decodes images; keeps the last file open for the frames of a multi-frame one.
+
+    Args:
+        name: The folder, zip or file, for the error text.
+
+    Attributes:
+        n_unwrapped: How many images had values that had wrapped round.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._source: Any = None
+        self._dataset: Any = None
+        self.n_unwrapped = 0
+
+    def read(self, frame: Frame) -> NDArray[Any]:
+        """(rows, columns) HU, integers if slope and intercept are whole; padding is air.
+
+        Raises:
+            ScanError: The image cannot be decoded, or is none of a CT.
+        """
+        from pydicom import dcmread
+        from pydicom.pixels import pixel_array
+
+        where = f"{self._name}: {frame.source.name}"
+        if frame.problem:
+            raise ScanError(f"{where}: {frame.problem}")
+        try:
+            if frame.source is not self._source:
+                self._dataset = None  # the last file is let go first
+                with frame.source.open() as file:
+                    self._dataset = dcmread(file, force=True)
+                self._source = frame.source
+            _check_pixels(self._dataset, where)
+            stored = pixel_array(self._dataset, index=frame.index)
+            coding = _Coding(self._dataset)
+        except ScanError:
+            raise
+        except Exception as problem:  # damaged pixel data can set off anything inside the decoders
+            raise ScanError(f"{where}: truncated or corrupt pixels: copy or export it again") from problem
+        if stored.shape != frame.shape:
+            raise ScanError(
+                f"{where}: holds {stored.shape} pixels, its header says {frame.shape}: export it again"
+            )
+        return self._to_hu(stored, frame, coding)
+
+    def _to_hu(self, stored: NDArray[Any], frame: Frame, coding: _Coding) -> NDArray[Any]:
+        slope, intercept = frame.slope, frame.intercept
+        hu: NDArray[Any]
+        if slope.is_integer() and intercept.is_integer() and stored.dtype.itemsize <= 2:
+            hu = stored.astype(np.int32) * int(slope) + int(intercept)
+        else:
+            hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        if not coding.signed:
+            self._unwrap(hu, stored, coding.span, frame)
+        if coding.padding is not None:
+            low, high = coding.padding
+            # Some files call a value of tissue padding, so only what hangs together with a corner of the
+            # picture is taken for it.
+            if max(low * slope, high * slope) + intercept > _PADDING_HU:
+                hu[_at_corners((stored >= low) & (stored <= high))] = AIR_HU
+        return hu
+
+    def _unwrap(self, hu: NDArray[Any], stored: NDArray[Any], span: int, frame: Frame) -> None:
+        """Values below what the file can store come out high; at the edge of a picture that shows."""
+        edge = np.concatenate([hu[0], hu[-1], hu[1:-1, 0], hu[1:-1, -1]])
+        below = edge - span * frame.slope
+        wrapped = (edge > _NO_HEAD_HU) & (below >= _AIR_HU[0]) & (below <= _AIR_HU[1])
+        if wrapped.mean() < _EDGE_SHARE:
+            return
+        if frame.intercept > _AIR_HU[1]:  # air cannot be stored, so that all of the upper half is negative
+            hu[stored >= span // 2] -= hu.dtype.type(span * frame.slope)
+        else:
+            high = (hu > _NO_HEAD_HU) & (np.abs(hu - span * frame.slope - below[wrapped].max()) < 1)
+            hu[_at_corners(high)] = AIR_HU
+        self.n_unwrapped += 1
+
+
+class _Coding:
+    """How a file stores its values.
+
+    Attributes:
+        signed: Whether they may be negative.
+        span: How many there are.
+        padding: The lowest and the highest that mean "no picture here", or None.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.signed = bool(dataset.get("PixelRepresentation"))
+        bits = int(dataset.BitsAllocated)
+        self.span = 1 << int(dataset.get("BitsStored") or bits)
+        ends = [dataset.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+        ends = [self._as_stored(v, bits) for v in ends if isinstance(v, int)]
+        self.padding = (min(ends), max(ends)) if ends else None
+
+    def _as_stored(self, value: int, bits: int) -> int:
+        """A value written with the other sign than the pixels have."""
+        if self.signed and value >= 1 << (bits - 1):
+            return value - (1 << bits)
+        return value + (1 << bits) if not self.signed and value < 0 else value
+
+
+def _at_corners(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The parts of a mask that hang together with a corner of the picture."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask)
+    corners = {int(labels[r, c]) for r in (0, -1) for c in (0, -1)} - {0}
+    return np.isin(labels, list(corners))
+
+
+def _check_pixels(dataset: Any, where: str) -> None:
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    kind = dataset.get("PhotometricInterpretation", "MONOCHROME2")
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):  # which of them matters for display alone
+        raise ScanError(f"{where}: is {kind}, expected MONOCHROME2 as CT is: export the original CT")
+    if dataset.get("ModalityLUTSequence"):
+        raise ScanError(
+            f"{where}: maps values by a look-up table, expected RescaleSlope: export the original CT"
+        )
+    if "PixelData" not in dataset:
+        raise ScanError(f"{where}: holds no pixels: export it again")
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    if syntax is None:
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # DICOM's default
+    if syntax is None or not syntax.is_compressed:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise ScanError(f"{where}: {syntax.name} cannot be read: export it uncompressed") from None
+    if not available:
+        raise ScanError(f"{where}: the decoder for {syntax.name} is absent: pip install 'situs[codecs]'")
