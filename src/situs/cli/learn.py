@@ -85,7 +85,10 @@ def train(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Checkpoint of an earlier run. BaseNet starts from its weights."),
+        typer.Option(
+            metavar="FILE",
+            help="Start BaseNet from the weights of an earlier run: its BUNDLE.work/basenet.pt or paint.pt.",
+        ),
     ] = None,
     weights: Annotated[
         str | None,

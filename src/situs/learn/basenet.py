@@ -174,7 +174,7 @@ def _train_paths(stage: str, basenet: BaseNet, run: TrainingRun) -> dict[str, fl
     recipe, slices, chosen, machine = run.recipe, run.slices, run.chosen, run.machine
     n = recipe.paint_samples if stage == "paint" else recipe.basenet_samples
     rng = np.random.default_rng(run.stage_seed(stage))
-    order = chosen[balanced_indices(slices.site[chosen], n, rng, recipe.balance)]
+    order = chosen[balanced_indices(slices.site[chosen], n, rng)]
     class_weights = None
     if _paints(recipe, slices):
         class_weights = site_map_weights(slices, chosen, run.seed).to(machine.device)
@@ -233,7 +233,7 @@ def _train_fc(basenet: BaseNet, run: TrainingRun) -> dict[str, float]:
     basenet.local_path.requires_grad_(False)
     features = _frozen_features(basenet, run)
     rng = np.random.default_rng(run.stage_seed("fc"))
-    order = balanced_indices(sites, recipe.basenet_samples, rng, recipe.balance)
+    order = balanced_indices(sites, recipe.basenet_samples, rng)
     mirrored = rng.integers(0, 2, len(order))
 
     def make_batch(step: int) -> tuple[NDArray[np.float16], NDArray[np.int64]]:

@@ -49,7 +49,6 @@ def export_bundle(
     sample_views: tuple[Bytes, Bytes] | None = None,
     pictures: Mapping[str, ReferencePicture] | None = None,
     name: str = "situs",
-    version: str = "1",
 ) -> Path:
     """Write the bundle of two trained networks.
 
@@ -64,7 +63,6 @@ def export_bundle(
             beside random ones.
         pictures: Of references, by id.
         name: What the bundle calls itself.
-        version: Tells bundles of one name apart.
 
     Returns:
         `out`.
@@ -103,7 +101,6 @@ def export_bundle(
             training={**facts, "onnx opset": _OPSET},
             pictures=pictures,
             name=name,
-            version=version,
             check=check,
         )
     finally:

@@ -30,7 +30,6 @@ class Recipe:
         learning_rate: Of BaseNet, see `situs.learn.loop.LoopSettings`.
         relation_learning_rate: Of the Relation Network, constant.
         weight_decay: Of both, see `situs.learn.loop.LoopSettings`.
-        balance: 1 for equally many examples of every site, 0 for the cohort's own frequencies.
         label_smoothing: Of BaseNet's site.
         painting_weight: The weight of the painting's loss in the stage ``basenet``.
         shares_weight: The weight of the loss of the region's share in each site, in the same stage.
@@ -54,7 +53,6 @@ class Recipe:
     learning_rate: float = 2e-3
     relation_learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    balance: float = 1.0
     label_smoothing: float = 0.05
     painting_weight: float = 0.3
     shares_weight: float = 0.5
