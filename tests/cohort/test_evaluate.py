@@ -109,19 +109,19 @@ LEFT, RIGHT = (8, 0), (-8, 0)
 
 def test_both_answers_are_scored(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
-    found = evaluate("any", cohort, n_boot=20)
+    evaluation = evaluate("any", cohort, n_boot=20)
     # 2 patients x 4 slices, all nearest to a reference of their own site.
-    assert found.relation.confusion.sum() == 8
-    assert found.relation.macro.f1 == 1
-    assert found.known_patients == 0 and found.n_patients == 2
-    assert found.unknown_sites == () and "Always missed" not in found.text()
+    assert evaluation.relation.confusion.sum() == 8
+    assert evaluation.relation.macro.f1 == 1
+    assert evaluation.known_patients == 0 and evaluation.n_patients == 2
+    assert evaluation.unknown_sites == () and "Always missed" not in evaluation.text()
     # BaseNet calls the 4 large slices thalamus (2 rightly) and the 4 small ones cerebellum.
     confusion = np.zeros((15, 15), int)
     confusion[THALAMUS, THALAMUS], confusion[THALAMUS, CEREBELLUM], confusion[BRAINSTEM, THALAMUS] = 2, 4, 2
-    np.testing.assert_array_equal(found.basenet.confusion, confusion)
+    np.testing.assert_array_equal(evaluation.basenet.confusion, confusion)
     # By area the large slice of the thalamus outweighs its two small ones: 36 pixels against 2 x 4.
-    assert found.basenet_rois.recall[THALAMUS] == 1
-    assert found.basenet_rois.confusion.sum() == 4
+    assert evaluation.basenet_rois.recall[THALAMUS] == 1
+    assert evaluation.basenet_rois.confusion.sum() == 4
 
 
 def test_scans_of_one_file_name_are_two(cohort, use_references):
@@ -133,18 +133,18 @@ def test_no_patient_is_its_own_neighbour(cohort, use_references):
     # A's own reference lies on A's thalamus and says so; of the others, only a brainstem is near. So B, who
     # may use it, finds the thalamus, and A must not.
     use_references((LEFT, THALAMUS, "A"), ((6, 0), BRAINSTEM, "C"), ((-30, 0), THALAMUS, "C"))
-    found = evaluate("any", cohort, n_boot=5)
-    assert found.relation.confusion[THALAMUS, BRAINSTEM] == 3
-    assert found.relation.confusion[THALAMUS, THALAMUS] == 3
-    assert found.known_patients == 1
-    assert "NOT A TEST" in found.text()
+    evaluation = evaluate("any", cohort, n_boot=5)
+    assert evaluation.relation.confusion[THALAMUS, BRAINSTEM] == 3
+    assert evaluation.relation.confusion[THALAMUS, THALAMUS] == 3
+    assert evaluation.known_patients == 1
+    assert "NOT A TEST" in evaluation.text()
 
 
 def test_a_site_without_references_is_named(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, CEREBELLUM, "C"))
-    found = evaluate("any", cohort, n_boot=5)
-    assert "Always missed, because the bundle has no reference: brainstem." in found.text()
-    assert found.to_dict()["unknown_sites"] == ["brainstem"]
+    evaluation = evaluate("any", cohort, n_boot=5)
+    assert "Always missed, because the bundle has no reference: brainstem." in evaluation.text()
+    assert evaluation.to_dict()["unknown_sites"] == ["brainstem"]
 
 
 def test_a_rendered_cohort_is_named_as_such(cohort, use_references):
@@ -158,9 +158,9 @@ def test_a_rendered_cohort_is_named_as_such(cohort, use_references):
 
 def test_only_the_named_patients(cohort, use_references):
     use_references((LEFT, THALAMUS, "A"), (RIGHT, BRAINSTEM, "C"))
-    found = evaluate("any", cohort, patients=["B"], n_boot=5)
-    assert (found.n_patients, found.known_patients, found.relation.n_scans) == (1, 0, 1)
-    assert "NOT A TEST" not in found.text()
+    evaluation = evaluate("any", cohort, patients=["B"], n_boot=5)
+    assert (evaluation.n_patients, evaluation.known_patients, evaluation.relation.n_scans) == (1, 0, 1)
+    assert "NOT A TEST" not in evaluation.text()
     with pytest.raises(ManifestError, match="Bob"):
         evaluate("any", cohort, patients=["B", "Bob"])
     with pytest.raises(ManifestError, match="at least one"):
@@ -169,9 +169,9 @@ def test_only_the_named_patients(cohort, use_references):
 
 def test_dict_has_the_relation_network_on_top(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
-    found = evaluate("any", cohort, n_boot=5)
-    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    for part, table in ((told, found.relation), (told["basenet"], found.basenet)):
+    evaluation = evaluate("any", cohort, n_boot=5)
+    told = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    for part, table in ((told, evaluation.relation), (told["basenet"], evaluation.basenet)):
         assert list(part["sites"]) == list(SITE_KEYS)
         for mean, numbers in (("weighted", table.weighted), ("macro", table.macro)):
             assert part[mean]["f1"] == numbers.f1
@@ -196,14 +196,14 @@ def test_shares_against_site_maps(cohort, use_references):
     longer = [f"{lines[0]},sites,lateral", *(f"{row},sites.nii.gz,lateral.nii.gz" for row in lines[1:])]
     (cohort / "manifest.csv").write_text("\n".join(longer))
     use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
-    found = evaluate("any", cohort, n_boot=5)
-    assert found.share_rois == 2
-    assert found.share_error == pytest.approx((10 + 18 + 8) / 2 / 44, abs=0.03)
-    assert "Shares of 2 ROIs" in found.text()
-    assert found.to_dict()["shares"] == {"error": found.share_error, "rois": 2}
+    evaluation = evaluate("any", cohort, n_boot=5)
+    assert evaluation.share_rois == 2
+    assert evaluation.share_error == pytest.approx((10 + 18 + 8) / 2 / 44, abs=0.03)
+    assert "Shares of 2 ROIs" in evaluation.text()
+    assert evaluation.to_dict()["shares"] == {"error": evaluation.share_error, "rois": 2}
     situs.cohort.evaluate.read_bundle("any").spec = replace(SPEC, upright=True)
-    found = evaluate("any", cohort, n_boot=5)
-    assert found.to_dict()["upright"] and "upright" in found.text()
+    evaluation = evaluate("any", cohort, n_boot=5)
+    assert evaluation.to_dict()["upright"] and "upright" in evaluation.text()
 
 
 def test_certainty_on_rois(cohort, use_references, monkeypatch):
@@ -215,11 +215,15 @@ def test_certainty_on_rois(cohort, use_references, monkeypatch):
         bundle.calibration = Calibration(
             0.9, thresholds, farthest=30.0, least_inside=0.5, regions=9, patients=2
         )
-        found = evaluate("any", cohort, n_boot=5)
-        assert (found.coverage.overall, found.coverage.mean_size, found.coverage.sure) == (1, size, sure)
-        assert found.coverage.sites == {"brainstem": 1, "thalamus": 1}
-        assert found.to_dict()["certainty"]["right_if_sure"] == (1 if sure else None)
-        assert f"mean size {size:.2f}" in found.text()
+        evaluation = evaluate("any", cohort, n_boot=5)
+        assert (evaluation.coverage.overall, evaluation.coverage.mean_size, evaluation.coverage.sure) == (
+            1,
+            size,
+            sure,
+        )
+        assert evaluation.coverage.sites == {"brainstem": 1, "thalamus": 1}
+        assert evaluation.to_dict()["certainty"]["right_if_sure"] == (1 if sure else None)
+        assert f"mean size {size:.2f}" in evaluation.text()
     bundle.calibration = Calibration(
         0.9, np.full(15, 0.4), farthest=30.0, least_inside=0.8, regions=9, patients=2
     )
@@ -232,14 +236,14 @@ def test_slices_are_joined_by_area():
     scores[[0, 3], BRAINSTEM] = 0.9
     scores[[1, 2], THALAMUS] = 0.6
     areas, row = np.array([36.0, 4, 4, 9]), np.array([7, 7, 7, 3])
-    said = Answers(scores, scores, None, areas.astype(np.float32), areas.astype(np.float32), areas)
-    joined = average_answers(said, row)  # in the order of the rows: 3, 7
+    answers = Answers(scores, scores, None, areas.astype(np.float32), areas.astype(np.float32), areas)
+    joined = average_answers(answers, row)  # in the order of the rows: 3, 7
     assert joined.relation[:, BRAINSTEM] == pytest.approx([0.9, 0.9 * 36 / 44])
     assert joined.relation[:, THALAMUS] == pytest.approx([0, 0.6 * 8 / 44])
     assert joined.shares is None
     assert joined.inside == pytest.approx([9, (36**2 + 2 * 4**2) / 44])
     truth = np.array([BRAINSTEM, THALAMUS])
-    others = other_joins(said, row, truth)
+    others = other_joins(answers, row, truth)
     assert others["the largest slice alone"] == pytest.approx((2 / 3 + 0) / 2)  # brainstem twice
     assert others["all slices alike"] == 1  # .3 and .4 of the second region
 
@@ -253,9 +257,9 @@ def test_progress_counts_scans_then_slices(cohort, use_references):
 
 def test_text_lists_every_site_and_both_means_twice(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
-    found = evaluate("any", cohort, n_boot=5)
-    lines = found.text().splitlines()
-    assert not found.to_dict()["upright"] and not any("upright" in line for line in lines)
+    evaluation = evaluate("any", cohort, n_boot=5)
+    lines = evaluation.text().splitlines()
+    assert not evaluation.to_dict()["upright"] and not any("upright" in line for line in lines)
     assert sum(line.startswith("macro mean") for line in lines) == 2
     thalamus = next(line for line in lines if line.startswith("thalamus"))
     assert thalamus.split()[1:] == ["6", "0.500", "0.333", "0.400", "1.000", "1.000", "1.000", "1.000-1.000"]

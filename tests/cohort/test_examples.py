@@ -33,13 +33,13 @@ def turned(cohort, folder, degrees):
 
 def lies(slices):
     """By how much the heads are turned in the global views, degrees (n,)."""
-    found = []
+    turns = []
     for lateral in slices.global_lateral:
         rows, columns = np.nonzero(lateral != LATERAL_UNKNOWN)
         design = np.stack([columns, rows, np.ones(rows.size)], axis=1)
         to_right, down, _ = np.linalg.lstsq(design, lateral[rows, columns].astype(float), rcond=None)[0]
-        found.append(np.degrees(np.arctan2(down, to_right)))
-    return np.array(found)
+        turns.append(np.degrees(np.arctan2(down, to_right)))
+    return np.array(turns)
 
 
 def test_heads_are_looked_at_upright(cohort, tmp_path):
@@ -58,9 +58,9 @@ def test_to_train_on_some_heads_lie_as_they_do(cohort, tmp_path):
     slices = open_slices(turned(cohort, tmp_path / "turned", 60), UPRIGHT, training=True)
     by_row = {row: lies(slices)[slices.row == row] for row in np.unique(slices.row)}
     assert all(np.ptp(of_row) < 1 for of_row in by_row.values())
-    found = np.array([of_row[0] for of_row in by_row.values()])
-    left = np.abs(found - 60) < 1
-    assert 0.05 < left.mean() < 0.5 and np.abs(found[~left]).max() < 25 and found[~left].std() > 2
+    turns = np.array([of_row[0] for of_row in by_row.values()])
+    left = np.abs(turns - 60) < 1
+    assert 0.05 < left.mean() < 0.5 and np.abs(turns[~left]).max() < 25 and turns[~left].std() > 2
 
 
 def test_without_distances_the_head_s_symmetry_tells_how_it_lies(tmp_path):

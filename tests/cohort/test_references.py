@@ -57,11 +57,11 @@ def content(folder):
 
 def areas(cohort):
     """{row number: {slice: pixels}} of every region, counted in the files."""
-    found = {}
+    by_row = {}
     for n, row in enumerate(read_manifest(cohort)):
         counts = (np.asarray(nib.load(row.roi).dataobj) == row.value).sum(axis=(0, 1))
-        found[n] = {k: int(counts[k]) for k in np.flatnonzero(counts)}
-    return found
+        by_row[n] = {k: int(counts[k]) for k in np.flatnonzero(counts)}
+    return by_row
 
 
 def expected_ids(cohort):
@@ -123,14 +123,14 @@ def test_case_by_case_is_the_same_as_all_at_once(bundle, cohort, tmp_path):
 
 def test_at_most_so_many_slices_of_a_region(bundle, cohort):
     add_references(bundle, cohort, max_slices=1)
-    found = Counter(name.rpartition("/")[0] for name in read_bundle(bundle).references.ids[60:])
-    assert set(found.values()) == {1} and len(found) == len(areas(cohort))
+    counts = Counter(name.rpartition("/")[0] for name in read_bundle(bundle).references.ids[60:])
+    assert set(counts.values()) == {1} and len(counts) == len(areas(cohort))
 
 
 def test_as_many_slices_as_in_the_training(bundle, cohort, monkeypatch):
-    found = read_bundle(bundle)
-    found.description["recipe"]["max_slices"] = 2
-    monkeypatch.setattr(module, "read_bundle", lambda _: found)
+    opened = read_bundle(bundle)
+    opened.description["recipe"]["max_slices"] = 2
+    monkeypatch.setattr(module, "read_bundle", lambda _: opened)
     counts = [len(slices) for slices in areas(cohort).values()]
     assert max(counts) > 2
     assert add_references(bundle, cohort).added == sum(min(2, n) for n in counts)
@@ -288,12 +288,12 @@ def test_two_changes_at_a_time_do_not_undo_each_other(bundle, cohort, monkeypatc
 
 @pytest.mark.parametrize("n, width", [(0, 12), (3, 11)])
 def test_references_that_do_not_fit_are_refused(bundle, n, width):
-    found = read_bundle(bundle)
-    some = References(
+    opened = read_bundle(bundle)
+    fewer = References(
         np.zeros((n, width), np.float16), np.zeros(n, int), np.array(["a"] * n, str), np.array(["b"] * n, str)
     )
     with pytest.raises(ValueError, match="references: expected"):
-        replace_references(found, some, added=0, removed=0)
+        replace_references(opened, fewer, added=0, removed=0)
 
 
 def test_the_shipped_bundle_is_never_changed(cohort, tmp_path):
@@ -343,12 +343,12 @@ def check_pictures(bundle, cohort):
         mask = np.asarray(nib.load(rows[n].roi).dataobj) == rows[n].value
         for k in slices:
             outline = bundle.picture(f"scan{n // 4}/roi{n // 4}/{n % 4 + 1}/{k}") == OUTLINE
-            found = np.array(np.nonzero(outline)).mean(axis=1)
+            middle = np.array(np.nonzero(outline)).mean(axis=1)
             i, j = np.argwhere(mask[:, :, k]).mean(axis=0)
             # 3.5 mm voxels in a grid of 64, i to the right and j to the front; the head is its middle.
             expected = [-(j - 31.5) * 3.5, -(i - 31.5) * 3.5]
             # Regions are 50 mm apart; a picture moves, here up to 22 mm, to show what surrounds one far out.
-            np.testing.assert_allclose((found - (SIZE_PX - 1) / 2) * FIELD_MM / SIZE_PX, expected, atol=24)
+            np.testing.assert_allclose((middle - (SIZE_PX - 1) / 2) * FIELD_MM / SIZE_PX, expected, atol=24)
 
 
 def test_rendered_scans_are_shown_and_patients_only_if_asked_for(bundle, cohort, rendered, tmp_path):
@@ -382,8 +382,8 @@ def test_pictures_stay_with_the_references_that_stay(bundle, cohort, rendered, t
     text = format_references_text(read_bundle(bundle))
     assert f"{len(left)} have pictures, 0 of them of patients' scans." in text
     remove_references(bundle, ["p0", "p1"])
-    found = read_bundle(bundle)
-    assert not (bundle / "pictures.npz").exists() and "pictures.npz" not in found.description["files"]
+    opened = read_bundle(bundle)
+    assert not (bundle / "pictures.npz").exists() and "pictures.npz" not in opened.description["files"]
     assert "no picture of any scan" in (bundle / "README.md").read_text(encoding="utf-8")
 
 
@@ -397,13 +397,13 @@ def test_damaged_pictures_are_told_and_nothing_is_written(bundle, rendered):
 
 
 def test_views_without_an_outline_give_no_pictures(bundle, rendered, monkeypatch):
-    found = read_bundle(bundle)
-    plain = replace(found, spec=replace(found.spec, channels=("brain",)))
+    opened = read_bundle(bundle)
+    plain = replace(opened, spec=replace(opened.spec, channels=("brain",)))
     monkeypatch.setattr(module, "read_bundle", lambda _: plain)
     monkeypatch.setattr(module, "embed_slices", lambda *_: pytest.fail("the work began"))
     with pytest.raises(InputError, match="do not show the outline"):
         add_references(bundle, rendered, pictures=True)
-    monkeypatch.setattr(module, "embed_slices", lambda *_: take_rows(found.references, slice(0)))
+    monkeypatch.setattr(module, "embed_slices", lambda *_: take_rows(opened.references, slice(0)))
     add_references(bundle, rendered)
     assert not (bundle / "pictures.npz").exists()
 
@@ -413,25 +413,25 @@ def test_views_without_an_outline_give_no_pictures(bundle, rendered, monkeypatch
 
 def test_list_counts_and_names(bundle, cohort, capsys):
     add_references(bundle, cohort)
-    found = read_bundle(bundle)
+    opened = read_bundle(bundle)
     by_site = {key: [] for key in SITE_KEYS}
     for name, index, patient in zip(
-        found.references.ids, found.references.sites, found.references.patients, strict=True
+        opened.references.ids, opened.references.sites, opened.references.patients, strict=True
     ):
         by_site[SITE_KEYS[index]].append((str(name), str(patient)))
 
-    lines = format_references_text(found).splitlines()
-    assert f"{len(found.references)} references, 6 patients" in lines[0]
+    lines = format_references_text(opened).splitlines()
+    assert f"{len(opened.references)} references, 6 patients" in lines[0]
     assert [line.split() for line in lines[3:18]] == [
         [key, str(len(of_site)), str(len({patient for _, patient in of_site}))]
         for key, of_site in by_site.items()
     ]
-    assert f"{len(found.references) - 60} were added and 0 removed" in lines[18]
-    lines = format_references_text(found, "parietal_region").splitlines()
+    assert f"{len(opened.references) - 60} were added and 0 removed" in lines[18]
+    lines = format_references_text(opened, "parietal_region").splitlines()
     assert [tuple(line.split()) for line in lines[3:]] == by_site["parietal_region"]
 
-    rows = list(csv.DictReader(io.StringIO(format_references_csv(found))))
-    assert [row["id"] for row in rows] == found.references.ids.tolist()
+    rows = list(csv.DictReader(io.StringIO(format_references_csv(opened))))
+    assert [row["id"] for row in rows] == opened.references.ids.tolist()
     assert main(["references", "list", str(bundle), "--site", "thalamus", "--csv", "-"]) == 0
     told = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["id"], row["patient"]) for row in told] == by_site["thalamus"]
