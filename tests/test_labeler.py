@@ -20,7 +20,7 @@ from situs.neighbors import References
 from situs.report import format_json
 from situs.runtime import Embedded
 from situs.views import ViewSpec
-from situs.volume import Roi, Volume
+from situs.volume import OutsideRoi, Roi, Volume
 
 SPEC = ViewSpec(size_px=56, global_mm=224.0, local_mm=96.0, upright=True)
 SHAPE = (96, 96, 24)
@@ -372,6 +372,40 @@ def test_a_doubt_stands_in_doubts_and_not_in_notes():
     )
     assert set(outside.doubts) - set(inside.doubts) == {"The lesion lies outside the head."}
     assert outside.notes == inside.notes
+
+
+def test_a_doubt_about_the_scan_or_the_place_of_the_mask_makes_every_finding_unsure():
+    volume = make_volume()
+    roi = box_roi(volume.geometry, (24, 30), (40, 46), (5, 6))
+    (sure,) = ruler_labeler().label(volume, [roi])
+    (finding,) = ruler_labeler().label(
+        replace(volume, doubts=("No orientation.",)), [replace(roi, doubts=("Another header.",))]
+    )
+    assert set(finding.doubts) - set(sure.doubts) == {"No orientation.", "Another header."}
+    assert not finding.sure and (finding.site, finding.side) == (sure.site, sure.side)
+
+
+def test_lesions_outside_the_scan_come_last_and_are_numbered_on():
+    volume = make_volume()
+    roi = box_roi(volume.geometry, (24, 30), (40, 46), (5, 6), value=3)
+    outside = [
+        OutsideRoi((2.0, 0.5), 3, notes=("Resampled.",)),
+        OutsideRoi((1.5,), 1, "blood", (), ("Odd.",)),
+    ]
+    findings = ruler_labeler().label(volume, [*outside, roi])
+    assert [(f.roi_value, f.component, f.volume_ml) for f in findings[1:]] == [
+        (3, 2, 2),
+        (3, 3, 0.5),
+        (1, 1, 1.5),
+    ]
+    assert findings[0].site is not None
+    for finding in findings[1:]:
+        assert (finding.site, finding.side, finding.slices, finding.largest_slice) == (None, None, (), None)
+        assert finding.doubts[0] == "It lies outside the scan."
+    assert findings[1].notes == ("Resampled.",) and findings[3].doubts[1:] == ("Odd.",)
+    assert ruler_labeler().label(volume, outside) == [
+        replace(f, component=n) for f, n in zip(findings[1:], (1, 2, 1), strict=True)
+    ]
 
 
 def test_a_hundred_lesions():

@@ -30,18 +30,18 @@ class Reference:
 class Finding:
     """The answer for one lesion. ``docs/output.md`` describes every field.
 
-    A lesion that is too small to be judged has neither site nor score; its ``scores``, ``shares``,
-    ``site_set``, ``nearest`` and ``comparison`` are empty, and it is not sure.
+    A lesion that is too small to be judged, or outside the scan, has neither site nor score; its ``scores``,
+    ``shares``, ``site_set``, ``nearest`` and ``comparison`` are empty, and it is not sure.
 
     Attributes:
         roi_value: The mask value or segment number that the lesion belongs to.
         roi_name: The name of that value or segment. Empty without one.
         component: 1 for the largest lesion of its value, 2 for the next, and so on.
         volume_ml: The volume in millilitres.
-        slices: The scan's slices that the lesion meets: 0-based k, ascending.
-        largest_slice: The slice with most of the lesion's pixels.
+        slices: The scan's slices that the lesion meets: 0-based k, ascending. Empty outside the scan.
+        largest_slice: The slice with most of the lesion's pixels. None outside the scan.
         site: The key of the site.
-        side: The patient's side.
+        side: The patient's side. None outside the scan.
         doubts: Why the site is not sure, one sentence each. Empty if it is sure.
         site_set: Keys of the sites that the lesion may lie in, the likeliest first (`situs.certainty`). Empty
             for a bundle that was not calibrated.
@@ -62,9 +62,9 @@ class Finding:
     component: int
     volume_ml: float
     slices: tuple[int, ...]
-    largest_slice: int
+    largest_slice: int | None
     site: str | None
-    side: Side
+    side: Side | None
     doubts: tuple[str, ...]
     site_set: tuple[str, ...]
     scores: dict[str, float]

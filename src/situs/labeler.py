@@ -27,7 +27,7 @@ from situs.records import join_rows, take_rows
 from situs.runtime import Embedded, Runtime, relate_to_nearest
 from situs.side import side_of_lesion
 from situs.views import LEAST_TURN_DEG, Views, extract_views
-from situs.volume import Roi, Volume, choose_slices, split_lesions, union_mask
+from situs.volume import OutsideRoi, Roi, Volume, choose_slices, split_lesions, union_mask
 
 __all__ = ["MAX_SLICES", "Labeler"]
 
@@ -43,6 +43,7 @@ _FIRST_EXAMPLES = 3
 _BATCH = 48
 
 _NO_MIDLINE = "The side rests on the head's symmetry alone: this bundle does not paint the midline."
+_OUTSIDE = "It lies outside the scan."
 _TOO_SMALL = f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice."
 
 
@@ -72,35 +73,41 @@ class Labeler:
         return cls(found, Runtime(found, threads))
 
     def label(
-        self, volume: Volume, rois: Sequence[Roi], progress: Progress = silent, patient: str = ""
+        self,
+        volume: Volume,
+        rois: Sequence[Roi | OutsideRoi],
+        progress: Progress = silent,
+        patient: str = "",
     ) -> list[Finding]:
         """Label every lesion of every region.
 
         Args:
             volume: The scan.
-            rois: Regions on its grid; every connected part of one is a lesion.
+            rois: Regions on its grid; every connected part of one is a lesion. And those outside it.
             progress: Its stage is ``slices``: those of all lesions.
             patient: Whose scan it is, as the bundle's references name patients; the patient's own references
                 are left out. Empty for somebody who is not among them.
 
         Returns:
-            The findings, in the order of `rois` and then by size. A lesion that is too small to be judged
-            has no site and no scores.
+            The findings, in the order of `rois` and then by size. Lesions outside the scan come last. They
+            have no site and no scores, and neither have lesions that are too small to be judged.
 
         Raises:
             RoiError: if a region lies on another grid than the scan
         """
-        for roi in rois:
+        regions = [roi for roi in rois if isinstance(roi, Roi)]
+        for roi in regions:
             if roi.geometry.shape != volume.geometry.shape:
                 raise RoiError(
                     f"rois: value {roi.value} lies on a grid of {roi.geometry.shape} voxels, the scan has "
                     f"{volume.geometry.shape}; read it with read_rois and this scan"
                 )
-        lesions = [lesion for roi in rois for lesion in split_lesions(roi)]
+        lesions = [lesion for roi in regions for lesion in split_lesions(roi)]
+        outside = [roi for roi in rois if isinstance(roi, OutsideRoi)]
         if not lesions:
-            return []
+            return self._outside(volume, outside, lesions)
         examples = _examples(lesions)
-        scan = _Scan(volume, union_mask(rois, volume.geometry))
+        scan = _Scan(volume, union_mask(regions, volume.geometry))
         pose, looks = self._find_pose(scan, examples)
         of_lesion: dict[Roi, list[_Answer]] = {lesion: [] for lesion in lesions}
         for start in range(0, len(examples), _BATCH):
@@ -109,10 +116,41 @@ class Labeler:
                 of_lesion[answer.example.lesion].append(answer)
             progress("slices", start + len(batch), len(examples))
         levels = gray_levels(volume)
-        doubts = scan_doubts(volume, levels)
+        doubts = (*volume.doubts, *scan_doubts(volume, levels))
+        findings = []
+        for lesion, answers in of_lesion.items():
+            own = (*lesion.doubts, *lesion_doubts(volume, lesion, levels))
+            findings.append(self._finding(lesion, answers, pose, (*doubts, *own)))
+        return findings + self._outside(volume, outside, lesions)
+
+    def _outside(
+        self, volume: Volume, regions: Sequence[OutsideRoi], lesions: Sequence[Roi]
+    ) -> list[Finding]:
+        """The findings of what lies outside the scan, numbered after the other lesions of its value."""
         return [
-            self._finding(lesion, answers, pose, (*doubts, *lesion_doubts(volume, lesion, levels)))
-            for lesion, answers in of_lesion.items()
+            Finding(
+                roi_value=region.value,
+                roi_name=region.name,
+                component=number,
+                volume_ml=volume_ml,
+                slices=(),
+                largest_slice=None,
+                site=None,
+                side=None,
+                doubts=(_OUTSIDE, *volume.doubts, *region.doubts),
+                site_set=(),
+                scores={},
+                shares={},
+                nearest=(),
+                comparison=(),
+                notes=region.notes,
+                bundle_name=self.bundle.name,
+                bundle_version=self.bundle.version,
+            )
+            for region in regions
+            for number, volume_ml in enumerate(
+                region.volumes_ml, start=1 + sum(lesion.value == region.value for lesion in lesions)
+            )
         ]
 
     def _find_pose(self, scan: _Scan, examples: Sequence[_Example]) -> tuple[_Pose, dict[_Example, _Look]]:

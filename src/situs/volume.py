@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from situs.geometry import Geometry
 
 __all__ = [
+    "OutsideRoi",
     "Roi",
+    "StoredGrid",
     "Volume",
     "bounding_box",
     "choose_slices",
@@ -25,6 +27,21 @@ __all__ = [
     "split_lesions",
     "union_mask",
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredGrid:
+    """How one file stores a scan's array. A mask whose header is in doubt is bound by it.
+
+    Args:
+        order: The axes of the file in the order of the scan's array.
+        oriented: False if the header has no orientation, so that the scan's geometry is a guess.
+        others: Further geometries that the header gives the same array, such as its qform.
+    """
+
+    order: tuple[int, int, int]
+    oriented: bool
+    others: tuple[Geometry, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +53,8 @@ class Volume:
         geometry: where the voxels lie; same shape
         name: what to call the scan in the output; holds nothing that identifies the patient
         assumptions: one sentence for everything that was corrected or assumed while reading
+        doubts: Why no finding on this scan is sure, one sentence each.
+        stored: How the file stores the array. None if the slices come from several files, or from none.
 
     Raises:
         ValueError: if `hu` is not 3-D numbers of the geometry's shape
@@ -45,6 +64,8 @@ class Volume:
     geometry: Geometry
     name: str = "scan"
     assumptions: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    stored: StoredGrid | None = None
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.geometry.shape or self.hu.dtype.kind not in "iuf":
@@ -65,6 +86,7 @@ class Roi:
         name: what the segment is called, if anything
         component: 0 for the whole region; 1, 2, ... for its lesions, 1 the largest
         notes: what was corrected or assumed while binding the region to the scan
+        doubts: Why it is doubtful where the region lies, one sentence each. No finding on it is sure.
 
     Raises:
         ValueError: if the mask is not boolean, is empty, or does not lie within the scan
@@ -77,6 +99,7 @@ class Roi:
     name: str = ""
     component: int = 0
     notes: tuple[str, ...] = field(default=())
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 3 or self.mask.dtype != np.bool_ or not self.mask.any():
@@ -163,6 +186,25 @@ def choose_slices(roi: Roi, most: int | None) -> dict[int, float]:
     starts = np.concatenate([[0], (chosen[:-1] + chosen[1:]) // 2 + 1])  # the lowest slice for each
     weights = np.add.reduceat(sizes, starts)
     return dict(sorted((upward[n], float(weight)) for n, weight in zip(chosen, weights, strict=True)))
+
+
+@dataclass(frozen=True)
+class OutsideRoi:
+    """The lesions of one value of a mask that lie wholly outside the scan.
+
+    Args:
+        volumes_ml: The volume of each such lesion, the largest first.
+        value: The value of the mask, or the number of the segment.
+        name: What the segment is called. Empty without a name.
+        notes: What was corrected or assumed while binding the mask to the scan.
+        doubts: Why it is doubtful where the mask lies, one sentence each.
+    """
+
+    volumes_ml: tuple[float, ...]
+    value: int
+    name: str = ""
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def split_lesions(roi: Roi) -> list[Roi]:

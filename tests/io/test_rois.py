@@ -18,7 +18,7 @@ from scipy import ndimage
 from situs.errors import RoiError
 from situs.geometry import Geometry
 from situs.io import read_rois, read_volume
-from situs.volume import Volume
+from situs.volume import OutsideRoi, Volume
 
 
 @pytest.fixture(scope="module")
@@ -200,20 +200,33 @@ def test_where_slices_are_missing_nothing_is_made_up(tmp_path):
     scan, mask, affine = thin_case(tmp_path, heights)
     mask[80:100, 90:110, 80] = 1  # in the middle of the hole
     mask[80:100, 90:110, 20:40] = 2
-    (roi,) = read_rois(save(tmp_path / "m.nii", mask, affine), scan)
-    assert roi.value == 2
-    assert any("value 1 lies outside the scan" in n for n in roi.notes)
+    roi, outside = read_rois(save(tmp_path / "m.nii", mask, affine), scan)
+    assert (outside.value, roi.value) == (1, 2) and isinstance(outside, OutsideRoi)
+    assert outside.volumes_ml == (pytest.approx(20 * 20 / 1000),)
 
 
-def test_what_lies_outside_the_scan_is_said(head, scan, tmp_path):
-    affine = head[1].copy()
-    affine[0, 3] += 100
-    mask = np.zeros(head[0].shape, np.uint8)
-    mask[10:40, 20:30, 5:9], mask[44:, 0:5, 2:5] = 1, 2
-    (roi,) = read_rois(save(tmp_path / "m.nii", mask, affine), scan)
-    assert roi.value == 1
-    assert any("value 2 lies outside" in n for n in roi.notes)
-    assert any("% of the mask's voxels lie outside" in n for n in roi.notes)
+def test_what_lies_outside_the_scan_is_a_region_of_its_own(head, scan, tmp_path):
+    """Value 1 reaches beyond the scan, one part of value 2 lies there, value 3 is all inside."""
+    shape = (60, *head[0].shape[1:])
+    mask = np.zeros(shape, np.uint8)
+    mask[20:50, 20:30, 5:9] = 1  # 28 of its 30 columns are on the scan
+    mask[54:58, 0:5, 2:5] = mask[55:57, 40:44, 2:4] = mask[5:9, 5:9, 5:9] = 2
+    mask[30:34, 5:9, 5:9] = 3
+    one, two, three, beyond = read_rois(save(tmp_path / "m.nii", mask, head[1]), scan)
+    assert [r.value for r in (one, two, three, beyond)] == [1, 2, 3, 2]
+    assert isinstance(beyond, OutsideRoi)
+    voxel_ml = 4.5 * 4.5 * 8 / 1000
+    assert beyond.volumes_ml == (pytest.approx(4 * 5 * 3 * voxel_ml), pytest.approx(2 * 4 * 2 * voxel_ml))
+    assert any("7 % of the region lies outside" in n for n in one.notes) and one.doubts == ()
+    assert not any("outside" in n for r in (two, three) for n in (*r.notes, *r.doubts))
+    assert int(two.mask.sum()) == int(three.mask.sum()) == 64
+
+
+def test_a_region_of_which_much_lies_outside_is_in_doubt(head, scan, tmp_path):
+    mask = np.zeros((60, *head[0].shape[1:]), np.uint8)
+    mask[30:55, 20:30, 5:9] = 1
+    (roi,) = read_rois(save(tmp_path / "m.nii", mask, head[1]), scan)
+    assert any("28 % of the region lies outside" in d for d in roi.doubts)
 
 
 needs_ge = pytest.mark.skipif(not CT.is_dir(), reason="the real scans are not here")
@@ -273,8 +286,12 @@ def refused(kind, head, path):
     mask = two_balls(data.shape, affine)
     if kind == "fractions":
         mask = mask * np.float32(0.1)
-    elif kind == "negative":
-        mask = mask.astype(np.int16) - 1
+    elif kind == "a scan":
+        mask = data - np.arange(20).astype(np.int16)
+    elif kind == "only negative":
+        mask = -mask.astype(np.int16)
+    elif kind == "infinite":
+        mask = np.where(mask, np.inf, 0).astype(np.float32)
     elif kind == "nan":
         mask = np.where(mask, np.nan, 0).astype(np.float32)
     elif kind == "empty":
@@ -282,12 +299,12 @@ def refused(kind, head, path):
     elif kind == "4-D":
         mask = np.stack([mask, mask], axis=3)
     elif kind == "elsewhere":
-        affine = affine.copy()
+        affine, mask = affine.copy(), mask[1:]
         affine[2, 3] += 1000
     elif kind == "rgb":
         mask = np.zeros(mask.shape, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     elif kind == "unoriented":
-        image = nibabel.Nifti1Image(mask, affine)
+        image = nibabel.Nifti1Image(mask[1:], affine)
         image.set_sform(None, 0)
         image.set_qform(None, 0)
         nibabel.save(image, path)
@@ -303,15 +320,17 @@ def refused(kind, head, path):
     ("kind", "words"),
     [
         ("fractions", "not whole"),
-        ("negative", "negative"),
-        ("nan", "NaN"),
+        ("a scan", "is this the scan?"),
+        ("only negative", "the mask is empty"),
+        ("nan", "the mask is empty"),
+        ("infinite", "infinite"),
         ("empty", "the mask is empty"),
-        ("4-D", "three axes"),
+        ("4-D", "channel 1 of 2 holds several labels"),
         ("elsewhere", "another patient space"),
         ("rgb", "RGB"),
         ("unoriented", "no orientation"),
         ("cut", "50 of its bytes are missing"),
-        ("text", "neither a NIfTI"),
+        ("text", "no NIfTI file, but masks must be NIfTI"),
     ],
 )
 def test_what_is_no_mask_of_this_scan_is_refused_in_one_line(head, scan, tmp_path, kind, words):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from situs.anatomy import SITE_KEYS
@@ -49,6 +51,13 @@ def findings(regions: list[Roi]) -> list[Finding]:
     """One made-up finding a lesion; the second lesion is too small to be judged."""
     lesions = [lesion for roi in regions for lesion in split_lesions(roi)]
     return [finding(lesion, judged=number != 1) for number, lesion in enumerate(lesions)]
+
+
+def outside() -> Finding:
+    """A made-up finding about a lesion outside the scan."""
+    inside = finding(rois(volume().geometry)[0], judged=False)
+    nowhere = {"component": 3, "slices": (), "largest_slice": None, "side": None}
+    return replace(inside, doubts=("It lies outside the scan.",), **nowhere)
 
 
 def finding(lesion: Roi, judged: bool = True) -> Finding:

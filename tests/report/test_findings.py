@@ -63,7 +63,7 @@ def test_one_number_names_the_schema_everywhere(case):
 def test_the_schema_knows_the_sites_and_sides():
     parts = schema()["$defs"]
     assert parts["site"]["enum"] == list(SITE_KEYS)
-    assert parts["finding"]["properties"]["side"]["enum"] == list(SIDES)
+    assert parts["side"]["enum"] == list(SIDES)
     assert parts["of_every_site"]["anyOf"][1] == {"minProperties": len(SITE_KEYS)}
 
 
@@ -138,6 +138,33 @@ def test_json_says_what_the_findings_say(case):
     assert second["doubts"] == ["Too small to be judged."]
     assert second["notes"] == ["The mask was resampled."]
     assert third["side"] == "right"
+
+
+def test_a_lesion_outside_the_scan_has_a_row_of_its_own(case):
+    volume, findings = case
+    findings = [*findings, small_case.outside()]
+    written = read_findings(format_json(volume, findings))["findings"][3]
+    assert (written["slices"], written["largest_slice"], written["side"], written["site"]) == (
+        [],
+        None,
+        None,
+        None,
+    )
+    row = list(csv.DictReader(format_csv(volume, findings).splitlines()))[3]
+    assert row["slice_count"] == "0"
+    assert {row[name] for name in ("first_slice", "last_slice", "largest_slice", "side", "site")} == {""}
+    line = next(line for line in format_text(volume, findings).splitlines() if line.startswith("4 "))
+    assert line.split()[:7] == ["4", "1", "blood,", "left", "3", "outside", "the"]
+    assert "#4: It lies outside the scan." in format_text(volume, findings)
+
+
+@pytest.mark.parametrize("change", [{"site": "thalamus"}, {"side": "left"}, {"largest_slice": 1}])
+def test_the_schema_refuses_an_answer_outside_the_scan(case, change):
+    report = to_json_object(case[0], [small_case.outside()])
+    read_findings(json.dumps(report))
+    report["findings"][0] |= change
+    with pytest.raises(ValidationError):
+        read_findings(json.dumps(report))
 
 
 def test_json_is_ascii_and_refuses_what_is_not_a_number(case):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -53,6 +53,13 @@ def label(
             help="DICOM series to read, by SeriesNumber or SeriesInstanceUID. Needed if there are several.",
         ),
     ] = None,
+    mask_space: Annotated[
+        Literal["index", "world"] | None,
+        typer.Option(
+            help="How the mask lies on the scan: voxel by voxel (index), or where its header says (world). "
+            "Without it, whichever both headers suggest."
+        ),
+    ] = None,
     json_file: JsonOption = None,
     csv_file: CsvOption = None,
     png: Annotated[
@@ -69,15 +76,19 @@ def label(
     with no_warnings():
         from situs.io import read_rois, read_volume
         from situs.labeler import Labeler
-        from situs.volume import split_lesions
+        from situs.volume import OutsideRoi, Roi, split_lesions
 
         volume = read_volume(scan, series=series)
-        lesions = [lesion for region in read_rois(roi, volume) for lesion in split_lesions(region)]
+        regions = read_rois(roi, volume, mask_space)
+        lesions = [
+            lesion for region in regions if isinstance(region, Roi) for lesion in split_lesions(region)
+        ]
+        outside = [region for region in regions if isinstance(region, OutsideRoi)]
         labeler = Labeler.load(bundle)
         if png is not None:
             _ = labeler.bundle.pictures  # damaged pictures are refused before the work
         with _progress(quiet) as progress:
-            findings = labeler.label(volume, lesions, progress)
+            findings = labeler.label(volume, [*lesions, *outside], progress)
     _write_outputs(volume, lesions, findings, labeler.bundle, json_file, csv_file, png)
     if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text

@@ -108,11 +108,13 @@ def extract_scan(
     files: dict[Path, tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
     for index, row in rows:
         if row.roi not in files:  # as in use: all regions of one mask file are given, and filled, together
-            rois = read_rois(row.roi, volume)
+            rois = [roi for roi in read_rois(row.roi, volume) if isinstance(roi, Roi)]
             files[row.roi] = {roi.value: roi for roi in rois}, union_mask(rois, volume.geometry)
         by_value, fill = files[row.roi]
         if row.value not in by_value:
-            raise ManifestError(f"{row.roi}: has no value {row.value}; its values are {sorted(by_value)}")
+            raise ManifestError(
+                f"{row.roi}: has no value {row.value} on its scan; its values are {sorted(by_value)}"
+            )
         roi = by_value[row.value]
         turn = how.turn_deg(lies, index)
         for k in choose_slices(roi, how.max_slices):

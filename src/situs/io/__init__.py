@@ -7,9 +7,14 @@ What a file is, is decided by its content, not by its name: a folder, a zip or a
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from situs.errors import ScanError
-from situs.volume import Roi, Volume
+from situs.errors import RoiError, ScanError
+from situs.io.stream import is_folder
+from situs.volume import OutsideRoi, Roi, Volume
+
+if TYPE_CHECKING:
+    from situs.io.binding import MaskSpace
 
 __all__ = ["read_rois", "read_volume"]
 
@@ -29,9 +34,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         ScanError: the scan cannot be read, or its values cannot be HU or a window of them
     """
     path = Path(path)
-    if not path.exists():
-        raise ScanError(f"{path}: no such file or folder")
-    if _is_dicom(path):
+    if is_folder(path, ScanError) or _is_dicom(path):
         from situs.io.dicom import read_dicom  # pydicom only for DICOM
 
         return read_dicom(path, series)
@@ -42,25 +45,33 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     return read_nifti(path)
 
 
-def read_rois(path: str | Path, volume: Volume) -> list[Roi]:
-    """Read a mask and bind it to a scan: one region for every value that is not zero, ascending.
+def read_rois(
+    path: str | Path, volume: Volume, mask_space: MaskSpace | None = None
+) -> list[Roi | OutsideRoi]:
+    """Read a mask and bind it to a scan: one region for every value above 0, ascending.
 
     Args:
-        path: a NIfTI mask of whole numbers, 0 where there is no lesion; on the scan's grid, or on another
-            grid of the same patient space, through which it is then resampled (said in `Roi.notes`)
-        volume: the scan, shape (ni, nj, nk)
+        path: A NIfTI mask of whole numbers, 0 where there is no lesion, or one with a channel a region. It is
+            bound voxel by voxel or through patient space, as both headers suggest (`situs.io.binding`);
+            `Roi.notes` and `Roi.doubts` say how.
+        volume: The scan, shape (ni, nj, nk).
+        mask_space: ``index`` binds the mask voxel by voxel, ``world`` through patient space, whatever the
+            headers suggest.
+
+    Returns:
+        The regions, and then for each value the lesions that lie wholly outside the scan.
 
     Raises:
-        RoiError: the mask cannot be read, is empty, is no mask, or does not meet the scan
+        RoiError: The mask cannot be read, is empty, is no mask, or does not meet the scan.
     """
     from situs.io.rois import read_mask
 
-    return read_mask(Path(path), volume)
+    if mask_space not in (None, "index", "world"):
+        raise RoiError(f"mask_space: expected 'index', 'world' or None, got {mask_space!r}")
+    return read_mask(Path(path), volume, mask_space)
 
 
 def _is_dicom(path: Path) -> bool:
-    if path.is_dir():
-        return True
     try:
         with path.open("rb") as file:
             head = file.read(132)

@@ -1,17 +1,11 @@
 """NIfTI files: a scan in any axis order and orientation, as a `Volume`. World frame RAS+ in mm.
 
-The file is decompressed in one go, which checks its checksum, and its numbers are used where they lie:
-integers that need no rescaling are never copied.
+The header is judged before a voxel is read, then as many bytes are read as it promises. Integers that need no
+rescaling are used where they were read; everything else is converted piece by piece.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,28 +13,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.errors import InputError, ScanError
+from situs.errors import InputError, RoiError, ScanError
 from situs.geometry import Geometry, axial_order
+from situs.io.kinds import dicom_kind, file_kind
+from situs.io.nifti_header import HEADER_BYTES, HeaderError, NiftiHeader, is_nifti, parse_header
+from situs.io.stream import ByteStream
 from situs.io.values import to_hu
-from situs.volume import Volume
+from situs.volume import StoredGrid, Volume
 
 __all__ = ["NiftiGrid", "read_nifti", "read_nifti_grid"]
 
-_VOXEL_MM = (0.02, 200.0)  # beyond these a header is wrong, or not in mm
-_FARTHEST_MM = 1e6
+_PIECE = 2**20  # numbers that are converted together
+_LARGEST_WHOLE = 2.0**53  # beyond it a product of whole numbers may not be exact
+_NO_ORIENTATION = "Left and right cannot be trusted: the scan's header has no orientation."
 
 
 @dataclass(frozen=True, eq=False)
 class NiftiGrid:
-    """The numbers of a NIfTI file, the slice axis (nearest to feet-head) brought to the end.
+    """The numbers of a NIfTI file, the slice axis (nearest to feet-head) brought to the third place.
 
     Attributes:
-        values: (ni, nj, nk) integers or floats, the header's scaling applied; may be read-only
-        affine: (4, 4) where they lie, RAS+ mm
-        geometry: the same
-        order: the file's axes in the order of ``values``
-        oriented: False if the header has no orientation code, so that its affine is a guess
-        notes: one sentence for everything assumed about the grid
+        values: (ni, nj, nk) integers or floats, the header's scaling applied; (ni, nj, nk, nc) if there are
+            channels.
+        affine: (4, 4) where they lie, RAS+ mm.
+        geometry: The same.
+        order: The file's axes in the order of ``values``.
+        oriented: False if the header has no orientation code, so that its affine is a guess.
+        others: (4, 4) each; further affines that the header gives the same voxels.
+        step: The distance between neighbouring values that the file can hold; 0 for floats.
+        notes: One sentence for everything assumed about the grid.
     """
 
     values: NDArray[Any]
@@ -48,6 +49,8 @@ class NiftiGrid:
     geometry: Geometry
     order: tuple[int, int, int]
     oriented: bool
+    others: tuple[NDArray[np.float64], ...]
+    step: float
     notes: tuple[str, ...]
 
 
@@ -59,139 +62,159 @@ def read_nifti(path: Path) -> Volume:
     """
     grid = read_nifti_grid(path, ScanError)
     hu, value_notes = to_hu(grid.values, str(path))
-    return Volume(hu, grid.geometry, path.name, grid.notes + _slice_notes(grid) + value_notes)
+    others = tuple(Geometry.from_affine(grid.geometry.shape, affine) for affine in grid.others)
+    return Volume(
+        hu,
+        grid.geometry,
+        path.name,
+        grid.notes + _slice_notes(grid) + value_notes,
+        () if grid.oriented else (_NO_ORIENTATION,),
+        StoredGrid(grid.order, grid.oriented, others),
+    )
 
 
-def read_nifti_grid(path: Path, error: type[InputError]) -> NiftiGrid:
-    """The numbers of a NIfTI file and where they lie; `error` is what a file that cannot be read raises."""
-    payload = _read_bytes(path, error)
-    with _quiet_nibabel():
-        header = _read_header(payload, path, error)
-        values = _read_values(header, payload, path, error)
-        affine, oriented, notes = _best_affine(header, path, error)
-    if values.ndim < len(header.get_data_shape()):
-        notes.append("Further axes of the file, all of length 1, were left out.")
-    try:
-        if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
-            raise ValueError("not finite, or flat")
-        sizes = np.linalg.norm(affine[:3, :3], axis=0)
-        if sizes.min() < _VOXEL_MM[0] or sizes.max() > _VOXEL_MM[1]:
-            raise ValueError(f"voxels of {' x '.join(f'{s:.3g}' for s in sizes)} mm")
-        if np.abs(affine[:3, 3]).max() > _FARTHEST_MM:
-            raise ValueError("the first voxel lies kilometres away")
-        order = axial_order(affine)
-        affine, values = affine[:, [*order, 3]], values.transpose(order)
-        geometry = Geometry.from_affine(values.shape, affine)
-    except ValueError as problem:
-        raise error(f"{path}: its affine cannot be used ({problem}): export it again") from problem
-    return NiftiGrid(values, affine, geometry, order, oriented, tuple(notes))
+def read_nifti_grid(path: Path, error: type[InputError], channels: bool = False) -> NiftiGrid:
+    """The numbers of a NIfTI file and where they lie.
+
+    Args:
+        path: A single file (.nii, .nii.gz), or either file of a pair (.hdr and .img).
+        error: What a file that cannot be read raises.
+        channels: Whether a fourth axis is allowed.
+
+    Raises:
+        InputError: The class given.
+    """
+    header_path = _header_path(path, error)
+    with ByteStream(header_path, error) as stream:
+        start = stream.peek(HEADER_BYTES)
+        if not is_nifti(start):
+            raise error(f"{path}: {_other_kind(path, start, error)}")
+        try:
+            header = parse_header(start)
+        except HeaderError as problem:
+            raise error(f"{path}: {problem}") from problem
+        shape = header.shape
+        if len(shape) > 3 + channels:
+            expected = "three axes" + " and one of channels" * channels
+            text = "x".join(map(str, shape))
+            raise error(f"{path}: has shape {text}, expected {expected}: extract one volume")
+        if not header.paired:
+            values = _read_values(stream, header)
+    if header.paired:
+        with ByteStream(_image_path(header_path, error), error) as stream:
+            values = _read_values(stream, header)
+    order = axial_order(header.affine)
+    axes = [*order, 3]
+    affine = header.affine[:, axes]
+    values = values.transpose(order if values.ndim == 3 else axes)
+    return NiftiGrid(
+        values,
+        affine,
+        Geometry.from_affine(values.shape[:3], affine),
+        order,
+        header.oriented,
+        tuple(other[:, axes] for other in header.others),
+        abs(header.slope) if header.dtype.kind in "iu" else 0.0,
+        header.notes,
+    )
 
 
-@contextmanager
-def _quiet_nibabel() -> Iterator[None]:
-    """nibabel logs and warns about headers; what matters of that is checked here and said once."""
-    from nibabel import imageglobals
-
-    logger, before = imageglobals.logger, imageglobals.logger.disabled
-    logger.disabled = True  # without a handler, logging would still print to standard error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
+def _other_kind(path: Path, start: bytes, error: type[InputError]) -> str:
+    """What is wrong with a file that is not NIfTI."""
+    kind, expected = file_kind(start), "NIfTI (.nii, .nii.gz)"
+    if kind == "a DICOM file":
+        kind = dicom_kind(path)
+    if issubclass(error, RoiError):
+        return f"is {kind or 'no NIfTI file'}, but masks must be {expected}: save the mask as .nii.gz"
+    if issubclass(error, ScanError):
+        expected += " or DICOM"
+    return f"is {kind or 'of an unknown kind'}, expected {expected}: save it as .nii.gz"
 
 
-def _read_bytes(path: Path, error: type[InputError]) -> bytes:
-    if not path.is_file():
-        kind = "a folder, expected a NIfTI file" if path.is_dir() else "no such file"
-        raise error(f"{path}: {kind}")
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
-        raise error(f"{path}: truncated or corrupt gzip file: copy or export it again") from problem
-    except OSError as problem:
-        raise error(f"{path}: cannot be read ({problem.strerror})") from problem
-    if not data:
-        raise error(f"{path}: the file is empty")
-    return data
+def _header_path(path: Path, error: type[InputError]) -> Path:
+    """The file that holds the header: the .hdr file of a pair that is given by its .img file."""
+    name = path.name.removesuffix(".gz")
+    if not name.lower().endswith(".img"):
+        return path
+    with ByteStream(path, error) as stream:
+        if is_nifti(stream.peek(HEADER_BYTES)):
+            return path
+    for other in _siblings(path.with_name(name), ".hdr"):
+        return other
+    raise error(f"{path}: its header file (.hdr) is missing: put it into the same folder")
 
 
-def _read_header(payload: bytes, path: Path, error: type[InputError]) -> Any:
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
+def _image_path(path: Path, error: type[InputError]) -> Path:
+    for other in _siblings(path.with_name(path.name.removesuffix(".gz")), ".img"):
+        return other
+    raise error(f"{path}: the file with its voxels (.img) is missing: put it into the same folder")
 
-    if payload[344:348] == b"n+1\0":
-        kind = Nifti1Header
-    elif payload[4:8] == b"n+2\0":
-        kind = Nifti2Header
+
+def _siblings(path: Path, suffix: str) -> list[Path]:
+    names = [path.with_suffix(ending) for ending in (suffix, suffix.upper())]
+    return [p for name in names for p in (name, name.with_name(name.name + ".gz")) if p.is_file()]
+
+
+def _read_values(stream: ByteStream, header: NiftiHeader) -> NDArray[Any]:
+    """The numbers (ni, nj, nk, ...) from the file that holds them, as the header means them."""
+    dtype = header.dtype
+    _check_length(stream, header, stream.most_bytes)
+    stream.skip(header.offset)
+    if header.slope == 1 and header.inter == 0 and dtype.itemsize <= (2 if dtype.kind in "iu" else 4):
+        values = np.empty(header.count, dtype=dtype)
+        _fill(values, stream, header, 0)
+        if not dtype.isnative:
+            values = values.byteswap(inplace=True).view(dtype.newbyteorder("="))
     else:
-        raise error(f"{path}: neither a NIfTI file (.nii, .nii.gz) nor DICOM: convert it to one of them")
-    try:
-        return kind.from_fileobj(io.BytesIO(payload))
-    except Exception as problem:  # whatever a damaged header sets off inside nibabel
-        raise error(f"{path}: damaged NIfTI header ({_first_line(problem)}): export it again") from problem
+        values = _read_converted(stream, header)
+    stream.check()
+    return values.reshape(header.shape, order="F")
 
 
-def _read_values(header: Any, payload: bytes, path: Path, error: type[InputError]) -> NDArray[Any]:
-    try:
-        dtype, shape, start = header.get_data_dtype(), header.get_data_shape(), int(header.get_data_offset())
-        slope, inter = header.get_slope_inter()
-    except Exception as problem:
-        raise error(f"{path}: damaged NIfTI header ({_first_line(problem)}): export it again") from problem
-    if dtype.kind not in "iuf":
-        what = {"V": "RGB colours", "c": "complex numbers"}.get(dtype.kind, str(dtype))
-        raise error(f"{path}: holds {what}, expected one number per voxel: export gray values")
-    kept = tuple(shape[:3]) + tuple(n for n in shape[3:] if n != 1)
-    kept += (1,) * (3 - len(kept))
-    if len(kept) != 3:
-        raise error(f"{path}: has shape {'x'.join(map(str, shape))}, expected three axes: extract one volume")
-    count = int(np.prod(kept, dtype=np.int64))
-    missing = start + count * dtype.itemsize - len(payload)
-    if count < 1 or missing > 0:
-        raise error(f"{path}: truncated: {max(missing, 0)} of its bytes are missing: copy or export it again")
-    values = np.frombuffer(payload, dtype, count, start).reshape(kept, order="F")
-    if not dtype.isnative:
-        values = values.astype(dtype.newbyteorder("="))
-    return _scale(values, 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
+def _fill(values: NDArray[Any], stream: ByteStream, header: NiftiHeader, start: int) -> None:
+    """Read the numbers from number `start` on, as they are stored."""
+    got = stream.read_into(values.view(np.uint8).data)
+    if got < values.nbytes:
+        _check_length(stream, header, header.offset + start * values.itemsize + got)
 
 
-def _scale(values: NDArray[Any], slope: float, inter: float) -> NDArray[Any]:
-    if slope == 1 and inter == 0:
-        return values
-    ends = [float(v) * slope + inter for v in (values.min(), values.max())]
-    whole = values.dtype.kind in "iu" and slope.is_integer() and inter.is_integer()
-    if whole and min(ends) >= -(2**15) and max(ends) < 2**15:
-        return (values.astype(np.int32) * int(slope) + int(inter)).astype(np.int16)
-    return np.asarray(values * np.float32(slope) + np.float32(inter), dtype=np.float32)
+def _check_length(stream: ByteStream, header: NiftiHeader, there: int) -> None:
+    missing = header.offset + header.count * header.dtype.itemsize - there
+    if missing > 0:
+        raise stream.failure(f"truncated: {missing} of its bytes are missing: copy or export it again")
 
 
-def _best_affine(
-    header: Any, path: Path, error: type[InputError]
-) -> tuple[NDArray[np.float64], bool, list[str]]:
-    """The sform where it is coded, else the qform, else what the voxel sizes alone suggest."""
-    try:
-        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    except Exception as problem:  # an impossible quaternion
-        raise error(f"{path}: damaged NIfTI header ({_first_line(problem)}): export it again") from problem
-    if sform is None and qform is None:
-        note = (
-            "The header has no orientation (sform and qform codes are 0): i was taken to grow to the "
-            "patient's left, j to the front, k to the top; left and right cannot be trusted."
-        )
-        return np.asarray(header.get_base_affine(), dtype=np.float64), False, [note]
-    if sform is None:
-        return np.asarray(qform, dtype=np.float64), True, []
-    notes = []
-    if qform is not None:
-        shape = (*header.get_data_shape()[:3], 1, 1)[:3]
-        corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
-        off = float(np.linalg.norm((sform - qform)[:3, :3] @ corners + (sform - qform)[:3, 3:], axis=0).max())
-        if off > 1:
-            notes.append(f"sform and qform of the header differ by up to {off:.0f} mm; the sform was used.")
-    return np.asarray(sform, dtype=np.float64), True, notes
+def _read_converted(stream: ByteStream, header: NiftiHeader) -> NDArray[Any]:
+    """The numbers (n,), scaled piece by piece: the smallest signed integers that hold them, or float32."""
+    values = np.empty(header.count, dtype=np.int16)
+    buffer = np.empty(min(_PIECE, header.count), dtype=header.dtype)
+    for start in range(0, header.count, _PIECE):
+        stored = buffer[: header.count - start]
+        _fill(stored, stream, header, start)
+        piece = _scale(stored, header.slope, header.inter)
+        if piece.dtype.kind == "f" and values.dtype.kind != "f":
+            values = values.astype(np.float32)
+        elif piece.dtype.itemsize > values.dtype.itemsize and values.dtype.kind != "f":
+            values = values.astype(piece.dtype)
+        values[start : start + piece.size] = piece
+    return values
+
+
+def _scale(stored: NDArray[Any], slope: float, inter: float) -> NDArray[Any]:
+    """Numbers (n,) times `slope` plus `inter`: the smallest signed integers from 16 bits on, or float32."""
+    if stored.dtype.kind in "iu" and slope.is_integer() and inter.is_integer():
+        ends = [float(end) for end in (stored.min(), stored.max())]
+        largest = max(abs(number) for end in ends for number in (end, end * slope, end * slope + inter))
+        if max(largest, abs(inter)) < _LARGEST_WHOLE:
+            whole = stored.astype(np.int64) * int(slope) + int(inter)
+            kinds = (kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
+            return whole.astype(next(kinds))
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = stored.astype(np.float32)
+        if slope != 1 or inter != 0:
+            values *= np.float32(slope)
+            values += np.float32(inter)
+    return values
 
 
 def _slice_notes(grid: NiftiGrid) -> tuple[str, ...]:
@@ -205,7 +228,8 @@ def _slice_notes(grid: NiftiGrid) -> tuple[str, ...]:
     if skew > 0.01:
         notes.append("The affine skews the pixels within the slices; it was used as it is.")
     gap = float(g.slice_gaps_mm.mean()) if g.shape[2] > 1 else 0.0
-    if gap and max(g.spacing_mm) > 1.5 * gap:
+    # Slices are taken with square pixels: axial ones may be thinner than these, others are not square here.
+    if gap and max(g.spacing_mm) > 1.5 * gap and max(g.spacing_mm) > 1.5 * min(g.spacing_mm):
         notes.append(
             f"The scan was taken in slices that are not axial, {max(g.spacing_mm):.1f} mm apart; "
             "axial slices were cut across them."
@@ -214,8 +238,3 @@ def _slice_notes(grid: NiftiGrid) -> tuple[str, ...]:
     if oblique > 30:
         notes.append(f"The slices are turned by {oblique:.0f} degrees from the patient's axial plane.")
     return tuple(notes)
-
-
-def _first_line(problem: Exception) -> str:
-    lines = str(problem).splitlines()
-    return lines[0] if lines else type(problem).__name__

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
+from situs.io.grids import is_inside
 from situs.volume import bounding_box
 
 __all__ = ["Regridded", "iter_values", "regrid"]
@@ -23,6 +24,7 @@ __all__ = ["Regridded", "iter_values", "regrid"]
 _REACH_GAPS = 0.75
 
 _MOST_POINTS = 10_000_000  # bounds the memory for masks much coarser than the scan
+_MANY = 1_000_000  # voxels that are looked at together
 _MAX_DIRECT_VALUE = 2**12  # beyond this, values are numbered afresh before their boxes are looked for
 
 Array = NDArray[np.float64]
@@ -37,12 +39,14 @@ class Regridded:
         labels: (ni, nj, nk) the mask's values at the scan's voxel centres
         between: {value: (n, 3) voxel indices} of parts that lie between slices, placed on the nearest;
             they may share voxels with another value
-        outside: share of the mask's voxels that lie outside the scan, in [0, 1]
+        beyond: {value: share in [0, 1]} of its parts that meet the scan, the share that lies outside.
+        outside_ml: {value: volumes} of its parts that do not meet the scan, the largest first.
     """
 
     labels: Labels
     between: dict[int, NDArray[np.int64]]
-    outside: float
+    beyond: dict[int, float]
+    outside_ml: dict[int, tuple[float, ...]]
 
 
 def regrid(labels: Labels, affine: Array, geometry: Geometry) -> Regridded:
@@ -56,23 +60,25 @@ def regrid(labels: Labels, affine: Array, geometry: Geometry) -> Regridded:
     labels, affine = _crop(labels, affine)
     parts, value_of = _connected_parts(labels)
     found = np.zeros(geometry.shape, dtype=labels.dtype, order="F")
-    seen = np.zeros(value_of.size, dtype=bool)
-    seen[0] = True
+    met = np.zeros(value_of.size, dtype=bool)
+    met[0] = True
     for k, (box, ids) in _iter_lookups(parts, affine, geometry):
-        seen[ids.ravel()] = True
+        met[ids.ravel()] = True
         found[(*box, k)] = value_of[ids]
     between: dict[int, NDArray[np.int64]] = {}
-    if not seen.all():
-        voxels = np.argwhere(~seen[parts])
+    if not met.all():
+        voxels = np.argwhere(~met[parts])
         values = labels[tuple(voxels.T)]
         points, index, cover = _nearest_slice_voxels(voxels, affine, geometry)
+        met[parts[tuple(voxels[index].T)]] = True
         for value in np.unique(values[index]):
             pixels, counts = np.unique(points[values[index] == value], axis=0, return_counts=True)
             half = (
                 counts * cover >= 0.5 - 1e-6
             )  # of the pixel; a region smaller than that keeps what it touches
             between[int(value)] = pixels[half] if half.any() else pixels
-    return Regridded(found, between, _share_outside(labels, affine, geometry))
+    beyond, outside_ml = _outside(parts, value_of, met, affine, geometry)
+    return Regridded(found, between, beyond, outside_ml)
 
 
 def iter_values(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice, slice]]]:
@@ -181,23 +187,31 @@ def _nearest_slice_voxels(
     return np.concatenate(points), np.concatenate(sources), cover
 
 
-def _share_outside(labels: Labels, affine: Array, geometry: Geometry) -> float:
-    voxels = np.argwhere(labels)
-    voxels = voxels[:: max(1, len(voxels) // 100_000)]
-    world = voxels @ affine[:3, :3].T + affine[:3, 3]
-    heights, at = geometry.heights_mm, world @ geometry.normal
-    margin = geometry.slice_thickness_mm[[0, -1]].max() / 2
-    margin += np.abs(affine[:3, :3].T @ geometry.normal).sum() / 2
-    inside = (at >= heights.min() - margin) & (at <= heights.max() + margin)
-    nearest = np.abs(at[:, None] - heights).argmin(axis=1)
-    for k in np.unique(nearest):
-        own = nearest == k
-        ij = geometry.to_pixels(world[own], int(k))
-        inside[own] &= ((ij > -0.5) & (ij < np.array(geometry.shape[:2]) - 0.5)).all(axis=1)
-    return float(1 - inside.mean())
+def _outside(
+    parts: Labels, value_of: Labels, met: NDArray[np.bool_], affine: Array, geometry: Geometry
+) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
+    """What lies outside the scan: `Regridded.beyond` and `Regridded.outside_ml`."""
+    sizes = np.bincount(parts.ravel(), minlength=value_of.size)
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    outside: dict[int, list[float]] = {}
+    for number in np.flatnonzero(~met):
+        outside.setdefault(int(value_of[number]), []).append(float(sizes[number]) * voxel_ml)
+    margin = float(np.abs(affine[:3, :3].T @ geometry.normal).sum()) / 2
+    beyond: dict[int, float] = {}
+    if not is_inside(_corners(parts.shape, affine, 0.0), geometry, margin).all():
+        hidden = np.zeros(value_of.size, dtype=np.int64)
+        voxels = np.argwhere(parts)
+        for start in range(0, len(voxels), _MANY):
+            some = voxels[start : start + _MANY]
+            inside = is_inside(some @ affine[:3, :3].T + affine[:3, 3], geometry, margin)
+            hidden += np.bincount(parts[tuple(some[~inside].T)], minlength=value_of.size)
+        for value in np.unique(value_of[met][1:]):
+            own = met & (value_of == value)
+            beyond[int(value)] = float(hidden[own].sum() / sizes[own].sum())
+    return beyond, {value: tuple(sorted(volumes, reverse=True)) for value, volumes in outside.items()}
 
 
-def _corners(shape: tuple[int, ...], affine: Array) -> Array:
-    """(8, 3) world corners of a grid, half a voxel beyond the outer centres."""
-    ends = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in shape], indexing="ij")).reshape(3, -1).T
+def _corners(shape: tuple[int, ...], affine: Array, margin: float = 0.5) -> Array:
+    """(8, 3) world corners of a grid, `margin` voxels beyond the outer centres."""
+    ends = np.array(np.meshgrid(*[(-margin, n - 1 + margin) for n in shape], indexing="ij")).reshape(3, -1).T
     return np.asarray(ends @ affine[:3, :3].T + affine[:3, 3])

@@ -1,6 +1,6 @@
 """Masks: regions of interest from a file, bound to a scan. World frame RAS+ in mm.
 
-A mask on the scan's grid is taken voxel by voxel, one on another grid through `situs.io.regrid`.
+`situs.io.binding` decides how a mask lies on a scan: voxel by voxel, or through `situs.io.regrid`.
 """
 
 from __future__ import annotations
@@ -14,67 +14,70 @@ from numpy.typing import NDArray
 
 from situs.errors import RoiError
 from situs.geometry import Geometry
+from situs.io.binding import Binding, BindingError, MaskSpace, bind
+from situs.io.grids import box_text
+from situs.io.labels import Labels, Layer, to_labels
 from situs.io.nifti import NiftiGrid, read_nifti_grid
 from situs.io.regrid import iter_values, regrid
-from situs.volume import Roi, Volume
+from situs.volume import OutsideRoi, Roi, Volume
 
-__all__ = ["read_mask"]
+__all__ = ["bound_regions", "read_mask"]
 
+_MUCH_BEYOND = 0.1  # of a region; with more outside the scan, what is left may be another site
 _BETWEEN_NOTE = "A part of the region lies between two slices of the scan; it was moved to the nearest one."
 
-Labels = NDArray[Any]
 
-
-def read_mask(path: Path, volume: Volume) -> list[Roi]:
+def read_mask(path: Path, volume: Volume, space: MaskSpace | None = None) -> list[Roi | OutsideRoi]:
     """The regions of a NIfTI mask on the scan's grid, one per value, ascending.
 
     Raises:
         RoiError: see `situs.io.read_rois`
     """
-    grid = read_nifti_grid(path, RoiError)
-    labels = _whole_numbers(grid.values, path)
-    if volume.geometry.is_same_grid(grid.geometry):
-        return _rois(labels, volume.geometry, {})
-    if not grid.oriented:
+    grid = read_nifti_grid(path, RoiError, channels=True)
+    layers, notes = to_labels(grid.values, grid.step, str(path))
+    try:
+        binding = bind(grid, volume, space)
+    except BindingError as problem:
+        raise RoiError(f"{path}: {problem}") from problem
+    regions = bound_regions(layers, grid, volume, binding)
+    if not any(isinstance(region, Roi) for region in regions):
         raise RoiError(
-            f"{path}: its header has no orientation (sform and qform codes are 0), so it cannot be bound "
-            "to the scan: save it with the scan's affine"
+            f"{path}: none of it meets the scan (mask: {box_text(grid.geometry)}; scan: "
+            f"{box_text(volume.geometry)}): it is of another patient space; draw it on this scan"
         )
-    found = regrid(labels, grid.affine, volume.geometry)
-    rois = _rois(found.labels, volume.geometry, found.between)
-    if not rois:
-        raise RoiError(
-            f"{path}: none of it meets the scan (mask: {_box_text(grid.geometry)}; scan: "
-            f"{_box_text(volume.geometry)}): it is of another patient space; draw it on this scan"
-        )
-    notes = [_grid_note(grid)]
-    if absent := sorted({v for v, _ in iter_values(labels)} - {r.value for r in rois}):
-        notes.append(f"Of the mask, {_list_text(absent)} lies outside the scan and was left out.")
-    if found.outside > 0.01:
-        notes.append(f"{100 * found.outside:.0f} % of the mask's voxels lie outside the scan.")
-    return [replace(roi, notes=(*notes, *roi.notes)) for roi in rois]
+    return [replace(region, notes=(*notes, *region.notes)) for region in regions]
 
 
-def _whole_numbers(values: Labels, path: Path) -> Labels:
-    """The mask as integers of the smallest kind; refuses what is no mask."""
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise RoiError(f"{path}: holds NaN or infinite values, expected whole numbers: save it as integers")
-    if low < 0:
-        raise RoiError(
-            f"{path}: holds negative values (down to {low:g}), expected 0, 1, ...: is this the scan?"
-        )
-    if high == 0:
-        raise RoiError(f"{path}: the mask is empty (all voxels are 0): draw a region")
-    if high >= 2**31:
-        raise RoiError(f"{path}: holds values up to {high:g}, expected less than 2^31: renumber them")
-    kind = np.min_scalar_type(int(high))
-    if values.dtype.kind in "iu":
-        return values.astype(kind, copy=False)
-    whole = values.astype(kind)
-    if not np.array_equal(whole, values):
-        raise RoiError(f"{path}: holds values that are not whole: threshold it and save it as integers")
-    return whole
+def bound_regions(
+    layers: list[Layer], grid: NiftiGrid, volume: Volume, binding: Binding
+) -> list[Roi | OutsideRoi]:
+    """The regions of a mask's layers (see `situs.io.labels.to_labels`) that is bound to a scan."""
+    regions: list[Roi | OutsideRoi] = []
+    for value, labels in layers:
+        if binding.axes is not None:
+            own: list[Roi | OutsideRoi] = [*_rois(binding.to_scan_axes(labels), volume.geometry, {})]
+        else:
+            own = _resampled(labels, grid, volume.geometry)
+        regions += own if value is None else [replace(region, value=value) for region in own]
+    return [
+        replace(region, notes=(*binding.notes, *region.notes), doubts=(*binding.doubts, *region.doubts))
+        for region in regions
+    ]
+
+
+def _resampled(labels: Labels, grid: NiftiGrid, geometry: Geometry) -> list[Roi | OutsideRoi]:
+    """The regions of a mask that is brought to the scan through patient space, and what lies outside it."""
+    found = regrid(labels, grid.affine, geometry)
+    regions: list[Roi | OutsideRoi] = []
+    for roi in _rois(found.labels, geometry, found.between):
+        share = found.beyond.get(roi.value, 0.0)
+        sentence = f"{100 * share:.0f} % of the region lies outside the scan."
+        if share > _MUCH_BEYOND:
+            roi = replace(roi, doubts=(sentence,))
+        elif share > 0.01:
+            roi = replace(roi, notes=(*roi.notes, sentence))
+        regions.append(roi)
+    return regions + [OutsideRoi(found.outside_ml[value], value) for value in sorted(found.outside_ml)]
 
 
 def _rois(labels: Labels, geometry: Geometry, between: dict[int, NDArray[np.int64]]) -> list[Roi]:
@@ -109,23 +112,3 @@ def _union(
 def _triple(start: NDArray[Any]) -> tuple[int, int, int]:
     i, j, k = (int(x) for x in start)
     return i, j, k
-
-
-def _list_text(values: list[int]) -> str:
-    shown = ", ".join(str(v) for v in values[:10]) + (", ..." if len(values) > 10 else "")
-    return f"value {shown}"
-
-
-def _grid_note(grid: NiftiGrid) -> str:
-    sizes = " x ".join(f"{x:.2f}" for x in np.linalg.norm(grid.affine[:3, :3], axis=0))
-    return (
-        f"The mask is on another grid ({' x '.join(map(str, grid.values.shape))} voxels of {sizes} mm); it "
-        "was resampled to the scan's through patient space."
-    )
-
-
-def _box_text(g: Geometry) -> str:
-    i, j = g.shape[0] - 1, g.shape[1] - 1
-    corners = np.concatenate([g.origins + a * g.step_i + b * g.step_j for a in (0, i) for b in (0, j)])
-    spans = zip("xyz", corners.min(axis=0), corners.max(axis=0), strict=True)
-    return ", ".join(f"{axis} {low:.0f} to {high:.0f}" for axis, low, high in spans) + " mm"

@@ -12,40 +12,50 @@ from numpy.typing import NDArray
 
 from situs.errors import ScanError
 from situs.views import BRAIN_WINDOW_HU
+from situs.volume import bounding_box
 
 __all__ = ["AIR_HU", "to_hu"]
 
 AIR_HU = -1024  # the lowest value that scanners store for air; anything below is padding
 
 _BRAIN_HU = 35.0  # where gray and white matter peak together (30 to 40)
+_PADDING_GAP = 100.0  # from padding to the lowest value that was measured
 
 
 def to_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Take a scan's stored values for Hounsfield units, or refuse them.
+    """Take a scan's values for Hounsfield units, or refuse them.
 
     Args:
-        values: (ni, nj, nk) integers or floats as the file means them (its own rescaling applied)
-        name: the scan's file, for the error text
+        values: (ni, nj, nk) integers or floats as the file means them (its own rescaling applied). They may
+            be changed in place.
+        name: The scan's file, for the error text.
 
     Returns:
-        (ni, nj, nk) int16 or float32 HU, at least `AIR_HU`; and one sentence per assumption
+        (ni, nj, nk) int16 or float32 HU, at least `AIR_HU`; and one sentence per assumption.
 
     Raises:
-        ScanError: for NaN or infinite values, a constant, values normalised to 0..1, or no tissue at all
+        ScanError: For infinite values, a constant, values normalised to 0..1, or no tissue at all.
     """
-    low, high = values.min(), values.max()
+    hu, notes = _compact(values), []
+    no_picture = np.isnan(hu) if hu.dtype.kind == "f" and np.isnan(hu.min()) else None
+    if no_picture is not None:
+        if no_picture.all():
+            raise ScanError(f"{name}: all voxels are NaN: export the scan again")
+        hu[no_picture] = hu[~no_picture].min()
+        notes.append(
+            f"{_percent_text(no_picture)} of the voxels are NaN (padding) and were set to {AIR_HU} HU."
+        )
+    low, high = float(hu.min()), float(hu.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        bad = np.count_nonzero(~np.isfinite(values))
-        raise ScanError(f"{name}: {bad} voxels are NaN or infinite: set them to {AIR_HU}")
-    low, high = float(low), float(high)
+        raise ScanError(f"{name}: some voxels are infinite, expected HU: export the scan again")
     _refuse_impossible(low, high, name)
-    notes: list[str] = []
-    if low >= 0:
-        values, notes = _from_unsigned(values, high)
-    hu = _compact(values)
+    hu, scale_notes = _rescaled(hu, low, high)
+    notes += scale_notes
+    if no_picture is not None:
+        hu[no_picture] = AIR_HU
     low, high = float(hu.min()), float(hu.max())
     if low < AIR_HU:
-        hu = np.maximum(hu, hu.dtype.type(AIR_HU))
+        np.maximum(hu, hu.dtype.type(AIR_HU), out=hu)
         notes.append(f"Values under {AIR_HU} HU (padding, down to {low:g}) were set to {AIR_HU} HU.")
     sample = _sample(hu)
     if np.count_nonzero((sample > -20) & (sample < 100)) < 1e-3 * sample.size:
@@ -56,6 +66,11 @@ def to_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...
     if (low > -500 or high < 500) and not notes:
         notes.append(f"The values are limited to {low:g}..{high:g} HU; what lies beyond was cut off before.")
     return hu, tuple(notes)
+
+
+def _percent_text(mask: NDArray[np.bool_]) -> str:
+    percent = 100 * np.count_nonzero(mask) / mask.size
+    return f"{percent:.0f} %" if percent >= 1 else "Less than 1 %"
 
 
 def _refuse_impossible(low: float, high: float, name: str) -> None:
@@ -71,17 +86,18 @@ def _refuse_impossible(low: float, high: float, name: str) -> None:
         raise ScanError(f"{found}, more than HU can: {advice}")
 
 
-def _from_unsigned(values: NDArray[Any], high: float) -> tuple[NDArray[Any], list[str]]:
-    """Values without a negative one: HU with an offset, HU cut at 0, or an 8-bit picture of a window."""
-    sample = _sample(values).ravel()
-    offset_peak = _mode(sample[(sample > 700) & (sample < 1400)], least_share=0.4)
-    if 990 <= offset_peak <= 1110 and np.count_nonzero(sample < 200) > 0.05 * sample.size:
-        offset = 1024 if offset_peak > _BRAIN_HU + 1012 else 1000
-        note = f"The values are HU + {offset} (brain at {offset_peak:.0f}, no value below 0): corrected."
-        wide = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
-        return wide - wide.dtype.type(offset), [note]
+def _rescaled(values: NDArray[Any], low: float, high: float) -> tuple[NDArray[Any], list[str]]:
+    """HU from HU with an offset, or from an 8-bit picture of a window; anything else stays as it is."""
+    sample = _sample(values)
+    if (brain := _offset_brain(sample)) is not None:
+        offset = 1024 if brain > _BRAIN_HU + 1012 else 1000
+        np.maximum(values, values.dtype.type(AIR_HU + offset), out=values)  # padding, which could wrap
+        values -= values.dtype.type(offset)
+        return values, [f"The values are HU + {offset} (brain at {brain:.0f}): corrected."]
+    if low < 0 or high > 255:
+        return values, []
     peak = _mode(sample[(sample > 0) & (sample < high)])
-    if peak <= 55 or high > 255:  # brain is where HU have it: HU cut at 0. Or else nothing known (MR?)
+    if peak <= 55:  # brain is where HU have it
         return values, []
     if np.count_nonzero(sample >= 250) > 0.01 * np.count_nonzero(sample):  # bone is cut off: narrow
         low_hu, slope = BRAIN_WINDOW_HU[0], (BRAIN_WINDOW_HU[1] - BRAIN_WINDOW_HU[0]) / 255
@@ -91,6 +107,32 @@ def _from_unsigned(values: NDArray[Any], high: float) -> tuple[NDArray[Any], lis
         note = f"in a wide window: 0 as air (-1000 HU), {peak:.0f} as brain ({_BRAIN_HU:g} HU)"
     hu = values.astype(np.float32) * np.float32(slope) + np.float32(low_hu)
     return hu, [f"The scan is an 8-bit picture and was taken {note}."]
+
+
+def _offset_brain(sample: NDArray[Any]) -> float | None:
+    """Where brain lies in values (ni, nj, nk) that are HU with an offset of about 1000; None if they are not.
+
+    Padding is set apart: the lowest value, if none follows within `_PADDING_GAP`. Of the others, hardly any
+    may lie where air is without an offset. In the middle of what is above 700 (bone, or with an offset all
+    tissue) there must be more brain of the one kind than of the other, near 35.
+    """
+    low = sample.min()
+    body = sample[sample > low]
+    if not body.size or float(body.min()) - float(low) < _PADDING_GAP:
+        body = sample.ravel()
+    brain = _mode(body[(body > 700) & (body < 1400)], least_share=0.4)
+    if not 990 <= brain <= 1110 or np.count_nonzero(body < -200) > 1e-3 * body.size:
+        return None
+    if np.count_nonzero(sample < 200) < 0.05 * sample.size:  # air, or padding
+        return None
+    middle = sample[
+        tuple(
+            slice(s.start + (s.stop - s.start) // 3, s.stop - (s.stop - s.start) // 3)
+            for s in bounding_box(sample > 700)
+        )
+    ]
+    with_offset = np.count_nonzero(np.abs(middle - brain) < 100)
+    return brain if with_offset > np.count_nonzero((middle > -100) & (middle < 200)) else None
 
 
 def _mode(values: NDArray[Any], least_share: float = 0.0) -> float:

@@ -66,10 +66,10 @@ def site_name(finding: Finding) -> str:
     """The site's name for people, with a question mark if the finding is not sure.
 
     Returns:
-        The name, or ``too small to judge`` for a finding without a site.
+        The name; for a finding without a site ``too small to judge`` or ``outside the scan``.
     """
     if finding.site is None:
-        return "too small to judge"
+        return "too small to judge" if finding.slices else "outside the scan"
     return SITES[SITE_INDEX[finding.site]].name + ("" if finding.sure else " ?")
 
 
@@ -194,13 +194,13 @@ def _csv_row(report: dict[str, Any], finding: dict[str, Any]) -> list[Any]:
         "scan_name": report["scan"]["name"],
         "assumptions": report["assumptions"],
         "slice_count": len(slices),
-        "first_slice": slices[0],
-        "last_slice": slices[-1],
+        "first_slice": slices[0] if slices else "",
+        "last_slice": slices[-1] if slices else "",
         "sure": str(finding["sure"]).lower(),
         **{f"score_{key}": score for key, score in finding["scores"].items()},
         **{f"share_{key}": share for key, share in finding["shares"].items()},
     }
-    row = [cells.get(column, "") for column in CSV_COLUMNS]
+    row = ["" if cells.get(column) is None else cells[column] for column in CSV_COLUMNS]
     return [" | ".join(cell) if isinstance(cell, list) else cell for cell in row]
 
 
@@ -210,10 +210,10 @@ def _text_row(number: int, finding: Finding) -> tuple[str, ...]:
         f"{finding.roi_value} {_one_line(finding.roi_name)}".strip(),
         str(finding.component),
         site_name(finding),
-        finding.side,
+        finding.side or "-",
         "-" if finding.score is None else f"{finding.score:.2f}",
         millilitres(finding),
-        slice_ranges(finding.slices),
+        slice_ranges(finding.slices) or "-",
         _reference_counts(finding.nearest),
     )
 

@@ -66,7 +66,7 @@ def iter_pictures(
     findings: Sequence[Finding],
     reference_picture: Callable[[str], NDArray[np.uint8] | None] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """The file name and the PNG bytes of every finding's picture.
+    """The file name and the PNG bytes of the picture of every finding that is not outside the scan.
 
     Args:
         volume: The scan.
@@ -80,6 +80,8 @@ def iter_pictures(
     """
     by_name = {(lesion.value, lesion.component): lesion for lesion in lesions}
     for finding in findings:
+        if not finding.slices:
+            continue
         lesion = by_name[finding.roi_value, finding.component]
         others = [other for other in lesions if other is not lesion]
         content = io.BytesIO()
@@ -113,7 +115,7 @@ def draw_finding(
     shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.comparison]
     height = _SIZE[1] + (_COMPARISON_PX if any(small is not None for _, small in shown) else 0)
     picture = Image.new("RGB", (_SIZE[0], height), _BACKGROUND)
-    pixels, field_mm = _slice_pixels(volume, finding.largest_slice, lesion, others)
+    pixels, field_mm = _slice_pixels(volume, lesion.largest_slice, lesion, others)
     picture.paste(Image.fromarray(pixels), SLICE_BOX[:2])
     draw = ImageDraw.Draw(picture)
     _draw_marks(draw, field_mm)
@@ -122,7 +124,7 @@ def draw_finding(
         _draw_bars(draw, finding)
     _draw_sentences(draw, (*finding.doubts, *finding.notes))
     left, _, _, lower = SLICE_BOX
-    slice_number = f"slice {finding.largest_slice} of 0-{volume.geometry.shape[2] - 1}"
+    slice_number = f"slice {lesion.largest_slice} of 0-{volume.geometry.shape[2] - 1}"
     name = _shortened(volume.name, 13, 380)
     draw.text((left, lower + 20), f"{name}   {slice_number}", _FAINT, _font(13), anchor="lm")
     draw.text((_PANEL[1], lower + 20), DISCLAIMER, _FAINT, _font(13), anchor="rm")
@@ -197,7 +199,7 @@ def _draw_marks(draw: ImageDraw, field_mm: float) -> None:
 def _draw_heading(draw: ImageDraw, finding: Finding) -> None:
     x, right = _PANEL
     draw.text((x, 34), site_name(finding), _TEXT, _font(28), anchor="lm")
-    draw.text((x, 66), finding.side, _ACCENT, _font(20), anchor="lm")
+    draw.text((x, 66), finding.side or "", _ACCENT, _font(20), anchor="lm")
     roi = f"ROI {finding.roi_value} {finding.roi_name}".strip()
     size = f"{millilitres(finding)} ml   slices {slice_ranges(finding.slices)}"
     details = f"{roi}, lesion {finding.component}   {size}"
