@@ -6,9 +6,11 @@ old file, the new one or none. What is not a regular file (a pipe, ``/dev/null``
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +25,7 @@ __all__ = [
     "claim_folder",
     "digest",
     "make_folder",
+    "read_whole",
     "replacing",
     "stem",
     "sweep",
@@ -166,6 +169,27 @@ def digest(source: Path | bytes) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """The content of a regular file; what would block, as a pipe does, or fill the memory is not opened.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: If it is missing, no regular file, larger, or cannot be read; `strerror` says which.
+    """
+    try:
+        status = path.stat()
+    except ValueError as error:  # a NUL byte in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, expected at most {most:,}", str(path))
+    return path.read_bytes()
 
 
 def stem(path: Path) -> str:

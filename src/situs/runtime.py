@@ -5,6 +5,7 @@ No other file knows that the engine is ONNX Runtime.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITE_KEYS
 from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle
 from situs.errors import BundleError
 from situs.neighbors import Neighbors, nearest, reference_sets
+from situs.records import join_rows
 
 __all__ = ["Embedded", "Runtime", "relate_to_nearest"]
 
@@ -25,6 +28,8 @@ Float32 = NDArray[np.float32]
 _EMBED_BATCH = 8
 # Numbers in one batch of reference pairs, the largest array within the Relation Network: 8 MB.
 _RELATE_NUMBERS = 2_000_000
+# A batch takes a tenth of a second; a network that takes much longer was not made by situs.
+_MOST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,46 +58,125 @@ class Runtime:
     """The networks of a bundle, loaded.
 
     Args:
-        bundle: where they are
-        threads: how many an operation may use. One: scans are labelled side by side, and a single scan
-            spends more time being read than in the networks
+        bundle: Where they are.
+        threads: How many an operation may use. One: scans are labelled side by side, and a single scan spends
+            more time being read than in the networks.
 
     Raises:
-        BundleError: if the engine cannot load a network
+        BundleError: If the engine cannot load a network, or it takes other inputs than the bundle says.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        self._basenet = _session(bundle.path / BASENET_FILE, threads)
-        self._relation = _session(bundle.path / RELATION_FILE, threads)
+        sites, k, width = len(SITE_KEYS), bundle.n_neighbors, bundle.embedding_width
+        view = (len(bundle.spec.channels), bundle.spec.size_px, bundle.spec.size_px)
+        half = (bundle.spec.size_px // 2,) * 2
+        self._basenet = _Network(
+            bundle.path / BASENET_FILE,
+            threads,
+            {"global_view": view, "local_view": view},
+            {
+                "embedding": (width,),
+                "site_probability": (sites,),
+                "shares": (sites,),
+                "inside": (),
+                "midline": (2, 2, *half),
+            },
+        )
+        self._relation = _Network(
+            bundle.path / RELATION_FILE,
+            threads,
+            {"target": (width,), "references": (sites, k, width), "present": (sites, k)},
+            {"relation_score": (sites,)},
+        )
 
     def embed(self, global_views: NDArray[np.uint8], local_views: NDArray[np.uint8]) -> Embedded:
-        """Embed n regions from their views, each (n, channels, size, size) uint8; n at least 1."""
-        names = [output.name for output in self._basenet.get_outputs()]
+        """Embed n regions from their views.
+
+        Args:
+            global_views: (n, channels, size, size) uint8; n at least 1.
+            local_views: Likewise.
+
+        Raises:
+            BundleError: If the network cannot be run, takes too long, or gives values that are not finite.
+        """
         batches = [
-            self._basenet.run(names, {"global_view": global_views[part], "local_view": local_views[part]})
+            self._basenet.run({"global_view": global_views[part], "local_view": local_views[part]})
             for part in _parts(len(global_views), _EMBED_BATCH)
         ]
-        arrays = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        return Embedded(**dict(zip(names, arrays, strict=True)))
+        return join_rows([Embedded(**batch) for batch in batches])
 
     def relate(self, targets: Float32, references: Float32, present: NDArray[np.bool_]) -> Float32:
         """Relation scores (n, sites) in [0, 1] of targets with the reference sets of every site.
 
         Args:
-            targets: (n, width) embeddings; n at least 1
-            references: (n, sites, k, width) the sets of `situs.neighbors.reference_sets`
-            present: (n, sites, k) which of them are there; a site without any scores 0
+            targets: (n, width) embeddings; n at least 1.
+            references: (n, sites, k, width) the sets of `situs.neighbors.reference_sets`.
+            present: (n, sites, k) which of them are there; a site without any scores 0.
+
+        Raises:
+            BundleError: As for `embed`.
         """
         _, sites, k, width = references.shape
         batch = max(1, _RELATE_NUMBERS // (sites * k * (k + 1) * width))
         scores = [
             self._relation.run(
-                ["relation_score"],
-                {"target": targets[part], "references": references[part], "present": present[part]},
-            )[0]
+                {"target": targets[part], "references": references[part], "present": present[part]}
+            )["relation_score"]
             for part in _parts(len(targets), batch)
         ]
         return np.concatenate(scores)
+
+
+class _Network:
+    """One network in the engine, held to what it should take and give.
+
+    Args:
+        path: The ONNX file.
+        threads: How many an operation may use.
+        inputs: Name to shape, without the first axis, of all inputs.
+        outputs: Likewise of all outputs that there may be.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        inputs: dict[str, tuple[int, ...]],
+        outputs: dict[str, tuple[int, ...]],
+    ) -> None:
+        self._path, self._outputs = path, outputs
+        self._session = _session(path, threads)
+        takes = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
+        if takes != inputs:
+            raise BundleError(f"{path}: takes {takes}, expected {inputs}; get the bundle again")
+        self._names = [output.name for output in self._session.get_outputs()]
+        if not {*self._names} <= set(outputs):
+            raise BundleError(f"{path}: gives {self._names}, expected {list(outputs)}; get the bundle again")
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, Float32]:
+        """The outputs by name for n examples."""
+        import onnxruntime as ort
+
+        n = len(next(iter(inputs.values())))
+        options = ort.RunOptions()
+        stop = threading.Timer(_MOST_SECONDS, setattr, (options, "terminate", True))
+        stop.start()
+        try:
+            arrays = self._session.run(self._names, inputs, options)
+        except Exception as error:  # the engine raises classes of its own, with no common public root
+            reason = f"it takes over {_MOST_SECONDS:.0f} s" if not stop.is_alive() else _first_line(error)
+            raise BundleError(f"{self._path}: the network cannot be run ({reason})") from error
+        finally:
+            stop.cancel()
+        outputs = dict(zip(self._names, arrays, strict=True))
+        for name, array in outputs.items():
+            shape = (n, *self._outputs[name])
+            if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+                what = (
+                    f"{array.dtype} {array.shape}" if array.shape != shape else "values that are no numbers"
+                )
+                raise BundleError(f"{self._path}: {name}: expected finite float32 {shape}, got {what}")
+        return outputs
 
 
 def relate_to_nearest(
@@ -138,5 +222,10 @@ def _session(path: Path, threads: int) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the engine raises classes of its own, with no common public root
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"{path}: the inference engine cannot load the network ({reason})") from error
+        raise BundleError(
+            f"{path}: the inference engine cannot load the network ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

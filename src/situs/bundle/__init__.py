@@ -39,9 +39,10 @@ from situs.bundle.format import (
     recipe_settings,
 )
 from situs.bundle.pictures import ReferencePicture, decode_picture, unpack_pictures
+from situs.bundle.schema import check_description
 from situs.certainty import Calibration
 from situs.errors import BundleError
-from situs.files import digest
+from situs.files import digest, read_whole
 from situs.neighbors import References
 from situs.views import ViewSpec
 
@@ -53,6 +54,9 @@ __all__ = [
     "read_bundle",
     "read_description",
 ]
+
+
+_LARGEST_DESCRIPTION = 2**24  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +100,15 @@ class Bundle:
         They are read at the first access.
 
         Raises:
-            BundleError: If ``pictures.npz`` is missing or was changed.
+            BundleError: If ``pictures.npz`` is missing, was changed or cannot be used.
         """
-        if PICTURES_FILE not in self.description.get("files", {}):
+        if PICTURES_FILE not in self.description["files"]:
             return {}
-        return unpack_pictures(_read_file(self.path, PICTURES_FILE, self.description), self.references.ids)
+        data = _read_file(self.path, PICTURES_FILE, self.description)
+        try:
+            return unpack_pictures(data, self.references.ids)
+        except Exception as error:  # as of the references
+            raise BundleError(_unusable(self.path, PICTURES_FILE, error)) from error
 
     def picture(self, reference_id: str) -> NDArray[np.uint8] | None:
         """The picture (h, w) uint8 of a reference, or None if the bundle has none of it.
@@ -108,10 +116,13 @@ class Bundle:
         0 to 254 is gray, 255 the outline of the region. Anterior is up, the patient's left is on the right.
 
         Raises:
-            BundleError: If ``pictures.npz`` is missing or was changed.
+            BundleError: If ``pictures.npz`` is missing, was changed or cannot be used.
         """
         stored = self.pictures.get(reference_id)
-        return None if stored is None else decode_picture(stored.webp)
+        try:
+            return None if stored is None else decode_picture(stored.webp)
+        except Exception as error:  # whatever damaged pixels set off inside the decoder
+            raise BundleError(_unusable(self.path, PICTURES_FILE, error)) from error
 
 
 def read_bundle(path: str | Path | None = None) -> Bundle:
@@ -128,19 +139,27 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
     folder = _shipped() if path is None or str(path) == "shipped" else Path(path)
     description = read_description(folder)
     content = {name: _read_file(folder, name, description) for name in REQUIRED_FILES}
+    calibration = description.get("certainty")
     try:
         spec = ViewSpec.from_dict(description["views"])
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{folder}: this situs cannot make the bundle's views ({error})") from error
-    calibration = description.get("certainty")
+        certainty = None if calibration is None else Calibration.from_dict(calibration)
+    except (KeyError, ValueError) as error:
+        raise BundleError(f"{folder}: {JSON_FILE} cannot be used ({error}); get the bundle again") from error
+    try:
+        references = decode_references(content[REFERENCES_FILE])
+        shape = description["n_references"], description["embedding_width"]
+        if references.embeddings.shape != shape:
+            raise ValueError(f"embeddings of shape {references.embeddings.shape}, expected {shape}")
+    except Exception as error:  # damaged arrays can set off anything inside numpy
+        raise BundleError(_unusable(folder, REFERENCES_FILE, error)) from error
     return Bundle(
         folder,
-        str(description["name"]),
-        str(description["version"]),
+        description["name"],
+        description["version"],
         spec,
-        int(description["n_neighbors"]),
-        decode_references(content[REFERENCES_FILE]),
-        None if calibration is None else Calibration.from_dict(calibration),
+        description["n_neighbors"],
+        references,
+        certainty,
         description,
     )
 
@@ -151,21 +170,28 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises:
         BundleError: If the folder holds no bundle, or one of another format, or the file was changed.
     """
-    if not folder.exists():
-        raise BundleError(f"{folder}: no such bundle")
     try:
-        text = (folder / JSON_FILE).read_bytes()
+        text = read_whole(folder / JSON_FILE, _LARGEST_DESCRIPTION)
+    except FileNotFoundError as error:
+        what = f"not a bundle, it has no {JSON_FILE}" if folder.exists() else "no such bundle"
+        raise BundleError(f"{folder}: {what}") from error
     except OSError as error:
-        raise BundleError(f"{folder}: not a bundle, it has no {JSON_FILE}") from error
+        raise BundleError(f"{folder}: not a bundle, its {JSON_FILE}: {error.strerror}") from error
     try:
         description = json.loads(text)
         version = description["format"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BundleError(f"{folder}: not a bundle, its {JSON_FILE} names no format") from error
     if version != FORMAT:
         raise BundleError(f"{folder}: bundle format {version!r} is unknown; this situs reads format {FORMAT}")
     if description.get("sha256") != description_digest(description):
         raise BundleError(f"{folder}: {JSON_FILE} was changed after its export; get the bundle again")
+    try:
+        check_description(description)
+    except ValueError as error:
+        raise BundleError(f"{folder}: {JSON_FILE} cannot be used ({error}); get the bundle again") from error
+    if missing := [name for name in REQUIRED_FILES if name not in description["files"]]:
+        raise BundleError(f"{folder}: {JSON_FILE} does not name {missing[0]}; get the bundle again")
     if description["sites"] != list(SITE_KEYS):
         raise BundleError(
             f"{folder}: the bundle has other sites than this situs; use the situs that it was made with"
@@ -192,9 +218,18 @@ def _shipped() -> Path:
 def _read_file(folder: Path, name: str, description: dict[str, Any]) -> bytes:
     """The content of a file of the bundle, as it was exported."""
     try:
-        data = (folder / name).read_bytes()
-    except OSError as error:
+        data = read_whole(folder / name, description["files"][name]["bytes"])
+    except FileNotFoundError as error:
         raise BundleError(f"{folder}: {name} is missing from the bundle; get the bundle again") from error
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: {name} cannot be read ({error.strerror}); get the bundle again"
+        ) from error
     if digest(data) != description["files"][name]["sha256"]:
         raise BundleError(f"{folder}: {name} was changed after its export; get the bundle again")
     return data
+
+
+def _unusable(folder: Path, name: str, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{folder}: {name} cannot be used ({reason}); get the bundle again"

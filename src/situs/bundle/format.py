@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "REFERENCES_FILE",
     "RELATION_FILE",
     "REQUIRED_FILES",
+    "check_stored",
     "decode_references",
     "description_digest",
     "encode_references",
@@ -55,6 +57,17 @@ def description_digest(description: Mapping[str, Any]) -> str:
     return digest(json.dumps(rest, sort_keys=True).encode())
 
 
+def check_stored(data: bytes) -> None:
+    """Refuse an npz file whose parts unpack to more than the file holds: `numpy.savez` does not compress.
+
+    Raises:
+        ValueError: If they do.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(data):
+            raise ValueError("its arrays are larger than the file")
+
+
 def encode_references(references: References) -> bytes:
     """The content of ``references.npz``: embeddings as float16, no pickles."""
     stream = io.BytesIO()
@@ -69,7 +82,13 @@ def encode_references(references: References) -> bytes:
 
 
 def decode_references(data: bytes) -> References:
-    """The references that `encode_references` wrote."""
+    """The references that `encode_references` wrote.
+
+    Raises:
+        ValueError: If the arrays do not belong together, or unpack to more than is there; `numpy.load` may
+            raise other errors for damaged ones.
+    """
+    check_stored(data)
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return References(
             arrays["embeddings"],

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.bundle.format import check_stored
 from situs.views import ViewSpec
 
 __all__ = [
@@ -114,6 +115,8 @@ def decode_picture(webp: bytes) -> Bytes:
     from PIL import Image
 
     with Image.open(io.BytesIO(webp), formats=["WEBP"]) as image:
+        if image.size != (SIZE_PX, SIZE_PX):
+            raise ValueError(f"a picture of {image.size} pixels, expected {SIZE_PX} x {SIZE_PX}")
         pixels = np.asarray(image.convert("RGBA"))
     return np.where(pixels[:, :, 3] < 128, OUTLINE, np.minimum(pixels[:, :, 1], OUTLINE - 1)).astype(np.uint8)
 
@@ -148,8 +151,9 @@ def unpack_pictures(data: bytes, ids: Sequence[str] | NDArray[np.str_]) -> dict[
         ids: (r,) the ids of the same references. Those without a picture are left out.
 
     Raises:
-        ValueError: If `data` is of another number of references.
+        ValueError: If `data` is of another number of references, or unpacks to more than it holds.
     """
+    check_stored(data)
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         webp, ends, rendered = arrays["webp"].tobytes(), arrays["ends"].tolist(), arrays["rendered"].tolist()
     return {
