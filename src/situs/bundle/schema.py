@@ -29,7 +29,7 @@ _Channel = Annotated[str, Meta(pattern=f"^({'|'.join(CHANNELS)})$")]
 class _Recipe(Struct):
     """Of a recipe only what is used without training; all else is for the card."""
 
-    name: _Key
+    name: _Text = ""
     max_slices: Annotated[int, Meta(ge=1, le=10_000)] | None = None
 
 
