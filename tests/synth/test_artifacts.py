@@ -24,7 +24,7 @@ def test_none_one_or_more_at_random(monkeypatch):
     assert 0.2 < changed.mean() < 0.8
     same = add_artifacts(plain(), 1.0, np.random.default_rng(3))
     np.testing.assert_array_equal(same, scans[3])
-    for name in ("_HARDENING", "_METAL", "_MOTION"):
+    for name in ("_P_HARDENING", "_P_METAL", "_P_MOTION"):
         monkeypatch.setattr(artifacts, name, 0.0)
     np.testing.assert_array_equal(add_artifacts(plain(), 1.0, np.random.default_rng(0)), plain())
 

@@ -272,9 +272,9 @@ def test_a_folder_of_other_settings_is_refused(made):
 @pytest.mark.parametrize(
     ("heads", "scans", "options", "message"),
     [
-        ([], 3, {}, "heads, scans: expected at least one head"),
-        (HEADS, 0, {}, "heads, scans: .* one scan"),
-        (HEADS, -1, {}, "heads, scans"),
+        ([], 3, {}, "heads: expected at least one head label map, got none"),
+        (HEADS, 0, {}, "scans: expected at least 1, got 0"),
+        (HEADS, -1, {}, "scans: .* got -1"),
         (HEADS, 2, {"sites": "even"}, "sites: expected 'paper' or 'balanced', got 'even'"),
     ],
 )

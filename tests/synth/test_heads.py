@@ -19,7 +19,7 @@ from situs.synth import heads
 from situs.synth.head_frame import FALX, LEFT, RIGHT, TENTORIUM
 from situs.synth.heads import find_heads, map_sites, read_head
 from situs.synth.sinuses import inner_air, map_sinuses
-from situs.synth.site_map import KNOWN_LABELS, LOBE_OF_PARCEL
+from situs.synth.site_map import LABELS, LOBE_OF_PARCEL
 
 REAL = SHARED / "data" / "heads" / "head_13.nii.gz"
 CENTRE = np.array([47.5, 64.0, 56.0])  # voxel of the phantom's own origin; the midline is between voxels
@@ -288,7 +288,7 @@ def test_find_heads(tmp_path):
 
 
 def test_every_parcel_has_a_lobe():
-    parcels = {n - 1000 for n in KNOWN_LABELS if 1000 < n < 2000}
+    parcels = {n - 1000 for n in LABELS if 1000 < n < 2000}
     assert parcels - set(LOBE_OF_PARCEL) == {35}  # the insula
     assert set(LOBE_OF_PARCEL.values()) == set(LOBES)
 

@@ -1,7 +1,7 @@
 """What spoils a head CT: dark bands between dense bones, streaks from metal, motion, an opened skull.
 
-Drawn where they lie and as strong as they are, not simulated from projections: they are there so that a
-network learns to look past them.
+They are painted into the slices, not simulated from projections: they are there so that a network learns to
+look past them.
 """
 
 from __future__ import annotations
@@ -16,28 +16,34 @@ __all__ = ["add_artifacts", "open_skull"]
 
 Scan = NDArray[np.float32]
 
-# Shares of all scans.
-_HARDENING, _METAL, _MOTION = 0.4, 0.06, 0.08
+_P_HARDENING, _P_METAL, _P_MOTION = 0.4, 0.06, 0.08
 _DENSE_HU = 300.0
 
 
 def add_artifacts(scan: Scan, pixel_mm: float, rng: np.random.Generator) -> Scan:
-    """A scan (nk, nj, ni), HU, with none, one or more of the artifacts, at random."""
-    if rng.random() < _HARDENING:
+    """A scan (nk, nj, ni), HU, with none, one or more of the artifacts, at random.
+
+    Args:
+        scan: (nk, nj, ni) HU; it is not changed.
+        pixel_mm: Size of a pixel.
+        rng: Chooses the artifacts and draws them.
+    """
+    if rng.random() < _P_HARDENING:
         scan = _harden(scan, pixel_mm, rng)
-    if rng.random() < _METAL:
+    if rng.random() < _P_METAL:
         scan = _streak(scan, pixel_mm, rng)
-    if rng.random() < _MOTION:
+    if rng.random() < _P_MOTION:
         scan = _move(scan, pixel_mm, rng)
     return scan
 
 
 def open_skull(hu: Scan, labels: NDArray[np.integer], rng: np.random.Generator) -> None:
-    """A burr hole or a bone flap that was taken out, in place: soft tissue or fluid lies in the gap.
+    """Take out a burr hole or a bone flap, in place: soft tissue or fluid lies in the gap.
 
     Args:
-        hu: (nx, ny, nz)
-        labels: See `hu`.
+        hu: (nx, ny, nz) HU of a head; changed in place.
+        labels: (nx, ny, nz) CHARM numbers.
+        rng: Draws the gap.
     """
     bone = np.flatnonzero(np.isin(labels, BONE))
     upper = bone[bone % labels.shape[2] > labels.shape[2] * 0.55]  # the vault
@@ -80,9 +86,9 @@ def _streak(scan: Scan, pixel_mm: float, rng: np.random.Generator) -> Scan:
     )
     star = rng.uniform(15, 60) * rays * np.exp(-distance / rng.uniform(20, 60)) * (distance > 3)
     scan = scan.copy()
-    for slice_, share in ((k - 1, 0.5), (k, 1.0), (k + 1, 0.5)):
+    for slice_, strength in ((k - 1, 0.5), (k, 1.0), (k + 1, 0.5)):
         if 0 <= slice_ < len(scan):
-            scan[slice_] += (share * star * (scan[slice_] > -500)).astype(np.float32)
+            scan[slice_] += (strength * star * (scan[slice_] > -500)).astype(np.float32)
     scan[k][distance < rng.uniform(1, 4)] = 3000
     return scan
 

@@ -78,8 +78,10 @@ def render_cohort(
     """
     from joblib import Parallel, delayed
 
-    if not heads or scans < 1:
-        raise InputError("heads, scans: expected at least one head and one scan")
+    if not heads:
+        raise InputError("heads: expected at least one head label map, got none")
+    if scans < 1:
+        raise InputError(f"scans: expected at least 1, got {scans}")
     if sites not in get_args(SiteFrequencies):
         raise InputError(f"sites: expected 'paper' or 'balanced', got {sites!r}")
     settings = {"heads": [head.name for head in heads], "seed": seed, "sites": sites, "lesions": lesions}

@@ -50,7 +50,7 @@ _MNI_YZ = {
 
 
 def distance_mm(mask: Mask) -> Float:
-    """Distance (mm) of every voxel to the nearest voxel of `mask`; inf where the mask is empty."""
+    """Distance (mm) of every voxel to the nearest voxel of a mask; inf where the mask is empty."""
     from scipy import ndimage
 
     if not mask.any():
@@ -65,13 +65,13 @@ def fit_frame(labels: NDArray[np.int16], affine: ArrayLike, left: Float, right: 
     structures; the pitch is that of MNI152, from the mid-points of the deep paired structures.
 
     Args:
-        labels: (nx, ny, nz) label map
-        affine: (4, 4) voxel to world, RAS+ mm
-        left: (nx, ny, nz) distance of every voxel to the nearest left and right labelled structure
-        right: See `left`.
+        labels: (nx, ny, nz) label map.
+        affine: (4, 4) voxel to world, RAS+ mm.
+        left: (nx, ny, nz) distance of every voxel to the nearest structure labelled left, mm.
+        right: (nx, ny, nz) distance to the nearest structure labelled right, mm.
 
     Raises:
-        ValueError: if a thalamus is missing, or left and right cannot be told apart
+        ValueError: If a thalamus is missing, or left and right cannot be told apart.
     """
     a = np.asarray(affine, dtype=np.float64)
     thalami = [_centroid(labels, n, a) for n in (10, 49)]
@@ -94,7 +94,13 @@ def fit_frame(labels: NDArray[np.int16], affine: ArrayLike, left: Float, right: 
 def frame_coordinates(
     shape: tuple[int, int, int], affine: ArrayLike, frame: ArrayLike
 ) -> tuple[Float, Float, Float]:
-    """Head-frame x, y and z (mm) of every voxel of a grid: three arrays of `shape`."""
+    """Head-frame x, y and z (mm) of every voxel of a grid: three arrays of `shape`.
+
+    Args:
+        shape: (3,) of the grid.
+        affine: (4, 4) voxel to world, RAS+ mm.
+        frame: (4, 4) world to head frame, mm.
+    """
     m = np.asarray(frame) @ np.asarray(affine)
     i, j, k = np.ogrid[: shape[0], : shape[1], : shape[2]]
     x, y, z = ((m[r, 0] * i + m[r, 1] * j + m[r, 2] * k + m[r, 3]).astype(np.float32) for r in range(3))
@@ -104,18 +110,21 @@ def frame_coordinates(
 def lateral_distance(left: Float, right: Float, plane_left: Float) -> Float:
     """Signed distance (mm, positive to the patient's left) to the surface mid-way between left and right.
 
-    Args:
-        left: distance of every voxel to the nearest left and right labelled structure
-        right: See `left`.
-        plane_left: signed distance to the mid-sagittal plane, positive to the left
+    The surface follows the fissure near the brain and falls back to the plane 6 to 14 mm from it.
 
-        The surface follows the fissure near the brain and falls back to the plane 6 to 14 mm from it.
+    Args:
+        left: (nx, ny, nz) distance of every voxel to the nearest structure labelled left, mm.
+        right: (nx, ny, nz) distance to the nearest structure labelled right, mm.
+        plane_left: (nx, ny, nz) signed distance to the mid-sagittal plane, positive to the left, mm.
+
+    Returns:
+        (nx, ny, nz) distances, mm.
     """
     from scipy import ndimage
 
     near = np.clip((14 - np.minimum(left, right)) / 8, 0, 1)
     balance = np.where(near > 0, right - left, 0) / 2
-    # The plane keeps a say where left and right labels are intermingled far from the midline.
+    # Far from the midline, where left and right labels are intermingled, the plane decides.
     balance = np.where(np.abs(plane_left) > 15, plane_left, balance)
     psi = ndimage.gaussian_filter(near * balance + (1 - near) * plane_left, 2.0)
     is_left = psi > 0
@@ -151,14 +160,14 @@ def _midplane(left: Float, right: Float, affine: Array) -> tuple[Array, float]:
 
 def _pitch(labels: NDArray[np.int16], affine: Array, axes: Array, origin: Array) -> float:
     """Angle (radians) that turns the head's (y, z) onto MNI152's; 0 with fewer than three structures."""
-    here, there = [], []
+    own, mni = [], []
     for pair, yz in _MNI_YZ.items():
         left, right = (_centroid(labels, n, affine) for n in pair)
         if left is not None and right is not None:
-            here.append((axes @ ((left + right) / 2 - origin))[1:])
-            there.append(yz)
-    if len(here) < 3:
+            own.append((axes @ ((left + right) / 2 - origin))[1:])
+            mni.append(yz)
+    if len(own) < 3:
         return 0.0
-    p = np.array(here) - np.mean(here, axis=0)
-    q = np.array(there, dtype=np.float64) - np.mean(there, axis=0)
+    p = np.array(own) - np.mean(own, axis=0)
+    q = np.array(mni, dtype=np.float64) - np.mean(mni, axis=0)
     return float(np.arctan2((p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]).sum(), (p * q).sum()))

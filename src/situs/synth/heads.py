@@ -21,7 +21,7 @@ from situs.errors import InputError, OutputError
 from situs.files import replacing, stem
 from situs.io.nifti import read_nifti_grid
 from situs.synth.atrophy import shrink_brain
-from situs.synth.site_map import KNOWN_LABELS, MAP_VERSION, SiteMaps, map_sites
+from situs.synth.site_map import LABELS, MAP_VERSION, SiteMaps, map_sites
 from situs.volume import bounding_box
 
 __all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head"]
@@ -38,24 +38,24 @@ class Head:
     """One head label map and its site maps.
 
     Args:
-        name: the file's stem, for example ``head_01``; the patient of everything rendered from it
-        labels: (nx, ny, nz) FreeSurfer and CHARM numbers
-        affine: (4, 4) voxel to world, RAS+ mm
-        sites: (nx, ny, nz) 0 for none of the 15 sites, else ``SITE_INDEX[key] + 1``: the map for lesions in
-            tissue, in the subarachnoid space, in the ventricles and in the sinuses
-        extra_axial: the same coding, for a crescent between brain and inner table: the fluid over the
-            convexity is the lobe, or the cerebellum, beneath it
+        name: The file's stem, for example ``head_01``; the patient of everything rendered from it.
+        labels: (nx, ny, nz) FreeSurfer and CHARM numbers.
+        affine: (4, 4) voxel to world, RAS+ mm.
+        sites: (nx, ny, nz) codes of the sites, for fluid, sinuses and normal structures: 0 for none of the 15
+            sites, else ``SITE_INDEX[key] + 1``.
+        extra_axial: (nx, ny, nz) the same codes for lesions in tissue and crescents: the fluid over the
+            convexity is the lobe, or the cerebellum, beneath it.
         lateral_mm: (nx, ny, nz) distance to the mid-sagittal surface, positive to the patient's left, at
-            most 120
+            most 120.
         csf_depth_mm: (nx, ny, nz) in the fluid outside the ventricles the distance to the nearest brain
-            tissue, in tenths of a mm, at most 255; 0 elsewhere
-        sheet: (nx, ny, nz) the dura that label maps lack: 1 falx, 2 tentorium, else 0
-        frame: (4, 4) rigid, world mm to head frame mm: origin mid-way between the thalami, x to the patient's
-            right, y to the front, z up, level as MNI152 is
-        atrophy_mm: how much tissue the brain lost around sulci and ventricles
+            tissue, in tenths of a mm, at most 255; 0 elsewhere.
+        sheet: (nx, ny, nz) the dura that label maps lack: 1 falx, 2 tentorium, else 0.
+        frame: (4, 4) rigid, world mm to head frame mm. Its origin is mid-way between the thalami, x points to
+            the patient's right, y to the front, z up; it is level as MNI152 is.
+        atrophy_mm: The mean thickness of tissue that the brain lost around sulci and ventricles.
 
     Raises:
-        ValueError: if the arrays do not have the same 3-D shape
+        ValueError: If the arrays do not have the same 3-D shape.
     """
 
     name: str
@@ -98,29 +98,29 @@ def find_heads(folder: str | Path) -> list[Path]:
     """The head label maps (.nii, .nii.gz) in a folder, sorted by name.
 
     Raises:
-        InputError: if there is no such folder, or none in it
+        InputError: If there is no such folder, or no label map in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with head label maps (.nii.gz)")
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(_SUFFIXES) and not p.name.startswith("."))
-    if not found:
-        raise InputError(f"{folder}: no head label maps (.nii or .nii.gz) in it")
-    return found
+    paths = sorted(p for p in folder.iterdir() if p.name.endswith(_SUFFIXES) and not p.name.startswith("."))
+    if not paths:
+        raise InputError(f"{folder}: no head label maps (.nii or .nii.gz) in it; name the folder with them")
+    return paths
 
 
 def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: float = 0.0) -> Head:
     """Read a head label map of any axis order, orientation and voxel size, and its site maps.
 
     Args:
-        path: NIfTI file of FreeSurfer and CHARM numbers
-        cache: folder that keeps the site maps between runs (about 1 MB a head; computing them takes
-            some 20 s of one core); default `default_cache`. A cache that cannot be written is done without
-        atrophy_mm: how much tissue is lost around sulci and ventricles, see
-            `situs.synth.atrophy.shrink_brain`
+        path: NIfTI file of FreeSurfer and CHARM numbers.
+        cache: Folder that keeps the site maps between runs, about 1 MB a head; computing them takes 20 s of
+            one core. The default is `default_cache`. A folder that cannot be written only costs time.
+        atrophy_mm: The mean thickness of tissue that is lost around sulci and ventricles, see
+            `situs.synth.atrophy.shrink_brain`.
 
     Raises:
-        InputError: if the file cannot be read or is not a head label map in this convention
+        InputError: If the file cannot be read or is not a head label map in this convention.
     """
     path = Path(path)
     labels, affine = _read_labels(path)
@@ -140,15 +140,15 @@ def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: flo
 
 
 def _read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Labels in RAS voxel order at 1 mm, and their affine."""
+    """Labels (nx, ny, nz) in RAS voxel order at 1 mm, and their affine (4, 4)."""
     grid = read_nifti_grid(path, InputError)
     values = grid.values
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
         raise InputError(f"{path}: expected whole-number labels, got other values: is this an image?")
-    unknown = sorted(set(np.unique(values).astype(int).tolist()) - KNOWN_LABELS)
+    unknown = sorted(set(np.unique(values).astype(int).tolist()) - LABELS)
     if unknown:
         raise InputError(
-            f"{path}: not a label map in the FreeSurfer and CHARM convention: {len(unknown)} unknown labels, "
+            f"{path}: expected a head label map of FreeSurfer and CHARM, got {len(unknown)} unknown labels, "
             f"{', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}"
         )
     return _to_ras_1mm(values.astype(np.int16), grid.affine)

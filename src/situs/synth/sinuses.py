@@ -51,14 +51,17 @@ _REACH: dict[str, tuple[Range, Range, Range]] = {
 def map_sinuses(labels: NDArray[np.int16], cranial: Mask, x: Float, y: Float, z: Float) -> NDArray[np.uint8]:
     """Site codes (index + 1) of the sinuses with their walls, 0 elsewhere.
 
-    Args:
-        labels: (nx, ny, nz) CHARM numbers around the brain
-        cranial: (nx, ny, nz) the inside of the skull, which is no sinus's wall
-        x: (nx, ny, nz) head frame, mm
-        y: See `x`.
-        z: See `x`.
+    The face is found by its eyes: without two eyes in view all codes are 0.
 
-        A head without two eyes in view has no face to find sinuses in: all 0.
+    Args:
+        labels: (nx, ny, nz) CHARM numbers around the brain.
+        cranial: (nx, ny, nz) the inside of the skull, which is no sinus's wall.
+        x: (nx, ny, nz) head frame, mm, to the patient's right.
+        y: (nx, ny, nz) head frame, mm, to the front.
+        z: (nx, ny, nz) head frame, mm, up.
+
+    Returns:
+        (nx, ny, nz) codes.
     """
     out = np.zeros(labels.shape, dtype=np.uint8)
     eye = labels == _EYE
@@ -78,7 +81,14 @@ def map_sinuses(labels: NDArray[np.int16], cranial: Mask, x: Float, y: Float, z:
 
 
 def face_coordinates(eye: Mask, x: Float, y: Float, z: Float) -> tuple[Float, Float, Float]:
-    """Face frame coordinates (mm) from the head frame's, by the mid-point of both eyes."""
+    """Face frame coordinates (mm) from the head frame's, by the mid-point of both eyes.
+
+    Args:
+        eye: (nx, ny, nz) bool, both eyes.
+        x: (nx, ny, nz) head frame, mm.
+        y: (nx, ny, nz) head frame, mm.
+        z: (nx, ny, nz) head frame, mm.
+    """
     sides = [eye & (x < 0), eye & (x > 0)]
     cx, cy, cz = (float(np.mean([c[side].mean() for side in sides])) for c in (x, y, z))
     turn = -np.radians(_EYES_BELOW_DEG) - np.arctan2(cz, cy)
@@ -88,10 +98,11 @@ def face_coordinates(eye: Mask, x: Float, y: Float, z: Float) -> tuple[Float, Fl
 
 
 def inner_air(labels: NDArray[np.int16]) -> Mask:
-    """Air inside the head: what a disc of 10 mm radius, in its axial slice, cannot reach from beyond the
-    skin, nor a way of 16 mm through air from where it can (the folds of the face).
+    """(nx, ny, nz) bool, the air inside the head.
 
-    Slice by slice, because the lower edge of a label map may cut sinuses open from below.
+    A disc of 10 mm radius moves in through the air from beyond the skin. What it reaches lies outside, and so
+    does air within 16 mm of that (the folds of the face). It moves in axial slices, because the lower edge of
+    a label map may cut sinuses open from below.
     """
     from scipy import ndimage
 

@@ -18,7 +18,7 @@ from situs.synth import head_frame as hf
 from situs.synth.sinuses import map_sinuses
 from situs.volume import bounding_box, largest_part
 
-__all__ = ["KNOWN_LABELS", "LOBE_OF_PARCEL", "MAP_VERSION", "SiteMaps", "code", "map_sites"]
+__all__ = ["LABELS", "LOBE_OF_PARCEL", "MAP_VERSION", "SiteMaps", "code", "map_sites"]
 
 # Raise when a rule changes: site maps in a cache are keyed by it.
 MAP_VERSION = 5
@@ -50,7 +50,7 @@ _CEREBELLUM, _BRAINSTEM, _VENTRAL_DC, _CHIASM = (7, 8, 46, 47), (16,), (28, 60),
 _MEDIAL_TEMPORAL = (17, 18, 53, 54)
 _CSF, _VESSELS, _BRAIN_VESSELS = (24,), (502, 514), (30, 62)
 _OUTSIDE = (0, 502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530)
-KNOWN_LABELS: frozenset[int] = frozenset((*hf.LEFT, *hf.RIGHT, *_VENTRICLES, *_OUTSIDE, 16, 24, 30, 62, 85))
+LABELS: frozenset[int] = frozenset((*hf.LEFT, *hf.RIGHT, *_VENTRICLES, *_OUTSIDE, 16, 24, 30, 62, 85))
 
 # Direct rules: label to site. The rest of the brain and all fluid goes by its surroundings.
 _DIRECT: dict[int, str] = {
@@ -67,7 +67,7 @@ _DIRECT: dict[int, str] = {
 
 @dataclass(frozen=True, eq=False)
 class SiteMaps:
-    """What `map_sites` makes of a label map; the fields are those of `situs.synth.heads.Head`."""
+    """The maps of one head; `situs.synth.heads.Head` describes each field."""
 
     sites: Codes
     extra_axial: Codes
@@ -101,12 +101,12 @@ def map_sites(labels: Labels, affine: ArrayLike) -> SiteMaps:
     """Site maps of one head.
 
     Args:
-        labels: (nx, ny, nz) FreeSurfer and CHARM numbers, RAS voxel order, 1 mm
-        affine: (4, 4) voxel to world, RAS+ mm
+        labels: (nx, ny, nz) FreeSurfer and CHARM numbers, RAS voxel order, 1 mm.
+        affine: (4, 4) voxel to world, RAS+ mm.
 
     Raises:
-        ValueError: if a thalamus or the parcels of a side's cortex are missing, or left and right cannot be
-            told apart
+        ValueError: If a thalamus or the parcels of a side's cortex are missing, or left and right cannot be
+            told apart.
     """
     for side, first in (("left", 1001), ("right", 2001)):
         if not ((labels >= first) & (labels <= first + 34)).any():
@@ -142,14 +142,17 @@ def map_sites(labels: Labels, affine: ArrayLike) -> SiteMaps:
 
 
 def lobes(scene: _Scene) -> Codes:
-    """Direct rules; for white matter, insula and vessels in tissue the lobe of the nearest lobar cortex."""
+    """Name what has a direct rule; white matter, insula and vessels in tissue are the nearest lobe."""
     out = _table(_DIRECT)[scene.labels]
     rest = np.isin(scene.labels, (*_WHITE, *_BRAIN_VESSELS, 1035, 2035))
     return _smooth_lobes(np.where(rest, scene.lobe, out), np.isin(scene.labels, _WHITE))
 
 
 def _smooth_lobes(sites: Codes, where: Mask) -> Codes:
-    """Where asked, the lobe with most weight within some 3 mm: nearest-parcel borders are ragged."""
+    """Smooth the lobes in `where`: the lobe with most weight within some 3 mm.
+
+    The borders between nearest parcels are ragged.
+    """
     from scipy import ndimage
 
     best, out = np.zeros(sites.shape, dtype=np.float32), sites.copy()
@@ -161,10 +164,11 @@ def _smooth_lobes(sites: Codes, where: Mask) -> Codes:
 
 
 def gangliocapsular(scene: _Scene, sites: Codes) -> Codes:
-    """Add the internal capsule (white matter between nuclei and thalamus) and the external and extreme
-    capsule with the claustrum (white matter between putamen and insula).
+    """Add the capsules and the claustrum to the gangliocapsular region.
 
-    "Between" is what a morphological closing fills; its radius (mm) is half the widest gap it spans.
+    The internal capsule is white matter between nuclei and thalamus; the external and extreme capsule with
+    the claustrum lie between putamen and insula. A voxel lies between two structures if a morphological
+    closing of them fills it; the radius (mm) of the closing is half the widest gap that it spans.
     """
     out = sites.copy()
     white = np.isin(scene.labels, (*_WHITE, *_BRAIN_VESSELS))
@@ -184,8 +188,11 @@ def gangliocapsular(scene: _Scene, sites: Codes) -> Codes:
 
 
 def ventral_diencephalon(scene: _Scene, sites: Codes) -> Codes:
-    """The ventral diencephalon: brainstem within 6 mm of it (the peduncles), the rest to the nearest of
-    thalamus and gangliocapsular region."""
+    """Name the ventral diencephalon.
+
+    Within 6 mm of the brainstem it is brainstem (the peduncles), else the nearer of thalamus and
+    gangliocapsular region.
+    """
     out = sites.copy()
     ventral = np.isin(scene.labels, _VENTRAL_DC)
     if not ventral.any():
@@ -198,11 +205,11 @@ def ventral_diencephalon(scene: _Scene, sites: Codes) -> Codes:
 
 
 def cisterns_and_sulci(scene: _Scene, sites: Codes) -> Codes:
-    """Add the fluid inside the skull: basal cisterns around the brainstem and under the third ventricle, else
-    sulcal spaces; nothing below the foramen magnum.
+    """Name the fluid inside the skull, above the foramen magnum.
 
-    The caps keep the cisterns out of the Sylvian fissure (24 and 17 mm from the midline) and off the
-    cerebellum's convexity (13 mm from the brainstem).
+    Around the brainstem and under the third ventricle it is basal cisterns, else sulcal spaces. Limits keep
+    the cisterns out of the Sylvian fissure (24 and 17 mm from the midline) and off the cerebellum's convexity
+    (13 mm from the brainstem).
     """
     lateral = np.abs(scene.lateral)
     chiasm, ventral = (hf.distance_mm(np.isin(scene.labels, part)) for part in (_CHIASM, _VENTRAL_DC))
@@ -229,9 +236,8 @@ def falx_tentorium(scene: _Scene) -> tuple[Mask, NDArray[np.uint8]]:
     between them). The free edge of the falx rises from the splenium to 14 mm above the genu.
 
     Returns:
-        along: bool, fluid and veins within 4 mm of the dura; cortex within 2 mm of the falx, 1 of the
-            tentorium
-        sheet: `FALX`, `TENTORIUM` or 0
+        (nx, ny, nz) bool: fluid and veins within 4 mm of the dura, cortex within 2 mm of the falx and 1 mm of
+        the tentorium. (nx, ny, nz) the dura itself: `FALX`, `TENTORIUM` or 0.
     """
     lateral = np.abs(scene.lateral)
     deep = np.isin(scene.labels, (*_BRAINSTEM, *_VENTRAL_DC, *_THALAMUS, *_CHIASM, 14, 15, 26, 58))
@@ -253,30 +259,40 @@ def falx_tentorium(scene: _Scene) -> tuple[Mask, NDArray[np.uint8]]:
 
 
 def vessels(scene: _Scene, sites: Codes) -> Codes:
-    """Vessels inside the skull: along the falx and the tentorium where they lie there, else the site of the
-    nearest fluid or tissue; none below the foramen magnum."""
+    """Name the vessels inside the skull, above the foramen magnum.
+
+    A vessel that does not lie along the falx or the tentorium is the site of the nearest fluid or tissue.
+    """
     vessel = np.isin(scene.labels, _VESSELS) & scene.cranial & (sites != code("along_falx_tentorium"))
     near = _nearest((sites > 0) & ~vessel, sites)
     return np.where(vessel, np.where(scene.above_foramen, near, 0), sites).astype(np.uint8)
 
 
 def extra_axial(scene: _Scene, sites: Codes) -> Codes:
-    """The map for a crescent between brain and inner table: sulcal fluid within 12 mm of the inner table
-    is the lobe, or the cerebellum, beneath it."""
+    """The codes for a crescent between brain and inner table.
+
+    Sulcal fluid within 12 mm of the inner table is the lobe, or the cerebellum, beneath it.
+    """
     beneath = np.where(scene.to_cerebellum < scene.to_cerebrum, code("cerebellum"), scene.lobe)
     outer = (sites == code("sulcal_spaces")) & (scene.depth <= 12)
     return np.where(outer, beneath, sites).astype(np.uint8)
 
 
 def csf_depth(scene: _Scene) -> NDArray[np.uint8]:
-    """Tenths of a mm to the nearest brain tissue in the fluid outside the ventricles, at most 255; else 0."""
+    """Distance to the nearest brain tissue in the fluid outside the ventricles, else 0.
+
+    In tenths of a mm, at most 255.
+    """
     tissue = scene.cranial & ~np.isin(scene.labels, (*_CSF, *_VESSELS))
     depth = np.clip(10 * hf.distance_mm(tissue), 0, 255)
     return np.where(scene.cranial & (scene.labels == 24), depth, 0).astype(np.uint8)
 
 
 def _to_side(labels: Labels, side: tuple[int, ...], box: Box) -> Float:
-    """Distance to one side's structures, specks that stray across left out; large outside the box."""
+    """Distance (mm) to the largest part of one side's structures, without stray specks.
+
+    It is 1000 outside the box.
+    """
     distance = np.full(labels.shape, 1e3, dtype=np.float32)
     distance[box] = hf.distance_mm(largest_part(np.isin(labels[box], side)))
     return distance
@@ -313,7 +329,7 @@ def _scene(labels: Labels, x: Float, y: Float, z: Float, lateral: Float) -> _Sce
 
 def _table(keys: dict[int, str]) -> Codes:
     """A look-up table from label to site code."""
-    table = np.zeros(max(KNOWN_LABELS) + 1, dtype=np.uint8)
+    table = np.zeros(max(LABELS) + 1, dtype=np.uint8)
     for label, key in keys.items():
         table[label] = code(key)
     return table
