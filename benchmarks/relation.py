@@ -9,7 +9,7 @@ loops are. The paper's training took 67 hours. Run:
     python benchmarks/relation.py [--threads 2] [--epochs 15] [--runs 3]
 
 Embeddings are random, of unit length: the time does not depend on what they say. The plain loops are what the
-formulas say; `tests/test_relations.py` compares their losses and gradients with a step's.
+formulas say; `tests/learn/test_relations.py` compares their losses and gradients with a step's.
 """
 
 from __future__ import annotations
