@@ -161,7 +161,7 @@ def test_views_and_neighbours_are_stored_once_and_a_bundle_with_them_in_its_reci
     new = read_bundle(write_toy(tmp_path / "mine"))
     assert new.recipe == new.description["recipe"] == {"name": "compact", "learning rate": 0.001}
     description = dict(new.description)
-    description["recipe"] = {**new.recipe, "spec": SPEC.to_dict(), "n_neighbors": 4}
+    description["recipe"] = {**new.recipe, "spec": SPEC.to_dict(), "n_neighbors": 4, "balance": 1.0}
     description["sha256"] = description_digest(description)
     (tmp_path / "mine" / "bundle.json").write_text(json.dumps(description))
     old = read_bundle(tmp_path / "mine")

@@ -151,10 +151,12 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
 def _scores(evaluation: Mapping[str, Any]) -> str:
     """Precision, recall and F1 of each site and their means, as ``situs evaluate --json`` gives them."""
     rows = [[_site_name(key), *_numbers(scores)] for key, scores in evaluation["sites"].items()]
-    for mean in ("weighted", "macro"):
-        rows.append([f"{mean} mean", *_numbers(evaluation[mean])])
-    for mean in ("weighted", "macro") if "rois" in evaluation else ():
-        rows.append([f"{mean} mean, a region as one example", *_numbers(evaluation["rois"][mean])])
+    for example, means in (("", evaluation), (", a region as one example", evaluation.get("rois", {}))):
+        rows += [
+            [f"{mean} mean{example}", *_numbers(means[mean])]
+            for mean in ("weighted", "macro")
+            if mean in means
+        ]
     return markdown_table(["site", "precision", "recall", "F1"], rows)
 
 

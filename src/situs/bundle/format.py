@@ -38,17 +38,27 @@ JSON_FILE = "bundle.json"
 CARD_FILE = "README.md"
 REQUIRED_FILES = (BASENET_FILE, RELATION_FILE, REFERENCES_FILE)  # besides the description and the card
 
-# Of a recipe, these stand at the top of a description. The first bundles have them inside the recipe as well.
+# These settings stand at the top of a description. The first bundles have them inside the recipe as well.
 _STORED_ELSEWHERE = ("spec", "n_neighbors")
+# Settings that recipes no longer have, with the value that training by the present recipes amounts to.
+_FORMER_SETTINGS = {"averaged": 0.0, "balance": 1.0}
 
 
 def recipe_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that only a bundle's ``recipe`` holds: all but the views and the number of neighbours.
+    """The settings of a training as bundles store them now, so that those of an older bundle compare.
 
-    >>> recipe_settings({"name": "compact", "spec": {"size_px": 112}, "n_neighbors": 5, "batch": 64})
-    {'name': 'compact', 'batch': 64}
+    The views and the number of neighbours are left out, because a description has them at its top. So is a
+    former setting with the value that is now the only one.
+
+    >>> recipe_settings({"name": "compact", "spec": {"size_px": 112}, "n_neighbors": 5, "balance": 1.0})
+    {'name': 'compact'}
     """
-    return {name: value for name, value in recipe.items() if name not in _STORED_ELSEWHERE}
+    return {
+        name: value
+        for name, value in recipe.items()
+        if name not in _STORED_ELSEWHERE
+        and not (name in _FORMER_SETTINGS and value == _FORMER_SETTINGS[name])
+    }
 
 
 def description_digest(description: Mapping[str, Any]) -> str:

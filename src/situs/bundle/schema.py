@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from situs.anatomy import SITE_KEYS
 from situs.views import CHANNELS
 
 __all__ = ["LARGEST_FILE", "MOST_REFERENCES", "check_description"]
@@ -23,6 +24,7 @@ _Key = Annotated[str, Meta(min_length=1, max_length=200)]
 _Fraction = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Millimetres = Annotated[float, Meta(ge=0.1, le=1000)]
+_SiteKey = Annotated[str, Meta(pattern=f"^({'|'.join(SITE_KEYS)})$")]
 _Channel = Annotated[str, Meta(pattern=f"^({'|'.join(CHANNELS)})$")]
 
 
@@ -67,6 +69,29 @@ class _Changes(Struct):
     removed: _Count
 
 
+class _Scores(Struct):
+    precision: _Fraction
+    recall: _Fraction
+    f1: _Fraction
+
+
+class _Means(Struct):
+    weighted: _Scores
+    macro: _Scores
+
+
+class _Evaluation(Struct):
+    """An evaluation in words or figures, see `situs.bundle.card.model_card`."""
+
+    title: _Text
+    text: _Text | list[_Text] = ""
+    sites: dict[_SiteKey, _Scores] = {}
+    weighted: _Scores | None = None
+    macro: _Scores | None = None
+    rois: _Means | None = None
+    facts: dict[str, Any] = {}
+
+
 class _Tensor(Struct):
     type: _Key
     shape: list[int | str]
@@ -92,7 +117,7 @@ class _Description(Struct):
     n_references: Annotated[int, Meta(ge=1, le=MOST_REFERENCES)]
     networks: dict[_Key, _Network]
     training: dict[str, Any]
-    evaluation: list[dict[str, Any]]
+    evaluation: list[_Evaluation]
     files: dict[_Key, _File]
     certainty: _Calibration | None = None
     pictures: _Pictures | None = None
