@@ -53,6 +53,11 @@ def test_no_brain():
     assert any("No brain" in d for d in doubts) and not any("skull" in d for d in doubts)
 
 
+def test_noise_of_thin_slices_hides_no_brain():
+    noise = np.random.default_rng(0).normal(0, 50, SHAPE)
+    assert scan_doubts(volume(np.rint(HU + noise).astype(np.int16))) == ()
+
+
 def test_mr():
     """A T1-like head: dark air and bone, bright scalp, brain in between, in units of its own."""
     ijk = np.indices(SHAPE).reshape(3, -1).T
