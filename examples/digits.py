@@ -19,7 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from situs import RelationClassifier
 from situs.tables import text_table
 
-RARE, FEW, NEW = (0, 1, 2), 5, 9
+RARE, N_RARE, NEW = (0, 1, 2), 5, 9
 SEEDS = range(5)
 
 
@@ -35,27 +35,27 @@ def main() -> None:
             class_weight="balanced", max_iter=5000
         ),
     }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     new: list[tuple[float, float]] = []
     for seed in SEEDS:
         train, test = split(y, seed)
         for name, make in models.items():
-            said = make(seed).fit(X[train], y[train]).predict(X[test])
-            scores = f1_score(y[test], said, average=None)
-            found[name].append((scores.mean(), scores[list(RARE)].mean()))
+            predicted = make(seed).fit(X[train], y[train]).predict(X[test])
+            scores = f1_score(y[test], predicted, average=None)
+            results[name].append((scores.mean(), scores[list(RARE)].mean()))
         new.append(add_a_class(X, y, train, test, seed))
 
     rows = [["", "macro F1", f"F1 of {', '.join(map(str, RARE))}"]]
-    for name, scores in found.items():
+    for name, scores in results.items():
         rows.append([name, *(f"{np.mean(s):.3f} ± {np.std(s):.3f}" for s in zip(*scores, strict=True))])
-    print(f"{FEW} images each of the digits {RARE} to learn from; {len(SEEDS)} splits, mean ± deviation\n")
+    print(f"{N_RARE} images each of the digits {RARE} to learn from; {len(SEEDS)} splits, mean ± deviation\n")
     print(text_table(rows))
     own, others = np.mean(new, axis=0)
     print(f"\nDigit {NEW} added after training: recall {own:.3f}; the other digits' {others:.3f}")
 
 
 def split(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which images (n,) to learn from, of the rare digits `FEW`, and the third to test on."""
+    """Which images (n,) to learn from, of the rare digits `N_RARE` each, and the third to test on."""
     rng = np.random.default_rng(seed)
     test = np.zeros(len(y), dtype=bool)
     train = np.zeros(len(y), dtype=bool)
@@ -63,7 +63,7 @@ def split(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         members = rng.permutation(np.flatnonzero(y == digit))
         n = len(members) // 3
         test[members[:n]] = True
-        train[members[n : n + FEW] if digit in RARE else members[n:]] = True
+        train[members[n : n + N_RARE] if digit in RARE else members[n:]] = True
     return train, test
 
 
@@ -71,8 +71,8 @@ def add_a_class(
     X: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int
 ) -> tuple[float, float]:
     """Recall of a digit whose images became references after the training, and mean recall of the others."""
-    known, new = train & (y != NEW), train & (y == NEW)
-    model = RelationClassifier(random_state=seed).fit(X[known], y[known])
+    others, new = train & (y != NEW), train & (y == NEW)
+    model = RelationClassifier(random_state=seed).fit(X[others], y[others])
     right = model.add_references(X[new], y[new]).predict(X[test]) == y[test]
     recalls = [right[y[test] == digit].mean() for digit in np.unique(y)]
     return recalls[NEW], float(np.mean(np.delete(recalls, NEW)))

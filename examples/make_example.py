@@ -8,17 +8,18 @@ Writes ``head.nii.gz`` (HU), ``lesions.nii.gz`` (values 1 to 6) and ``lesions.cs
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
+from situs.files import write_file
 from situs.side import side_of_distances
 from situs.synth.heads import read_head
 from situs.synth.lesions import Lesion, LesionGrower
 from situs.synth.pose import ScanPlan, draw_plan
 from situs.synth.render import render_scan
+from situs.tables import csv_text
 
 SITES = (
     "gangliocapsular_region",
@@ -33,12 +34,12 @@ _LEAST_ML = 1.5  # lesions that a reader sees at once
 
 
 def main() -> None:
-    """Draw plans and lesions until a whole, ordinary scan with six plain lesions comes out."""
+    """Draw plans and lesions until an ordinary scan of a whole head has all six lesions."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("head", type=Path, help="a head label map")
-    parser.add_argument("out", type=Path, help="folder for the two files")
+    parser.add_argument("out", type=Path, help="folder for the files")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -52,13 +53,12 @@ def main() -> None:
         if len(lesions) == len(SITES) and scan.hu.max() > 1000 and all(m.any() for m in scan.masks):
             break
     roi = np.zeros(scan.hu.shape, dtype=np.uint8)
-    with (options.out / "lesions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["value", "site", "side"])
-        for value, (lesion, mask) in enumerate(zip(lesions, scan.masks, strict=True), start=1):
-            roi[mask] = value
-            distances = scan.lateral_mm[mask].astype(float)
-            writer.writerow([value, lesion.site, side_of_distances(distances, np.ones(distances.size))])
+    rows = []
+    for value, (lesion, mask) in enumerate(zip(lesions, scan.masks, strict=True), start=1):
+        roi[mask] = value
+        distances = scan.lateral_mm[mask].astype(float)
+        rows.append([value, lesion.site, side_of_distances(distances, np.ones(distances.size))])
+    write_file(options.out / "lesions.csv", csv_text(["value", "site", "side"], rows).encode())
     for name, data in (("head", scan.hu), ("lesions", roi)):
         image = nibabel.Nifti1Image(data, plan.affine)
         image.header.set_xyzt_units("mm")

@@ -58,7 +58,7 @@ _FLUID_RADII_MM = {
     "basal_cisterns": (4.0, 24.0),
     "sulcal_spaces": (8.0, 30.0),
 }
-# Normal structures are marked as far as this from where they start: lobes, then the other sites.
+# Normal structures are marked as far as this from where they start.
 _STRUCTURE_MM = {
     "ventricular_system": (6.0, 90.0),
     "basal_cisterns": (6.0, 30.0),
@@ -252,10 +252,9 @@ class LesionGrower:
             if style < 0.22:  # drawn generously
                 mask = ndimage.binary_dilation(mask) & (sites > 0)
             if site == "ventricular_system" and style > 0.75:  # layered in the supine patient
-                back = np.indices(mask.shape)[1]
-                rows = back[mask]
-                if rows.size:
-                    mask &= back < np.quantile(rows, rng.uniform(0.2, 0.8))
+                y = np.indices(mask.shape)[1]
+                if mask.any():
+                    mask &= y < np.quantile(y[mask], rng.uniform(0.2, 0.8))
         return self._finish(mask, box, site, "fluid", sites, 0.5, keep=seed)
 
     def _open(self, box: Box, narrowing_mm: float) -> Mask:
@@ -275,8 +274,8 @@ class LesionGrower:
                 inside &= (sign * lateral >= 0) & (sign * lateral <= reach + 1)
             else:
                 inside &= np.abs(lateral) <= reach
-        else:
-            inside = ndimage.binary_erosion(inside) if rng.random() < 0.4 else inside
+        elif rng.random() < 0.4:
+            inside = ndimage.binary_erosion(inside)
         return self._finish((level < 1) & inside, box, site, "sheet", self.head.sites[box], 0.8, keep=seed)
 
     def _sinus(self, site: str, seed: Voxel, rng: np.random.Generator, shrink: float) -> Lesion | None:
@@ -333,17 +332,10 @@ class LesionGrower:
         keep: Voxel | None = None,
         swell: float = 1.0,
     ) -> Lesion | None:
-        """The lesion, cut to one piece and its bounding box; None if too little of it is in its site.
+        """The lesion, cut to one piece and its bounding box.
 
-        Args:
-            mask: (mx, my, mz) bool on the box.
-            box: The part of the head's grid.
-            site: The key of the site.
-            kind: How it was grown.
-            sites: (mx, my, mz) the codes that it is named by.
-            least_share: The least share of the lesion that lies in the site.
-            keep: The voxel whose piece is kept, since fluid comes in pockets; None for the largest piece.
-            swell: See `Lesion`; limited so that the lesion stays below `_LARGEST_MM3`.
+        The piece is the one at the voxel `keep`, since fluid comes in pockets, or the largest. None if it is
+        too small, or less than `least_share` of it lies in its site by the codes `sites`.
         """
         part = part_around(mask, keep and tuple(s - b.start for s, b in zip(keep, box, strict=True)))
         if part.sum() < _MIN_VOXELS_OF.get(site, _MIN_VOXELS):

@@ -1,4 +1,4 @@
-"""Where lesions start and what outlines they have, on a grid of 1 mm that knows no anatomy."""
+"""Operations on grids of 1 mm that know no anatomy: where lesions start, their outlines, distances."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from situs.synth.head_frame import distance_mm
 from situs.synth.noise import smooth_noise
 from situs.volume import largest_part
 
@@ -14,9 +15,11 @@ __all__ = [
     "Voxel",
     "Window",
     "box_around",
+    "closing",
     "draw_voxel",
     "in_window",
     "log_uniform",
+    "nearest_value",
     "offsets",
     "part_around",
     "rough_ellipsoid",
@@ -107,6 +110,19 @@ def part_around(mask: Mask, voxel: tuple[int, ...] | None) -> Mask:
         return largest_part(mask, _CORNERS)
     parts, _ = ndimage.label(mask, _CORNERS)
     return np.asarray(parts == parts[voxel])
+
+
+def closing(mask: Mask, radius_mm: float) -> Mask:
+    """The morphological closing of a mask with a ball."""
+    return np.asarray(distance_mm(distance_mm(mask) > radius_mm) >= radius_mm)
+
+
+def nearest_value(where: Mask, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """For each voxel the value at the nearest voxel of `where`; 0 if there is none."""
+    if not where.any():
+        return np.zeros(values.shape, dtype=np.uint8)
+    index = ndimage.distance_transform_edt(~where, return_distances=False, return_indices=True)
+    return np.asarray(values[tuple(index)])
 
 
 def log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float:

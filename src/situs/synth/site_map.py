@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from situs.anatomy import SITE_INDEX
 from situs.synth import head_frame as hf
+from situs.synth.shapes import closing, nearest_value
 from situs.synth.sinuses import map_sinuses
 from situs.volume import bounding_box, largest_part
 
@@ -179,9 +180,9 @@ def gangliocapsular(scene: _Scene, sites: Codes) -> Codes:
         if not lentiform.any():
             continue
         box = bounding_box(deep, 20)
-        capsule = _closing(deep[box], 9.0)
+        capsule = closing(deep[box], 9.0)
         to_lentiform = hf.distance_mm(lentiform[box])
-        outer = _closing((lentiform | insula)[box], 5.0) & (to_lentiform <= 9)
+        outer = closing((lentiform | insula)[box], 5.0) & (to_lentiform <= 9)
         part = out[box]
         part[white[box] & (capsule | outer | (to_lentiform <= 1.5))] = code("gangliocapsular_region")
     return out
@@ -198,7 +199,7 @@ def ventral_diencephalon(scene: _Scene, sites: Codes) -> Codes:
     if not ventral.any():
         return out
     box = bounding_box(ventral, 12)
-    near = _nearest(np.isin(sites[box], (code("thalamus"), code("gangliocapsular_region"))), sites[box])
+    near = nearest_value(np.isin(sites[box], (code("thalamus"), code("gangliocapsular_region"))), sites[box])
     peduncle = scene.to_brainstem[box] <= 6
     out[box] = np.where(ventral[box], np.where(peduncle, code("brainstem"), near), sites[box])
     return out
@@ -264,7 +265,7 @@ def vessels(scene: _Scene, sites: Codes) -> Codes:
     A vessel that does not lie along the falx or the tentorium is the site of the nearest fluid or tissue.
     """
     vessel = np.isin(scene.labels, _VESSELS) & scene.cranial & (sites != code("along_falx_tentorium"))
-    near = _nearest((sites > 0) & ~vessel, sites)
+    near = nearest_value((sites > 0) & ~vessel, sites)
     return np.where(vessel, np.where(scene.above_foramen, near, 0), sites).astype(np.uint8)
 
 
@@ -303,7 +304,9 @@ def _scene(labels: Labels, x: Float, y: Float, z: Float, lateral: Float) -> _Sce
     # The posterior cingulate parcel reaches forward under the frontal lobe: it would name the centrum
     # semiovale and the callosum beneath it parietal.
     seeds = (lobar > 0) & ~np.isin(labels, (1023, 2023))
-    lobe_left, lobe_right = (_nearest(seeds & np.isin(labels, side), lobar) for side in (hf.LEFT, hf.RIGHT))
+    lobe_left, lobe_right = (
+        nearest_value(seeds & np.isin(labels, side), lobar) for side in (hf.LEFT, hf.RIGHT)
+    )
     to_left, to_right = (hf.distance_mm((lobar > 0) & np.isin(labels, side)) for side in (hf.LEFT, hf.RIGHT))
     is_left = np.isin(labels, hf.LEFT) | ~np.isin(labels, hf.RIGHT) & (lateral > 0)
     cranial = _cranial(labels)
@@ -343,21 +346,7 @@ def _cranial(labels: Labels) -> Mask:
     return np.asarray(inside | near & np.isin(labels, _VESSELS))
 
 
-def _closing(mask: Mask, radius_mm: float) -> Mask:
-    return np.asarray(hf.distance_mm(hf.distance_mm(mask) > radius_mm) >= radius_mm)
-
-
 def _embed(part: NDArray[Any], box: Box, shape: tuple[int, ...]) -> NDArray[Any]:
     whole = np.zeros(shape, dtype=part.dtype)
     whole[box] = part
     return whole
-
-
-def _nearest(where: Mask, values: Codes) -> Codes:
-    """The value at the nearest voxel of `where`; 0 if there is none."""
-    from scipy import ndimage
-
-    if not where.any():
-        return np.zeros(values.shape, dtype=np.uint8)
-    index = ndimage.distance_transform_edt(~where, return_distances=False, return_indices=True)
-    return np.asarray(values[tuple(index)])
