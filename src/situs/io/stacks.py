@@ -217,10 +217,7 @@ def _by_time(frames: list[Frame]) -> list[list[Frame]]:
     for frame, height in zip(frames, _heights(frames), strict=True):
         places.setdefault(round(float(height) / SAME_PLACE_MM), []).append(frame)
     counts = Counter(len(at) for at in places.values())
-    if counts[1] * 2 > len(places) or any(
-        len({f.order[:2] if f.source is not at[0].source else f.order for f in at}) < len(at)
-        for at in places.values()
-    ):
+    if counts[1] * 2 > len(places) or not all(_tell_apart(at) for at in places.values()):
         return []
     moments: list[list[Frame]] = []
     for at in places.values():
@@ -229,3 +226,9 @@ def _by_time(frames: list[Frame]) -> list[list[Frame]]:
                 moments.append([])
             moments[n].append(frame)
     return moments
+
+
+def _tell_apart(frames: list[Frame]) -> bool:
+    """Whether time and number order images; within one file their order does."""
+    one_file = all(f.source is frames[0].source for f in frames)
+    return len({f.order if one_file else f.order[:2] for f in frames}) == len(frames)
