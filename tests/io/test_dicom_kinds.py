@@ -1,5 +1,6 @@
 """DICOM of the kinds that people report: each is read rightly, or said to be what it is."""
 
+import nibabel
 import numpy as np
 import pytest
 from phantoms.io_cases import assert_is_head, assert_one_line, dicom_slices, head_hu, write_dicom
@@ -13,7 +14,7 @@ HEIGHTS = list(range(-72, 73, 8))
 
 def noisy(world):
     """The head as a sharp kernel has it: other values, at which the plain head's test fails."""
-    return head_hu(world) + 200 * (world[:, 0].round().astype(int) % 2)
+    return head_hu(world) + 200 * (world[:, 0] // 4 % 2).astype(int)
 
 
 def one_series(*parts):
@@ -275,6 +276,7 @@ def test_frames_without_positions_are_stacked_by_their_distance(tmp_path, tags):
     volume = read_volume(tmp_path / "cbct.dcm")
     assert_is_head(volume)
     assert f"8 mm apart, as its {next(iter(tags))} says" in said(volume)
+    assert len(volume.doubts) == 1
 
 
 def test_frames_without_positions_or_a_distance_are_refused(tmp_path):
@@ -376,3 +378,54 @@ def test_padding_below_what_twelve_bits_hold(tmp_path):
         ds.PixelData, ds.BitsStored, ds.HighBit = stored.astype("<u2").tobytes(), 12, 11
     volume = read_volume(write_dicom(tmp_path / "ct", slices))
     assert volume.hu[0, 0].max() == -1024 and volume.hu.max() == 1000
+
+
+# The mask helps to choose
+
+
+def mask_at(path, *boxes, oriented=True):
+    """A mask of 4 mm voxels from -100 mm on, with boxes ((x, y, z) from, to) in mm."""
+    mask = np.zeros((50, 50, 50), np.uint8)
+    for low, high in boxes:
+        mask[tuple(slice((a + 100) // 4, (b + 100) // 4) for a, b in zip(low, high, strict=True))] = 1
+    affine = np.diag([4.0, 4, 4, 1])
+    affine[:3, 3] = -98
+    image = nibabel.Nifti1Image(mask, affine if oriented else None)
+    if not oriented:
+        image.header.set_zooms((4, 4, 4))
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("low", "high", "n_slices"), [(-70, -40, 6), (-20, 60, 13), (-70, 60, 13)])
+def test_of_two_tilts_in_one_series_the_one_that_the_mask_meets_is_read(tmp_path, low, high, n_slices):
+    slices = one_series(dicom_slices(HEIGHTS[:6], tilt_deg=8), dicom_slices(HEIGHTS[6:]))
+    folder = write_dicom(tmp_path / "ct", slices)
+    mask = mask_at(tmp_path / "mask.nii", ((-20, -20, low), (20, 20, high)))
+    volume = read_volume(folder, roi=mask)
+    assert volume.hu.shape[2] == n_slices
+    assert ("the mask does not meet it" in said(volume)) == (high < 0 or low > -40)
+
+
+def test_the_mask_chooses_between_series_but_not_a_sharp_kernel_that_it_meets_as_well(tmp_path):
+    write_dicom(tmp_path / "st", dicom_slices(HEIGHTS[:7], ConvolutionKernel="H30s"), "a")
+    write_dicom(tmp_path / "st", dicom_slices(HEIGHTS[8:], SeriesNumber=3, ConvolutionKernel="H30s"), "b")
+    bone = dicom_slices(SeriesNumber=4, ConvolutionKernel="H70s", hu=noisy)
+    write_dicom(tmp_path / "st", bone, "c")
+    for low, high, number in ((-70, -40, 2), (20, 60, 3)):
+        mask = mask_at(tmp_path / "mask.nii", ((-20, -20, low), (20, 20, high)))
+        volume = read_volume(tmp_path / "st", roi=mask)
+        assert f"Series {number} was read" in said(volume) or "Series 4" in said(volume)
+        assert f"series {5 - number} (axial CT" in said(volume)
+
+
+def test_a_mask_that_says_nothing_about_its_place_does_not_choose(tmp_path):
+    slices = one_series(dicom_slices(HEIGHTS[:6], tilt_deg=8), dicom_slices(HEIGHTS[6:]))
+    folder = write_dicom(tmp_path / "ct", slices)
+    mask = mask_at(tmp_path / "mask.nii", ((-20, -20, -70), (20, 20, -40)), oriented=False)
+    assert read_volume(folder, roi=mask).hu.shape[2] == 13
+
+
+def test_the_mask_is_not_read_where_there_is_no_choice(tmp_path):
+    folder = write_dicom(tmp_path / "ct", dicom_slices())
+    assert read_volume(folder, roi=tmp_path / "none.nii").hu.shape[2] == 19

@@ -50,7 +50,8 @@ def label(
         str | None,
         typer.Option(
             metavar="SERIES",
-            help="DICOM series to read, by SeriesNumber or SeriesInstanceUID. Needed if there are several.",
+            help="DICOM series to read, by SeriesNumber or SeriesInstanceUID. "
+            "Without it, the plain axial head CT that the mask meets.",
         ),
     ] = None,
     mask_space: Annotated[
@@ -78,7 +79,7 @@ def label(
         from situs.labeler import Labeler
         from situs.volume import OutsideRoi, Roi, split_lesions
 
-        volume = read_volume(scan, series=series)
+        volume = read_volume(scan, series, None if mask_space == "index" else roi)
         regions = read_rois(roi, volume, mask_space)
         lesions = [
             lesion for region in regions if isinstance(region, Roi) for lesion in split_lesions(region)

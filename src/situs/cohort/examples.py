@@ -100,7 +100,7 @@ def extract_scan(
     """
     from situs.io import read_rois, read_volume
 
-    spec, volume = how.spec, read_volume(rows[0][1].scan)
+    spec, volume = how.spec, read_volume(rows[0][1].scan, roi=rows[0][1].roi)
     maps = _read_maps(rows[0][1], volume.geometry) if how.painted else None
     lies = _turn_deg(volume, None if maps is None else maps[1]) if spec.upright else 0.0
     arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in how.names}

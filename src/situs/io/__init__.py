@@ -6,10 +6,16 @@ What a file is, is decided by its content, not by its name: a folder, a zip or a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from situs.errors import RoiError, ScanError
+from situs.geometry import Geometry
 from situs.io.stream import is_folder
 from situs.volume import OutsideRoi, Roi, Volume
 
@@ -19,25 +25,28 @@ if TYPE_CHECKING:
 __all__ = ["read_rois", "read_volume"]
 
 
-def read_volume(path: str | Path, series: str | None = None) -> Volume:
+def read_volume(path: str | Path, series: str | None = None, roi: str | Path | None = None) -> Volume:
     """Read a head CT.
 
     Args:
-        path: a NIfTI file (.nii, .nii.gz), a folder or a zip of DICOM files, or one DICOM file
-        series: SeriesNumber or SeriesInstanceUID of the DICOM series to read; by default the axial head
-            CT is chosen and the choice is said in `Volume.assumptions`
+        path: A NIfTI file (.nii, .nii.gz), a folder or a zip of DICOM files, or one DICOM file. A DICOMDIR
+            stands for its folder.
+        series: SeriesNumber or SeriesInstanceUID of the DICOM series to read. By default the plain axial head
+            CT is chosen, and `Volume.assumptions` names the choice.
+        roi: The mask that will be bound to the scan. Of several DICOM series, those that it meets come first.
 
     Returns:
-        Volume of shape (ni, nj, nk), the slice axis (the one nearest to feet-head) last; int16 or float32
+        Volume of shape (ni, nj, nk), the slice axis (the one nearest to feet-head) last; int16 or float32.
 
     Raises:
-        ScanError: the scan cannot be read, or its values cannot be HU or a window of them
+        ScanError: The scan cannot be read, or its values cannot be HU or a window of them.
+        RoiError: The mask is needed to choose a series and cannot be read.
     """
     path = Path(path)
     if is_folder(path, ScanError) or _is_dicom(path):
         from situs.io.dicom import read_dicom  # pydicom only for DICOM
 
-        return read_dicom(path, series)
+        return read_dicom(path, series, None if roi is None else _meets(Path(roi)))
     if series is not None:
         raise ScanError(f"{path}: series={series!r} was asked for, but this is not DICOM: leave it out")
     from situs.io.nifti import read_nifti
@@ -69,6 +78,23 @@ def read_rois(
     if mask_space not in (None, "index", "world"):
         raise RoiError(f"mask_space: expected 'index', 'world' or None, got {mask_space!r}")
     return read_mask(Path(path), volume, mask_space)
+
+
+def _meets(roi: Path) -> Callable[[Geometry], float]:
+    """The share of a mask that lies in a stack of slices; the mask is read when that is first asked."""
+
+    @cache
+    def positions() -> NDArray[np.float64]:
+        from situs.io.rois import mask_positions
+
+        return mask_positions(roi)
+
+    def meets(geometry: Geometry) -> float:
+        from situs.io.grids import is_inside
+
+        return float(is_inside(positions(), geometry).mean()) if positions().size else 0.0
+
+    return meets
 
 
 def _is_dicom(path: Path) -> bool:

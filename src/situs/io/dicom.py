@@ -25,7 +25,7 @@ from situs.volume import Volume
 
 __all__ = ["read_dicom"]
 
-_MOST_PIXEL_MM = 50.0
+_NO_POSITIONS = "The images of the file have no positions: which of them is the lowest is an assumption."
 _HOLES_OF_A_PROTOCOL = 3  # so many equal ones at an end of a stack are how it was taken
 
 
@@ -54,7 +54,6 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
             notes += (f"{unreadable} damaged DICOM {files} skipped.",)
         frames = stack.frames
         where = f"{name}: series {frames[0].number}"
-        _check_directions(frames[0], where)
         stored, doubles, pixel_notes = _read_pixels(frames, name)
     if doubles:
         notes += (f"{len(doubles)} further copies of slices were left out.",)
@@ -65,18 +64,8 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
         stored, geometry, note = _cut_axially(stored, geometry, frames[0].plane, where)
         notes += (note,)
     hu, value_notes = to_hu(stored, name)
-    return Volume(hu, geometry, path.resolve().name, notes + value_notes)
-
-
-def _check_directions(frame: Frame, where: str) -> None:
-    along_row, along_column = np.reshape(frame.orientation, (2, 3))
-    lengths = np.linalg.norm([along_row, along_column], axis=1)
-    if np.abs(lengths - 1).max() > 0.01 or abs(float(along_row @ along_column)) > 0.01:
-        raise ScanError(
-            f"{where}: ImageOrientationPatient is no pair of perpendicular directions: export the original CT"
-        )
-    if not 0 < min(frame.spacing) <= max(frame.spacing) < _MOST_PIXEL_MM:
-        raise ScanError(f"{where}: PixelSpacing {frame.spacing} mm is no CT's: export the original CT")
+    doubts = (_NO_POSITIONS,) if frames[0].stacked_by else ()
+    return Volume(hu, geometry, path.resolve().name, notes + value_notes, doubts)
 
 
 def _read_pixels(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int], tuple[str, ...]]:
@@ -84,8 +73,8 @@ def _read_pixels(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int]
     heights = stack_geometry(frames).heights_mm
     whole = all(f.slope.is_integer() and f.intercept.is_integer() for f in frames)
     for frame in frames:
-        if frame.problem:
-            raise ScanError(f"{name}: {frame.source.name}: {frame.problem}")
+        if frame.truncated:
+            raise ScanError(f"{name}: {frame.source.name}: {frame.truncated}")
     try:
         stack = np.empty((len(frames), *frames[0].shape), dtype=np.int16 if whole else np.float32)
     except MemoryError as problem:
@@ -144,7 +133,7 @@ def _slice_notes(geometry: Geometry, frames: list[Frame]) -> tuple[str, ...]:
         notes.append(f"Gantry tilt of {geometry.tilt_deg:.1f} degrees, taken from the slice positions.")
     if frames[0].stacked_by:
         notes.append(
-            f"The images of the file have no positions; they were stacked {geometry.slice_gaps_mm[0]:g} mm "
+            f"The images of the file were stacked {geometry.slice_gaps_mm[0]:g} mm "
             f"apart, as its {frames[0].stacked_by} says."
         )
     gaps = geometry.slice_gaps_mm

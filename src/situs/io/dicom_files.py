@@ -68,7 +68,7 @@ def open_sources(path: Path) -> Iterator[list[Source]]:
         yield _folder_sources(path.resolve().parent)
     else:
         is_dicom = _looks_dicom(path.open("rb"))
-        found = [Source(path.name, path.stat().st_size, partial(path.open, "rb"))] if is_dicom else []
+        found = [Source(path.name, path.stat().st_size, partial(_open_file, path))] if is_dicom else []
         yield _not_none(found, path)
 
 
@@ -113,7 +113,7 @@ def _folder_sources(path: Path) -> list[Source]:
         except OSError as problem:
             raise _unreadable(path, problem) from problem
         if is_dicom:
-            sources.append(Source(file.name, state.st_size, partial(file.open, "rb")))
+            sources.append(Source(file.name, state.st_size, partial(_open_file, file)))
     if not sources and links:
         raise ScanError(
             f"{path}: holds no DICOM image but links to folders, which are not followed: give the folder "
@@ -174,14 +174,12 @@ def _zip_sources(archive: zipfile.ZipFile, path: Path) -> list[Source]:
     return _not_none(sources, path)
 
 
-def _open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> BinaryIO:
-    return io.BufferedReader(_Entry(archive, entry, path), _BUFFER_BYTES)
+def _open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> _Bounded:
+    return _Bounded(io.BufferedReader(_Entry(archive, entry, path), _BUFFER_BYTES), entry.file_size)
 
 
 class _Entry(io.RawIOBase):
     """An entry of a zip, unpacked as far as it is read; a broken one is a `ScanError`."""
-
-    name = ""  # pydicom asks for it
 
     def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
         self._path = path
@@ -217,6 +215,28 @@ class _Entry(io.RawIOBase):
             return step()
         except Exception as problem:  # zlib, zipfile and struct errors
             raise ScanError(f"{self._path}: {_CORRUPT_ZIP}") from problem
+
+
+class _Bounded:
+    """A file that is asked for no more than it has: headers may say that a value is 4 GB long."""
+
+    def __init__(self, file: BinaryIO, n_bytes: int) -> None:
+        self._file, self._n_bytes = file, n_bytes
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self._n_bytes - self._file.tell())
+        return self._file.read(left if count < 0 else min(count, left))
+
+    def __enter__(self) -> _Bounded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open_file(path: Path) -> _Bounded:
+    return _Bounded(path.open("rb"), path.stat().st_size)
 
 
 def _not_none(sources: list[Source], path: Path) -> list[Source]:

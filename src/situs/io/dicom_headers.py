@@ -40,8 +40,12 @@ _NO_CONTRAST = re.compile(
 )
 _OF_ONE_MOMENT = re.compile(r"PERF|\bCTP|DYNAM|VPCT|\b4D")
 _ANGIOGRAPHY = re.compile(r"ANGIO|\bCTA\b")
-_MOST_PIXELS = 8192  # along a side; CT has 256 to 2048
-_LEAST_PACKED_BYTES = 16  # what a compressed image needs at the least
+_MOST_PIXELS = 4096  # along a side; CT has 256 to 2048
+_PIXELS_UNJUDGED = 1024**2  # a compressed image with more takes a byte for each 300 of its own at the least
+_MOST_PACKED = 300
+_LEAST_PACKED_BYTES = 16
+_PIXEL_MM = (0.01, 50.0)
+_FARTHEST_MM = 1e5
 _SLOPES = (1e-4, 1e3)
 _MOST_INTERCEPT = 1e5
 
@@ -75,7 +79,8 @@ class Frame:
         shape: (rows, columns).
         slope: From the stored value to HU, together with `intercept`.
         intercept: HU of the stored value 0.
-        problem: Why the image cannot be read, if so.
+        problem: What in the header cannot be true, if anything.
+        truncated: Why the pixels cannot be read, if so.
     """
 
     source: Source
@@ -103,6 +108,7 @@ class Frame:
     slope: float
     intercept: float
     problem: str
+    truncated: str
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -119,7 +125,7 @@ class Frame:
         """``axial``, ``coronal``, ``sagittal``; ``localizer`` or ``unplaced`` if it is no slice of a scan."""
         if "LOCALIZER" in self.image_type:
             return "localizer"
-        if self.missing:
+        if self.missing or self.problem:
             return "unplaced"
         normal = np.abs(np.cross(self.orientation[:3], self.orientation[3:]))
         return ("sagittal", "coronal", "axial")[int(np.argmax(normal))]
@@ -176,11 +182,11 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
         return []  # a report, a structure set, ...
     rows, columns = int(header.Rows), int(header.Columns)  # every image has them; a file without was cut
     count = max(1, int(header.get("NumberOfFrames") or 1))
-    problem = _size_problem(header, source, (rows, columns), count)
-    if problem:
+    size_problem, truncated = _check_size(header, source, (rows, columns), count)
+    if size_problem or truncated:
         count = 1
     groups = _list(header, "PerFrameFunctionalGroupsSequence")
-    if groups and not problem and len(groups) != count:
+    if groups and not (size_problem or truncated) and len(groups) != count:
         raise ValueError("groups of another number than frames")
     shared = (_list(header, "SharedFunctionalGroupsSequence") or [{}])[0]
     places: list[tuple[Any, ...]] = [(own, shared, header) for own in groups[:count] or [{}] * count]
@@ -192,6 +198,8 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
         kernel = (_texts(_look(place, "CTReconstructionSequence", "ConvolutionKernel")) or ("",))[0]
         width = _numbers(_look(place, "FrameVOILUTSequence", "WindowWidth"), 1)
         slope, intercept, rescale_problem = _rescale(place)
+        orientation = _numbers(_look(place, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+        spacing = _numbers(_look(place, "PixelMeasuresSequence", "PixelSpacing"), 2)
         frames.append(
             Frame(
                 source,
@@ -226,14 +234,15 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
                     index,
                 ),
                 position=position,
-                orientation=_numbers(_look(place, "PlaneOrientationSequence", "ImageOrientationPatient"), 6),
-                spacing=_numbers(_look(place, "PixelMeasuresSequence", "PixelSpacing"), 2),
+                orientation=orientation,
+                spacing=spacing,
                 thickness=_numbers(_look(place, "PixelMeasuresSequence", "SliceThickness"), 1),
                 stacked_by=stacked_by,
                 shape=(rows, columns),
                 slope=slope,
                 intercept=intercept,
-                problem=problem or rescale_problem,
+                problem=size_problem or rescale_problem or _place_problem(position, orientation, spacing),
+                truncated=truncated,
             )
         )
     return frames
@@ -245,20 +254,35 @@ def _sop_class(header: Any) -> str:
     return _text(header, "SOPClassUID") or str(of_file or "")
 
 
-def _size_problem(header: Any, source: Source, shape: tuple[int, int], count: int) -> str:
-    """What is wrong if the file is too short for the images that it is said to hold, else nothing."""
+def _check_size(header: Any, source: Source, shape: tuple[int, int], count: int) -> tuple[str, str]:
+    """What is wrong with the size of the images; and whether the file is too short for them."""
     rows, columns = shape
     text = f"{rows} x {columns} pixels"
     if not (1 <= rows <= _MOST_PIXELS and 1 <= columns <= _MOST_PIXELS):
-        return f"its header says {text}, expected 1 to {_MOST_PIXELS} each way: export it again"
+        return f"images of {text}, expected 1 to {_MOST_PIXELS} each way", ""
     syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
     least = -(-rows * columns * int(_get(header, "SamplesPerPixel") or 1) * _bits(header) // 8)
     if syntax is not None and (str(syntax) == _DEFLATED or syntax.is_compressed):
-        least = _LEAST_PACKED_BYTES
+        least = _LEAST_PACKED_BYTES if rows * columns <= _PIXELS_UNJUDGED else least // _MOST_PACKED
     if count * least <= source.n_bytes:
-        return ""
+        return "", ""
     images = f"{count} images of {text}" if count > 1 else text
-    return f"truncated or corrupt pixels, fewer than the {images} of its header: copy or export it again"
+    return "", f"truncated or corrupt pixels, fewer than the {images} of its header: copy or export it again"
+
+
+def _place_problem(
+    position: tuple[float, ...], orientation: tuple[float, ...], spacing: tuple[float, ...]
+) -> str:
+    """What is wrong with where an image lies, if its header says so."""
+    if position and max(map(abs, position)) > _FARTHEST_MM:
+        return "an ImagePositionPatient that lies far from the scanner"
+    if orientation:
+        along = np.reshape(orientation, (2, 3))
+        if np.abs(along @ along.T - np.eye(2)).max() > 0.02:
+            return "an ImageOrientationPatient that is no pair of perpendicular directions"
+    if spacing and not _PIXEL_MM[0] <= min(spacing) <= max(spacing) <= _PIXEL_MM[1]:
+        return f"a PixelSpacing of {spacing[0]:g} x {spacing[1]:g} mm"
+    return ""
 
 
 def _bits(header: Any) -> int:
@@ -292,8 +316,7 @@ def _rescale(place: tuple[Any, ...]) -> tuple[float, float, str]:
             values[tag] = (_numbers(value, 1) or (np.nan,))[0]
     slope, intercept = values.values()
     usual = _SLOPES[0] <= abs(slope) <= _SLOPES[1] and abs(intercept) <= _MOST_INTERCEPT
-    text = f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} are no CT's: export the original CT"
-    return slope, intercept, "" if usual else text
+    return slope, intercept, "" if usual else f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g}"
 
 
 def _has_contrast(header: Any) -> bool:

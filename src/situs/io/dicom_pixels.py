@@ -45,8 +45,6 @@ class PixelReader:
         from pydicom.pixels import pixel_array
 
         where = f"{self._name}: {frame.source.name}"
-        if frame.problem:
-            raise ScanError(f"{where}: {frame.problem}")
         try:
             if frame.source is not self._source:
                 self._dataset = None  # the last file is let go first

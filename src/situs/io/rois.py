@@ -21,8 +21,9 @@ from situs.io.nifti import NiftiGrid, read_nifti_grid
 from situs.io.regrid import iter_values, regrid
 from situs.volume import OutsideRoi, Roi, Volume
 
-__all__ = ["bound_regions", "read_mask"]
+__all__ = ["bound_regions", "mask_positions", "read_mask"]
 
+_POSITIONS_OF_A_SLICE = 200
 _MUCH_BEYOND = 0.1  # of a region; with more outside the scan, what is left may be another site
 _BETWEEN_NOTE = "A part of the region lies between two slices of the scan; it was moved to the nearest one."
 
@@ -46,6 +47,26 @@ def read_mask(path: Path, volume: Volume, space: MaskSpace | None = None) -> lis
             f"{box_text(volume.geometry)}): it is of another patient space; draw it on this scan"
         )
     return [replace(region, notes=(*notes, *region.notes)) for region in regions]
+
+
+def mask_positions(path: Path) -> NDArray[np.float64]:
+    """Where a NIfTI mask lies in the patient, by its own header: some of its voxels on each slice.
+
+    Returns:
+        (n, 3) RAS+ mm; none if the mask is empty or its header has no orientation.
+
+    Raises:
+        RoiError: The mask cannot be read.
+    """
+    grid = read_nifti_grid(path, RoiError, channels=True)
+    if not grid.oriented:
+        return np.empty((0, 3))
+    positions = []
+    for k in range(grid.geometry.shape[2]):
+        ij = np.argwhere(grid.values[:, :, k] > 0)[:, :2]
+        ij = ij[:: max(1, len(ij) // _POSITIONS_OF_A_SLICE)]
+        positions.append(grid.geometry.to_world(np.column_stack([ij, np.full(len(ij), k)])))
+    return np.concatenate(positions)
 
 
 def bound_regions(

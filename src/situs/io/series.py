@@ -110,6 +110,11 @@ def _nothing_usable(stacks: Sequence[Stack], fewest: int) -> str:
     ct = [s for s in stacks if s.first.modality == "CT" and s.first.plane == "unplaced"]
     if ct and not any(s.is_slices for s in stacks):
         largest = max(ct, key=len)
+        if problem := next((f.problem for f in largest.frames if f.problem), ""):
+            return (
+                f"series {largest.first.number} has {problem}, which no CT has: export the original CT; "
+                f"there is: {_list_text(stacks)}"
+            )
         tags = " and ".join(largest.first.missing)
         return (
             f"the images of series {largest.first.number} cannot be placed in the patient: {tags} "
@@ -169,7 +174,8 @@ def _content_text(stack: Stack) -> str:
     first = stack.first
     plane = "" if first.plane == "unplaced" else f"{first.plane} "
     count = f"{len(stack)} image{'s' if len(stack) != 1 else ''}"
-    missing = f" without {' and '.join(first.missing)}" if first.plane == "unplaced" else ""
+    missing = f" without {' and '.join(first.missing)}" if first.missing and not plane else ""
+    missing = f" with {first.problem}" if first.problem else missing
     return f"{plane}{first.modality or 'of unknown modality'}, {count}{missing}"
 
 
