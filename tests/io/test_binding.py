@@ -1,15 +1,19 @@
 """A mask's voxels on the scan's, whatever the two headers say: the right place, or a doubt."""
 
+import subprocess
 from itertools import permutations, product
 
+import nibabel
 import numpy as np
 import pytest
+from phantoms.io_cases import dicom_slices, write_dicom
 
 from situs.geometry import Geometry, axial_order
+from situs.io import read_rois, read_volume
 from situs.io.binding import BindingError, bind
 from situs.io.nifti import NiftiGrid
 from situs.io.rois import bound_regions
-from situs.volume import Roi, StoredGrid, Volume
+from situs.volume import Roi, StoredGrid, Volume, largest_part
 
 ORIENTATIONS = [(order, flips) for order in permutations(range(3)) for flips in product((1, -1), repeat=3)]
 
@@ -158,12 +162,12 @@ def is_right(case, volume, regions, tolerance_mm):
     return not roi.doubts
 
 
-SEEDS = range(200)
+SEEDS = range(200)  # of each kind; where a mask is resampled, which takes longer, every fifth
 
 
 @pytest.mark.parametrize("kind", ["as drawn", "reoriented", "straightened", "resampled", "qform"])
 def test_honest_masks_of_random_geometries_are_bound_without_doubt(kind):
-    for seed in SEEDS:
+    for seed in SEEDS[:: 5 if kind == "resampled" else 1]:
         case = Case(seed)
         if kind == "as drawn":
             volume, _ = case.scan()
@@ -290,7 +294,7 @@ def test_without_orientation_equal_arrays_are_bound_by_index(space):
 def test_a_mask_resampled_without_the_tilt_is_right_or_in_doubt():
     """A program that drops the shear resamples what it read; the tilt can be seen by the box."""
     doubtful = 0
-    for seed in SEEDS:
+    for seed in SEEDS[::5]:
         case = Case(seed)
         straight = Geometry.from_affine(case.geometry.shape, case.straight)
         if not case.tilted or case.uneven:
@@ -304,7 +308,7 @@ def test_a_mask_resampled_without_the_tilt_is_right_or_in_doubt():
 
 
 def test_a_part_of_the_straightened_array_is_in_doubt():
-    for seed in SEEDS:
+    for seed in SEEDS[::5]:
         case = Case(seed)
         box = tuple(
             slice(max(0, s.start - 1), s.stop + 1) for s in Roi.from_mask(case.array > 0, case.geometry).box
@@ -325,10 +329,10 @@ def test_boxes_that_hardly_overlap_are_in_doubt():
     array, affine = case.resampled(case.geometry, 2.0)
     assert bound(array, affine, volume)[0].doubts == ()
     away = affine.copy()
-    away[:3, 3] += 0.7 * (np.array(array.shape) * 2.0) * [1, 0, 0]
+    away[:3, 3] += 0.2 * (np.array(array.shape) * 2.0) * [1, 0, 0]
     array[:] = 1
     (roi,) = [r for r in bound(array, away, volume) if isinstance(r, Roi)]
-    assert any("hardly overlap" in doubt for doubt in roi.doubts)
+    assert any("holds the other" in doubt for doubt in roi.doubts)
 
 
 def test_mask_space_overrules():
@@ -354,3 +358,43 @@ def test_another_shape_without_orientation_cannot_be_bound():
     array, affine, _ = case.file
     with pytest.raises(BindingError, match="save it on the scan's grid"):
         bound(array[1:], affine, scan, oriented=False)
+
+
+# As a program of others writes them
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["foot first", "head first"])
+@pytest.mark.parametrize("uneven", [False, True], ids=["even", "uneven"])
+@pytest.mark.parametrize("tilt", [0, 15, -15])
+def test_masks_drawn_on_what_dcm2niix_writes_are_right_or_in_doubt(tmp_path, tilt, uneven, order):
+    """A region drawn where the head has 70 HU, a ball of 15 mm, on the file of the scanner's slices and on
+    the one without tilt and with even slices. dcm2niix puts the latter elsewhere at times."""
+    from dcm2niix import bin as program
+
+    heights = [*range(-72, 0, 8), *range(0, 73, 12 if uneven else 8)]
+    slices = dicom_slices(heights, tilt_deg=tilt, intercept=0, GantryDetectorTilt=tilt)
+    for number, one in enumerate(slices[::order], start=1):
+        one.InstanceNumber = number
+    write_dicom(tmp_path / "ct", slices)
+    command = [program, "-o", tmp_path, "-f", "x", "-b", "n", "-z", "n", tmp_path / "ct"]
+    subprocess.run(command, check=True, capture_output=True)
+    files = sorted(tmp_path.glob("*.nii"))
+    assert len(files) == 1 + bool(tilt or uneven)
+    for path in files:
+        image = nibabel.load(path)
+        drawn = largest_part(np.abs(np.asanyarray(image.dataobj) - 70) <= 2).astype(np.uint8)
+        for form in ("sform", "qform", "both"):
+            mask = nibabel.Nifti1Image(drawn, None)
+            mask.set_sform(image.get_sform(), int(form != "qform"))
+            mask.set_qform(image.get_qform(), int(form != "sform"))
+            nibabel.save(mask, tmp_path / "m.nii.gz")
+            for scan in (tmp_path / "ct", path):
+                volume = read_volume(scan)
+                (roi,) = (r for r in read_rois(tmp_path / "m.nii.gz", volume) if isinstance(r, Roi))
+                voxels = np.argwhere(roi.mask) + roi.start
+                centre = volume.geometry.to_world(voxels).mean(axis=0)
+                right = np.linalg.norm(centre - [30, 40, 10]) < 8 or scan == path
+                assert right or roi.doubts, (path.name, form, centre, roi.notes)
+                if scan == path or (path.name == "x.nii" and form != "sform"):
+                    assert right and not roi.doubts
+                    assert np.mean(np.abs(volume.hu[tuple(voxels.T)] - 70) <= 2) == 1

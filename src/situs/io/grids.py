@@ -28,7 +28,7 @@ __all__ = [
     "steps",
 ]
 
-_SAMPLES = 12  # of a box along each of its axes
+_SAMPLES = 24  # of a box along each of its axes
 
 Array = NDArray[np.float64]
 

@@ -82,7 +82,7 @@ def _whole_numbers(values: NDArray[Any], step: float, name: str) -> tuple[Labels
 def _rounded(values: NDArray[Any], step: float, name: str, notes: list[str]) -> Labels:
     """Floats as whole numbers, where they are whole up to rounding."""
     whole = np.empty_like(values, dtype=np.int32)  # in the order of the values in memory
-    tolerance = min(max(_LEAST_TOLERANCE, step / 2), _MOST_TOLERANCE)
+    tolerance = min(max(_LEAST_TOLERANCE, 0.51 * step), _MOST_TOLERANCE)
     farthest = 0.0
     for k in range(values.shape[2]):
         plane = values[:, :, k]
