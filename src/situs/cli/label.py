@@ -57,8 +57,8 @@ def label(
     mask_space: Annotated[
         Literal["index", "world"] | None,
         typer.Option(
-            help="How the mask lies on the scan: voxel by voxel (index), or where its header says (world). "
-            "Without it, whichever both headers suggest."
+            help="How to place the mask on the scan. 'index': by voxel indices, the headers are ignored. "
+            "'world': by the coordinates in the headers. Default: decided from both headers."
         ),
     ] = None,
     json_file: JsonOption = None,
