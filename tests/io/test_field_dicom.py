@@ -59,7 +59,7 @@ def test_dicom_from_the_field_is_read_rightly(label, name):
     answers = {f["roi_value"]: f for f in report["findings"] if f["site"] is not None}
     assert {value: f["site"] for value, f in answers.items()} == sites
     assert all(f["side"] == ("right" if value == 4 else "left") for value, f in answers.items())
-    assumptions = " ".join(report["scan"]["assumptions"])
+    assumptions = " ".join(report["assumptions"])
     assert words in assumptions and "missing" not in assumptions
     assert any("no positions" in d for f in answers.values() for d in f["doubts"]) == (name == "F18")
 
