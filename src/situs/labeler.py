@@ -7,7 +7,7 @@ area. Examples are looked at slice by slice, so that what the lesions of a slice
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -18,15 +18,15 @@ from situs.anatomy import SITE_KEYS
 from situs.bundle import Bundle, read_bundle
 from situs.errors import RoiError
 from situs.finding import Finding, Reference
-from situs.geometry import Geometry
 from situs.midplane import Midplane
-from situs.neighbors import Neighbors, nearest_distances, nearest_first
+from situs.neighbors import nearest_first
 from situs.plausibility import gray_levels, lesion_doubts, scan_doubts
 from situs.progress import Progress, silent
-from situs.records import join_rows, take_rows
-from situs.runtime import Embedded, Runtime, relate_to_nearest
+from situs.records import take_rows
+from situs.runtime import Runtime, relate_to_nearest
 from situs.side import side_of_lesion
-from situs.views import LEAST_TURN_DEG, Views, extract_views
+from situs.slice_answers import LesionAnswer, LesionSlice, Pose, SliceAnswer, SliceLook, planes_on
+from situs.views import LEAST_TURN_DEG, extract_views
 from situs.volume import OutsideRoi, Roi, Volume, choose_slices, split_lesions, union_mask
 
 __all__ = ["MAX_SLICES", "Labeler"]
@@ -109,11 +109,11 @@ class Labeler:
         examples = _examples(lesions)
         scan = _Scan(volume, union_mask(regions, volume.geometry))
         pose, looks = self._find_pose(scan, examples)
-        of_lesion: dict[Roi, list[_Answer]] = {lesion: [] for lesion in lesions}
+        of_lesion: dict[Roi, list[SliceAnswer]] = {lesion: [] for lesion in lesions}
         for start in range(0, len(examples), _BATCH):
             batch = examples[start : start + _BATCH]
-            for answer in self._answer(batch, self._look(scan, batch, pose.turn_deg, looks), patient):
-                of_lesion[answer.example.lesion].append(answer)
+            for answer in self._relate(batch, self._look(scan, batch, pose.turn_deg, looks), patient):
+                of_lesion[answer.slice.lesion].append(answer)
             progress("slices", start + len(batch), len(examples))
         levels = gray_levels(volume)
         doubts = (*volume.doubts, *scan_doubts(volume, levels))
@@ -153,7 +153,9 @@ class Labeler:
             )
         ]
 
-    def _find_pose(self, scan: _Scan, examples: Sequence[_Example]) -> tuple[_Pose, dict[_Example, _Look]]:
+    def _find_pose(
+        self, scan: _Scan, examples: Sequence[LesionSlice]
+    ) -> tuple[Pose, dict[LesionSlice, SliceLook]]:
         """How the head lies, searched for near what is painted on some of the examples, from bottom to top.
 
         Returns:
@@ -169,15 +171,19 @@ class Labeler:
         lies = midplane or near
         turn = 0.0 if lies is None else geometry.turn_deg(lies.left)
         if self.bundle.spec.upright and abs(turn) >= LEAST_TURN_DEG:
-            return _Pose(midplane, turn), {}
-        return _Pose(midplane), looks
+            return Pose(midplane, turn), {}
+        return Pose(midplane), looks
 
     def _look(
-        self, scan: _Scan, examples: Sequence[_Example], turn_deg: float, known: Mapping[_Example, _Look]
-    ) -> dict[_Example, _Look]:
+        self,
+        scan: _Scan,
+        examples: Sequence[LesionSlice],
+        turn_deg: float,
+        known: Mapping[LesionSlice, SliceLook],
+    ) -> dict[LesionSlice, SliceLook]:
         """What BaseNet makes of examples, ascending by slice, unless it is `known` already."""
         new = [example for example in examples if example not in known]
-        made: dict[_Example, _Look] = {}
+        made: dict[LesionSlice, SliceLook] = {}
         if new:
             geometry, views = scan.volume.geometry, []
             for k, group in groupby(new, key=lambda example: example.k):
@@ -187,23 +193,23 @@ class Labeler:
                 np.stack([view.global_view for view in views]), np.stack([view.local_view for view in views])
             )
             for n, (example, view) in enumerate(zip(new, views, strict=True)):
-                made[example] = _Look.of(take_rows(embedded, slice(n, n + 1)), view, geometry)
+                made[example] = SliceLook.of(take_rows(embedded, slice(n, n + 1)), view, geometry)
         return {example: made[example] if example in made else known[example] for example in examples}
 
-    def _answer(
-        self, examples: Sequence[_Example], looks: Mapping[_Example, _Look], patient: str
-    ) -> list[_Answer]:
+    def _relate(
+        self, examples: Sequence[LesionSlice], looks: Mapping[LesionSlice, SliceLook], patient: str
+    ) -> list[SliceAnswer]:
         """Examples related to the references of every site."""
         embeddings = np.concatenate([looks[example].embedded.embedding for example in examples])
         patients = [patient] * len(examples)
         neighbors, scores = relate_to_nearest(self._runtime, self.bundle, embeddings, patients)
         return [
-            _Answer(example, looks[example], take_rows(neighbors, slice(n, n + 1)), scores[n])
+            SliceAnswer(example, looks[example], take_rows(neighbors, slice(n, n + 1)), scores[n])
             for n, example in enumerate(examples)
         ]
 
     def _finding(
-        self, lesion: Roi, answers: Sequence[_Answer], pose: _Pose, doubts: tuple[str, ...]
+        self, lesion: Roi, answers: Sequence[SliceAnswer], pose: Pose, doubts: tuple[str, ...]
     ) -> Finding:
         """The finding for a lesion from the answers of its slices; without any it is too small."""
         site, scores, shares = None, {}, {}
@@ -211,11 +217,11 @@ class Labeler:
         nearest: list[Reference] = []
         comparison: list[Reference] = []
         notes = (*lesion.notes, *pose.notes)
-        looks = {answer.example.k: answer.look for answer in answers}
-        weights = {answer.example.k: answer.example.weight for answer in answers} or lesion.areas_px
-        planes = {k: _planes(k, looks.get(k), pose.midplane, lesion.geometry) for k in weights}
+        looks = {answer.slice.k: answer.look for answer in answers}
+        weights = {answer.slice.k: answer.slice.weight for answer in answers} or lesion.areas_px
+        planes = {k: planes_on(k, looks.get(k), pose.midplane, lesion.geometry) for k in weights}
         if answers:
-            joined = _Joined.of(answers)
+            joined = LesionAnswer.of(answers)
             scores = _by_site(joined.scores)
             ranked = sorted(scores, key=lambda key: -scores[key])
             site = ranked[0]
@@ -259,114 +265,10 @@ class _Scan:
     fill: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class _Pose:
-    """How a head lies.
-
-    Attributes:
-        midplane: Of the head; None if none was found.
-        turn_deg: By how much it is turned in the views that are looked at, clockwise.
-    """
-
-    midplane: Midplane | None
-    turn_deg: float = 0.0
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was corrected, one sentence each."""
-        if not self.turn_deg:
-            return ()
-        way = "clockwise" if self.turn_deg > 0 else "anticlockwise"
-        turned = f"turned {abs(self.turn_deg):.0f} degrees {way} in the picture"
-        return (f"The head is {turned}; it was looked at upright.",)
-
-
-@dataclass(frozen=True, eq=False)
-class _Example:
-    """A lesion on one slice, and how much that slice counts for it."""
-
-    lesion: Roi
-    k: int
-    weight: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """What BaseNet makes of an example.
-
-    Attributes:
-        embedded: One row, without the painted maps.
-        midline: The midline on the slice; if it is not painted, the middle of the global view.
-        painted: Whether it is.
-    """
-
-    embedded: Embedded
-    midline: Midplane
-    painted: bool
-
-    @classmethod
-    def of(cls, embedded: Embedded, view: Views, geometry: Geometry) -> _Look:
-        """The look at an example with these views."""
-        maps = None if embedded.midline is None else embedded.midline[0]
-        midline = Midplane.from_painting(maps, view.places, geometry, view.global_view.shape[-1])
-        return cls(replace(embedded, midline=None), midline, maps is not None)
-
-
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """An example, its look, and its relation to the references.
-
-    Attributes:
-        neighbors: One row.
-        scores: (sites,) relation scores.
-    """
-
-    example: _Example
-    look: _Look
-    neighbors: Neighbors
-    scores: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """The answers of a lesion's slices, n rows of `neighbors`; all else is their mean, weighted by area.
-
-    Attributes:
-        scores: (sites,)
-        shares: (sites,), or None without painting
-        inside: Share of the lesion in any site, or None without painting.
-        distance: To the nearest reference.
-    """
-
-    neighbors: Neighbors
-    scores: NDArray[np.float64]
-    shares: NDArray[np.float64] | None
-    inside: float | None
-    distance: float
-
-    @classmethod
-    def of(cls, answers: Sequence[_Answer]) -> _Joined:
-        """The answers of at least one slice, joined."""
-        weights = np.array([answer.example.weight for answer in answers])
-        embedded = join_rows([answer.look.embedded for answer in answers])
-        neighbors = join_rows([answer.neighbors for answer in answers])
-
-        def mean(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-            return np.asarray(np.average(rows, axis=0, weights=weights))
-
-        return cls(
-            neighbors,
-            mean(np.stack([answer.scores for answer in answers])),
-            None if embedded.shares is None else mean(embedded.shares),
-            None if embedded.inside is None else float(mean(embedded.inside)),
-            float(mean(nearest_distances(neighbors))),
-        )
-
-
-def _examples(lesions: Sequence[Roi]) -> list[_Example]:
+def _examples(lesions: Sequence[Roi]) -> list[LesionSlice]:
     """The slices of all lesions that are not too small, ascending by slice."""
     examples = [
-        _Example(lesion, k, weight)
+        LesionSlice(lesion, k, weight)
         for lesion in lesions
         if lesion.areas_px[lesion.largest_slice] >= MIN_PIXELS
         for k, weight in choose_slices(lesion, MAX_SLICES).items()
@@ -385,17 +287,3 @@ def _nearest_few(nearest: Sequence[Reference], site: str | None) -> tuple[Refere
 
 def _by_site(numbers: NDArray[np.floating]) -> dict[str, float]:
     return {key: float(number) for key, number in zip(SITE_KEYS, numbers, strict=True)}
-
-
-def _planes(k: int, look: _Look | None, midplane: Midplane | None, geometry: Geometry) -> list[Midplane]:
-    """What tells left from right on slice k: the painted midline and the head's midplane count alike.
-
-    Without both it is the middle of the global view; without a look at the slice, of the picture.
-    """
-    planes = [midplane] if midplane is not None else []
-    if look is not None and (look.painted or not planes):
-        planes.append(look.midline)
-    if not planes:
-        centre = geometry.to_world([[(geometry.shape[0] - 1) / 2, (geometry.shape[1] - 1) / 2, k]])[0]
-        planes.append(Midplane(centre, geometry.display_axes[0], 0.0))
-    return planes
