@@ -1,6 +1,7 @@
 # make demo      label the lesions of the example scan, with the runtime dependencies only
 # make test      run the tests that take seconds
 # make test-all  run every test
+# make fuzz      run 5,000 spoilt inputs, with a report
 # make check     ruff and mypy
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ NEEDS = import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 # A process for each core; the tests of a file share what they make, so they stay together.
 PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all fuzz check clean
 
 demo: .venv-demo/installed
 	@mkdir -p demo-output
@@ -25,6 +26,9 @@ test: .venv/installed
 
 test-all: .venv/installed
 	$(PYTEST)
+
+fuzz: .venv/installed
+	PYTHONPATH=tests OMP_NUM_THREADS=1 .venv/bin/python -m fuzz 5000
 
 check: .venv/installed
 	.venv/bin/python -m ruff check .

@@ -1,7 +1,6 @@
 """Bundles whose hashes are good and whose content is not: one line each, quickly, whatever they hold."""
 
 import io
-import json
 import os
 import shutil
 import threading
@@ -10,14 +9,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from phantoms.signed import sign
 from phantoms.small_bundle import N_NEIGHBORS, SPEC, WIDTH, small_bundle
 
 from situs import runtime
 from situs.anatomy import SITES
 from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle
-from situs.bundle.format import JSON_FILE, PICTURES_FILE, REFERENCES_FILE, description_digest
+from situs.bundle.format import JSON_FILE, PICTURES_FILE, REFERENCES_FILE
 from situs.errors import BundleError
-from situs.files import digest
 from situs.runtime import Runtime
 
 
@@ -25,17 +24,6 @@ from situs.runtime import Runtime
 def folder(tmp_path):
     """A copy of the small bundle that a test may spoil."""
     return shutil.copytree(small_bundle(), tmp_path / "spoilt")
-
-
-def sign(folder, change=lambda description: None):
-    """Change the description and give it and all files good hashes again."""
-    description = json.loads((folder / JSON_FILE).read_text())
-    for name in description["files"]:
-        data = (folder / name).read_bytes()
-        description["files"][name] = {"sha256": digest(data), "bytes": len(data)}
-    change(description)
-    description["sha256"] = description_digest(description)
-    (folder / JSON_FILE).write_text(json.dumps(description))
 
 
 def assert_refused(folder, match):

@@ -99,6 +99,7 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
         return out
 
     monkeypatch.setattr("situs.learn.train.train", train)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.chdir(tmp_path)
     args = ["train", "cohort", "--out", "b", "--seed", "3", "--test-patient", "head_01"]
     assert main(args) == 0

@@ -1,12 +1,13 @@
 """What a manifest says, and what is wrong with one."""
 
+import os
 from dataclasses import replace
 
 import pytest
 from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
 
 from situs.anatomy import SITE_INDEX
-from situs.cohort.manifest import read_manifest
+from situs.cohort.manifest import describe_cohort, read_manifest
 from situs.cohort.manifest import write_manifest as write_rows
 from situs.errors import ManifestError
 
@@ -72,3 +73,11 @@ def test_what_is_written_is_read_again(tmp_path):
         return replace(row, **{name: path and path.resolve() for name, path in files.items()})
 
     assert [resolved(row) for row in read_manifest(other)] == [resolved(row) for row in rows[::3]]
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "cohort.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert describe_cohort(tmp_path, []) == {}
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_manifest(tmp_path)

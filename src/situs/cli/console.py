@@ -86,7 +86,7 @@ def no_warnings() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(least: int = 0) -> Iterator[Progress]:
-    """Show progress bars on standard error, one per stage.
+    """Show progress bars on standard error, one per stage; none if it is not a terminal.
 
     Args:
         least: A stage of fewer items gets no bar. rich is imported for the first bar.
@@ -96,7 +96,7 @@ def progress_bar(least: int = 0) -> Iterator[Progress]:
 
     def report(stage: str, done: int, total: int, message: str = "", /) -> None:
         nonlocal bars
-        if total < least:
+        if total < least or not sys.stderr.isatty():
             return
         if bars is None:
             from rich.console import Console

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -98,10 +97,8 @@ def label(
 
 
 def _progress(quiet: bool) -> AbstractContextManager[Progress]:
-    """Bars for a person who waits: on a terminal, and for many slices."""
-    if quiet or not sys.stderr.isatty():
-        return nullcontext(silent)
-    return progress_bar(_MANY_SLICES)
+    """Bars for a person who waits for many slices."""
+    return nullcontext(silent) if quiet else progress_bar(_MANY_SLICES)
 
 
 def _write_outputs(

@@ -8,6 +8,7 @@ alike.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -17,12 +18,13 @@ from typing import Any
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.errors import ManifestError, did_you_mean
-from situs.files import write_file
+from situs.files import read_whole, write_file
 from situs.tables import csv_text
 
 __all__ = ["MANIFEST", "Row", "describe_cohort", "read_manifest", "write_manifest"]
 
 MANIFEST = "manifest.csv"
+_MOST_BYTES = 2**28  # a million rows
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ def read_manifest(cohort: Path) -> list[Row]:
     """
     path = Path(cohort) / MANIFEST
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or []
-            entries = [(reader.line_num, entry) for entry in reader]
+        text = read_whole(path, _MOST_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        names = reader.fieldnames or []
+        entries = [(reader.line_num, entry) for entry in reader]
     except OSError as error:
         raise ManifestError(
             f"{path}: cannot be read ({error.strerror}); a cohort is a folder with a {MANIFEST}"
@@ -115,7 +117,7 @@ def describe_cohort(cohort: Path, patients: Iterable[str]) -> dict[str, str]:
         other patients than the rendered heads.
     """
     try:
-        settings = json.loads((cohort / "cohort.json").read_text(encoding="utf-8"))
+        settings = json.loads(read_whole(cohort / "cohort.json", _MOST_BYTES))
         heads = [name.partition(".")[0] for name in settings["heads"]]
         data = (
             f"Rendered scans only, no patient's: `situs synth` from {len(heads)} head label maps "

@@ -12,7 +12,7 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,7 +36,8 @@ class Source:
     """One DICOM file.
 
     Attributes:
-        name: Its name within the folder or zip.
+        name: What errors call it: its place among the DICOM files, sorted by name. File names within a folder
+            or zip may name the patient.
         n_bytes: How long it is.
         open: Opens it for reading.
     """
@@ -113,13 +114,13 @@ def _folder_sources(path: Path) -> list[Source]:
         except OSError as problem:
             raise _unreadable(path, problem) from problem
         if is_dicom:
-            sources.append(Source(file.name, state.st_size, partial(_open_file, file)))
+            sources.append(Source("", state.st_size, partial(_open_file, file)))
     if not sources and links:
         raise ScanError(
             f"{path}: holds no DICOM image but links to folders, which are not followed: give the folder "
             "that one leads to"
         )
-    return _not_none(sources, path)
+    return _numbered(_not_none(sources, path))
 
 
 def _walk(path: Path) -> list[Path]:
@@ -141,7 +142,9 @@ def _walk(path: Path) -> list[Path]:
 
 
 def _unreadable(path: Path, problem: OSError) -> ScanError:
-    return ScanError(f"{path}: {problem.filename} cannot be read ({problem.strerror})")
+    return ScanError(
+        f"{path}: a file or folder in it cannot be read ({problem.strerror}): change its permissions"
+    )
 
 
 def _zip_sources(archive: zipfile.ZipFile, path: Path) -> list[Source]:
@@ -170,8 +173,8 @@ def _zip_sources(archive: zipfile.ZipFile, path: Path) -> list[Source]:
         except Exception as problem:  # a broken entry: zlib, zipfile and struct errors
             raise ScanError(f"{path}: {_CORRUPT_ZIP}") from problem
         if is_dicom:
-            sources.append(Source(name, entry.file_size, partial(_open_entry, archive, entry, path)))
-    return _not_none(sources, path)
+            sources.append(Source("", entry.file_size, partial(_open_entry, archive, entry, path)))
+    return _numbered(_not_none(sources, path))
 
 
 def _open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> _Bounded:
@@ -243,3 +246,7 @@ def _not_none(sources: list[Source], path: Path) -> list[Source]:
     if not sources:
         raise ScanError(f"{path}: holds no DICOM image: give a DICOM folder, a zip of one, or a NIfTI file")
     return sources
+
+
+def _numbered(sources: list[Source]) -> list[Source]:
+    return [replace(s, name=f"DICOM file {n} of {len(sources)}") for n, s in enumerate(sources, start=1)]

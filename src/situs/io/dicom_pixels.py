@@ -129,13 +129,18 @@ def _at_corners(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.isin(labels, list(corners))
 
 
+# Errors show no other value: what stands in a header may name the patient.
+_OTHER_KINDS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
 def _check_pixels(dataset: Any, where: str) -> None:
     from pydicom.pixels import get_decoder
     from pydicom.uid import ImplicitVRLittleEndian
 
     kind = dataset.get("PhotometricInterpretation", "MONOCHROME2")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):  # which of them matters for display alone
-        raise ScanError(f"{where}: is {kind}, expected MONOCHROME2 as CT is: export the original CT")
+        shown = kind if str(kind) in _OTHER_KINDS else "of another kind of color"
+        raise ScanError(f"{where}: is {shown}, expected MONOCHROME2 as CT is: export the original CT")
     if dataset.get("ModalityLUTSequence"):
         raise ScanError(
             f"{where}: maps values by a look-up table, expected RescaleSlope: export the original CT"

@@ -1,0 +1,157 @@
+"""What names a patient in a DICOM folder is in no byte that `situs label` writes or prints."""
+
+import shutil
+import zlib
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from phantoms.io_cases import dicom_slices, write_dicom
+from phantoms.small_bundle import small_bundle
+from pydicom.datadict import DicomDictionary
+
+from situs.cli import main
+from situs.io import read_volume
+
+# As a value each tag could hold: short, in capitals, digits at the end.
+TELLTALE = "TELLTALE"
+TEXT = {"PN", "LO", "SH", "ST", "LT", "UT", "UC", "AE"}
+# What says how the pixels are to be read; another value is another scan.
+READ = {"SpecificCharacterSet", "PatientPosition", "RescaleType", "Manufacturer"}
+
+
+def telltale_tags():
+    """(keyword, value) of each text tag of the dictionary that stands in a data set: over 1,500 tags."""
+    for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
+        group = tag >> 16
+        if vr in TEXT and keyword and keyword not in READ and group >= 8 and not retired:
+            yield keyword, f"{TELLTALE}{tag:08X}"[:16]
+
+
+def named_slices():
+    slices = dicom_slices(range(-36, 37, 18))
+    tags = list(telltale_tags())
+    assert len(tags) > 500
+    names = {keyword for keyword, _ in tags}
+    assert {"PatientName", "PatientID", "OtherPatientNames", "InstitutionName", "InstitutionAddress"} <= names
+    assert {"ReferringPhysicianName", "AccessionNumber", "StudyDescription", "SeriesDescription"} <= names
+    assert {"ProtocolName", "OperatorsName", "StationName", "StudyID", "PatientComments"} <= names
+    for ds in slices:
+        for keyword, value in tags:
+            setattr(ds, keyword, value)
+        ds.PatientBirthDate, ds.PatientAge = "19120312", "091Y"
+        block = ds.private_block(0x0009, f"{TELLTALE} MAKER", create=True)
+        block.add_new(1, "LO", f"{TELLTALE} PRIVATE")
+    return slices
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_dicom(tmp_path_factory.mktemp("whole"), named_slices(), prefix=f"{TELLTALE}-DOE-JANE-")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, whole):
+    """A folder ``ct`` whose every text tag and file name tells, and ``mask.nii.gz``; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SITUS_DEBUG", raising=False)
+    shutil.copytree(whole, tmp_path / "ct")
+    geometry = read_volume(tmp_path / "ct").geometry
+    mask = np.zeros(geometry.shape, np.uint8)
+    mask[12:18, 24:32, 2:4] = 1
+    nib.save(nib.Nifti1Image(mask, geometry.affine), tmp_path / "mask.nii.gz")
+    return tmp_path
+
+
+LABEL = ["label", "ct", "--roi", "mask.nii.gz", "--json", "f.json", "--csv", "f.csv", "--png", "png"]
+
+
+def label(capfd):
+    code = main([*LABEL, "--bundle", str(small_bundle())])
+    return (code, *capfd.readouterr())
+
+
+def assert_silent(text):
+    data = text if isinstance(text, bytes) else text.encode()
+    for word in (TELLTALE, "DOE", "JANE", "19120312", "091Y"):
+        assert word.encode() not in data, data[:300]
+
+
+def png_chunks(data):
+    """(type, content) of each chunk; compressed texts are unpacked."""
+    at = 8
+    while at < len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        content = data[at + 8 : at + 8 + length]
+        yield kind, zlib.decompress(content.split(b"\0", 2)[2]) if kind == b"zTXt" else content
+        at += 12 + length
+
+
+def test_no_output_names_the_patient(folder, capfd):
+    code, out, err = label(capfd)
+    assert (code, err) == (0, "") and "ct: 1 lesion" in out
+    assert_silent(out)
+    written = [folder / "f.json", folder / "f.csv", *(folder / "png").iterdir()]
+    assert len(written) == 3
+    for path in written:
+        assert_silent(path.name)
+        assert_silent(path.read_bytes())
+    for kind, content in png_chunks(written[2].read_bytes()):
+        assert kind in (b"IHDR", b"IDAT", b"IEND", b"PLTE", b"pHYs") or b"situs" in content
+        assert_silent(content)
+
+
+def cut(ds, path):
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def without_pixels(ds, path):
+    del ds.PixelData
+    ds.save_as(path)
+
+
+def with_an_odd_slope(ds, path):
+    ds.RescaleSlope = "1e10"
+    ds.save_as(path)
+
+
+def without_position(ds, path):
+    del ds.ImagePositionPatient
+    ds.save_as(path)
+
+
+def of_another_size(ds, path):
+    ds.Rows = 3
+    ds.save_as(path)
+
+
+def of_unknown_pixels(ds, path):
+    ds.PhotometricInterpretation = "TELLTALE"
+    ds.save_as(path)
+
+
+def no_dicom(ds, path):
+    path.write_text("TELLTALE")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [cut, without_pixels, with_an_odd_slope, without_position, of_another_size, of_unknown_pixels, no_dicom],
+)
+@pytest.mark.parametrize("every", [True, False])
+def test_no_error_names_the_patient(folder, capfd, spoil, every):
+    files = sorted((folder / "ct").iterdir())
+    for path in files if every else files[2:3]:
+        spoil(pydicom.dcmread(path), path)
+    _, out, err = label(capfd)
+    assert err.count("\n") <= 1
+    assert_silent(out)
+    assert_silent(err)
+
+
+def test_series_that_are_to_be_chosen_from_are_told_without_a_name(folder, capfd):
+    write_dicom(folder / "ct", named_slices(), prefix=f"{TELLTALE}-AGAIN-")
+    _, out, err = label(capfd)
+    assert_silent(out)
+    assert_silent(err)
