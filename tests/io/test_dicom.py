@@ -21,6 +21,7 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    JPEG2000Lossless,
     RLELossless,
     generate_uid,
 )
@@ -187,10 +188,13 @@ def test_padding_is_air_even_if_its_value_is_a_tissues(tmp_path, padding):
     assert np.array_equal(centre[inside], brain[inside])
 
 
-def test_rle_compressed_pixels(tmp_path):
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_compressed_pixels(tmp_path, syntax):
+    if syntax == JPEG2000Lossless:
+        pytest.importorskip("openjpeg")
     slices = dicom_slices()
     for ds in slices:
-        ds.compress(RLELossless, generate_instance_uid=False)
+        ds.compress(syntax, generate_instance_uid=False)
     assert_is_head(read_volume(write_dicom(tmp_path / "ct", slices)))
 
 

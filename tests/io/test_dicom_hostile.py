@@ -1,6 +1,7 @@
 """DICOM that is damaged or made to harm: an answer or one line, soon, and in little memory."""
 
 import os
+import struct
 import time
 import tracemalloc
 import zipfile
@@ -9,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from phantoms.io_cases import assert_is_head, assert_one_line, dicom_slices, write_dicom
-from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedCTImageStorage, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from situs.errors import ScanError
 from situs.io import dicom_files, read_volume
@@ -220,3 +229,50 @@ def test_headers_with_changed_bytes_never_end_in_a_fault(tmp_path, seed):
         read_cheaply(folder)
     except ScanError as problem:
         assert "\n" not in str(problem)
+
+
+@pytest.mark.parametrize("harm", range(3))
+def test_damage_at_which_a_decoder_panics_is_one_line_and_nothing_else(tmp_path, capfd, harm):
+    """Run-length code for more pixels than there are, and segments that lie outside the data."""
+    slices = dicom_slices([0, 8, 16], shape=(28, 24))
+    for ds in slices:
+        ds.compress(RLELossless, generate_instance_uid=False)
+        raw = bytearray(ds.PixelData)
+        start = raw.index(b"\xfe\xff\x00\xe0", 8) + 8 + 64  # after the second item's tag and the RLE header
+        if harm == 0:
+            raw[start:] = b"\x81\x00" * ((len(raw) - start) // 2) + bytes((len(raw) - start) % 2)
+        elif harm == 1:
+            raw[start - 60 : start - 56] = b"\xff\xff\xff\x7f"
+        else:
+            raw[start:] = b"\x7f" * (len(raw) - start)
+        ds.PixelData = bytes(raw)
+    with pytest.raises(ScanError) as error:
+        read_cheaply(write_dicom(tmp_path / "ct", slices))
+    assert_one_line(error, "truncated or corrupt pixels")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("syntax", "code"),
+    [
+        (
+            JPEG2000Lossless,
+            b"\xff\x4f\xff\x51\0\x29\0\0" + struct.pack(">8I", 60000, 60000, 0, 0, 60000, 60000, 0, 0),
+        ),
+        (JPEGLSLossless, b"\xff\xd8\xff\xf7\0\x0b\x10" + struct.pack(">2H", 65535, 65535) + b"\1\1\x11\0"),
+        (
+            JPEGLossless,
+            b"\xff\xd8\xff\xfe\0\4ab\xff\xc3\0\x0b\x10" + struct.pack(">2H", 65535, 65535) + b"\1\1\x11\0",
+        ),
+    ],
+    ids=["JPEG 2000", "JPEG-LS", "JPEG"],
+)
+def test_a_compressed_image_whose_own_header_names_another_size(tmp_path, syntax, code):
+    slices = dicom_slices([0, 8, 16])
+    for ds in slices:
+        ds.PixelData = encapsulate([code + bytes(2000)])
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds["PixelData"].VR = "OB"
+    with pytest.raises(ScanError) as error:
+        read_cheaply(write_dicom(tmp_path / "ct", slices))
+    assert_one_line(error, "its header says 56 x 48")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ _PADDING_HU = AIR_HU + 124  # padding up to here reads as air already
 _NO_HEAD_HU = 1500  # nothing at the edge of a picture of a head is as dense
 _AIR_HU = (-2100, -900)  # what lies there instead: air, or padding
 _EDGE_SHARE = 0.1
+_SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # frame headers of JPEG and JPEG-LS
 
 
 class PixelReader:
@@ -52,11 +57,13 @@ class PixelReader:
                     self._dataset = dcmread(file, force=True)
                 self._source = frame.source
             _check_pixels(self._dataset, where)
-            stored = pixel_array(self._dataset, index=frame.index)
+            _check_codestream(self._dataset, frame, where)
+            with _quiet_decoders():
+                stored = pixel_array(self._dataset, index=frame.index)
             coding = _Coding(self._dataset)
-        except ScanError:
+        except (ScanError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as problem:  # damaged pixel data can set off anything inside the decoders
+        except BaseException as problem:  # damaged pixel data can set off anything; decoders in Rust panic
             raise ScanError(f"{where}: truncated or corrupt pixels: copy or export it again") from problem
         if stored.shape != frame.shape:
             raise ScanError(
@@ -94,6 +101,52 @@ class PixelReader:
             high = (hu > _NO_HEAD_HU) & (np.abs(hu - span * frame.slope - below[wrapped].max()) < 1)
             hu[_at_corners(high)] = AIR_HU
         self.n_unwrapped += 1
+
+
+def _check_codestream(dataset: Any, frame: Frame, where: str) -> None:
+    """Refuse a compressed image whose own header names another size: decoders take memory for that."""
+    from pydicom.encaps import get_frame
+
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return
+    count = int(dataset.get("NumberOfFrames") or 1)
+    size = _codestream_size(get_frame(dataset.PixelData, frame.index, number_of_frames=max(1, count)))
+    if size is not None and size != frame.shape:
+        raise ScanError(
+            f"{where}: holds {size[0]} x {size[1]} pixels, its header says {frame.shape[0]} x "
+            f"{frame.shape[1]}: export it again"
+        )
+
+
+def _codestream_size(data: bytes) -> tuple[int, int] | None:
+    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 image; None if it is none of these.
+
+    Sources: ITU-T T.81 B.1 and B.2.2, T.87 C.2.2, T.800 A.5.1.
+    """
+    if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SOC, SIZ
+        right, bottom, left, top = struct.unpack_from(">4I", data, 8)
+        return bottom - top, right - left
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _SIZE_MARKERS:
+            rows, columns = struct.unpack_from(">2H", data, at + 5)
+            return rows, columns
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+@contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    """Decoders in C and Rust write about damage to standard error; what matters of it is raised."""
+    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
 
 
 class _Coding:
