@@ -161,5 +161,5 @@ def test_value_that_is_not_in_the_mask(tmp_path):
     draw_cohort(tmp_path, patients=1, scans=1)
     row = {"scan": "scan0.nii.gz", "roi": "roi0.nii.gz", "value": 9, "site": "thalamus", "patient": "p"}
     write_manifest(tmp_path, [row])
-    with pytest.raises(ManifestError, match=r"no value 9; its values are \[1, 2, 3, 4\]"):
+    with pytest.raises(ManifestError, match=r"no value 9 on its scan; its values are \[1, 2, 3, 4\]"):
         open_slices(tmp_path, SPEC)
