@@ -14,7 +14,11 @@ from situs.cli import main
 
 FIELD = SHARED / "data" / "field"
 
-pytestmark = pytest.mark.skipif(not FIELD.is_dir(), reason="the inputs from the field are not here")
+# One input takes a second or two; all together take too long for `make test`.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FIELD.is_dir(), reason="the inputs from the field are not here"),
+]
 
 # Value: site, side, sure (`README.md` of the inputs).
 BASE = {

@@ -11,7 +11,11 @@ from situs.cli import main
 
 FIELD = SHARED / "data" / "field"
 
-pytestmark = pytest.mark.skipif(not FIELD.is_dir(), reason="the inputs from the field are not here")
+# One input takes a second or two; all together take too long for `make test`.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FIELD.is_dir(), reason="the inputs from the field are not here"),
+]
 
 # The sites by value that are answered in what each scan shows, and words of its assumptions.
 SMALL = {1: "gangliocapsular_region", 4: "ventricular_system"}
