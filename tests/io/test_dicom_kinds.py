@@ -198,6 +198,16 @@ def test_of_two_series_of_one_number_the_uids_are_listed_and_each_can_be_asked_f
     assert [read_volume(tmp_path / "st", series=uid).hu.shape[2] for uid in uids] == [19, 18]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize("tags", [{"Modality": "SECRET"}, {"SeriesInstanceUID": "SECRET"}], ids=str)
+def test_what_is_no_modality_or_uid_is_not_shown(tmp_path, tags):
+    write_dicom(tmp_path / "st", dicom_slices(**tags), "a")
+    write_dicom(tmp_path / "st", dicom_slices(Modality="MR"), "b")
+    with pytest.raises(ScanError) as error:
+        read_volume(tmp_path / "st", series="9")
+    assert_one_line(error, "no CT series 9")
+
+
 # Headers
 
 

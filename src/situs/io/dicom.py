@@ -45,8 +45,9 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
         warnings.simplefilter("ignore")  # pydicom's, about values that break the standard
         frames, unreadable = read_frames(sources)
         if not frames and unreadable:
-            files = "the DICOM file is" if unreadable == 1 else f"all {unreadable} DICOM files are"
-            raise ScanError(f"{name}: {files} damaged: copy or export them again")
+            one = unreadable == 1
+            files = "the DICOM file is" if one else f"all {unreadable} DICOM files are"
+            raise ScanError(f"{name}: {files} damaged: copy or export {'it' if one else 'them'} again")
         fewest = 1 if path.is_file() and len(sources) == 1 else 3
         stack, notes = choose_stack(to_stacks(frames), series, name, fewest, meets)
         if unreadable:

@@ -5,6 +5,7 @@ Nothing but series numbers goes into a text, and UIDs where a series was asked f
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -31,6 +32,9 @@ _RANKS = (
     "fewer slices",
 )
 _HEAD = ("HEAD", "BRAIN", "SKULL", "CRAN", "CEREB", "NEURO", "KOPF", "SCHAED", "TETE", "CABEZA", "TESTA")
+# No other text of a header is shown, because it may name the patient; nor is a UID that is none.
+_MODALITY = re.compile("CT|MR|PT|NM|US|CR|DX|XA|RF|MG|OT|SC|SR|SEG|RTSTRUCT|RTDOSE|RTPLAN|PR|KO|colour")
+_UID = re.compile(r"[0-9.]{1,64}")
 _MOST_LISTED = 12
 
 
@@ -87,7 +91,7 @@ def choose_stack(
 def _asked_for(usable: list[Stack], stacks: Sequence[Stack], series: str, name: str) -> list[Stack]:
     wanted = [s for s in usable if _is_named(s, series)]
     if len({s.first.uid for s in wanted}) > 1:
-        listed = "; ".join(_counted([f"{s.first.uid} ({_content_text(s)})" for s in wanted]))
+        listed = "; ".join(_counted([f"{_uid_text(s)} ({_content_text(s)})" for s in wanted]))
         raise ScanError(
             f"{name}: several series have the number {series}: give the SeriesInstanceUID of one: {listed}"
         )
@@ -176,7 +180,12 @@ def _content_text(stack: Stack) -> str:
     count = f"{len(stack)} image{'s' if len(stack) != 1 else ''}"
     missing = f" without {' and '.join(first.missing)}" if first.missing and not plane else ""
     missing = f" with {first.problem}" if first.problem else missing
-    return f"{plane}{first.modality or 'of unknown modality'}, {count}{missing}"
+    modality = first.modality if _MODALITY.fullmatch(first.modality) else "of another modality"
+    return f"{plane}{modality if first.modality else 'of unknown modality'}, {count}{missing}"
+
+
+def _uid_text(stack: Stack) -> str:
+    return stack.first.uid if _UID.fullmatch(stack.first.uid) else "none"
 
 
 def _stack_text(stack: Stack) -> str:
@@ -184,7 +193,7 @@ def _stack_text(stack: Stack) -> str:
 
 
 def _list_text(stacks: Sequence[Stack], uids: bool = False) -> str:
-    texts = _counted([_stack_text(s) + f" with UID {s.first.uid}" * uids for s in stacks])
+    texts = _counted([_stack_text(s) + f" with UID {_uid_text(s)}" * uids for s in stacks])
     return ", ".join(texts[:_MOST_LISTED] + ["..."] * (len(texts) > _MOST_LISTED)) or "no image"
 
 
