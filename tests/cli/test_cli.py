@@ -60,3 +60,8 @@ def test_a_closed_pipe_is_no_traceback():
     found = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert found.returncode == 1 and found.stderr == ""
+
+
+def test_a_nul_byte_in_an_argument_is_refused(capsys):
+    assert main(["label", "scan\0.nii", "--roi", "mask.nii"]) == 2
+    assert "NUL byte" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_number_formats(head, tmp_path, dtype):
     image = nibabel.Nifti1Image(data, head[1], header)
     nibabel.save(image, tmp_path / "scan.nii")
     volume = read_volume(tmp_path / "scan.nii")
-    assert volume.hu.dtype == (np.float32 if "f" in dtype else np.int16) and volume.hu.dtype.isnative
+    assert volume.hu.dtype == np.int16  # the numbers are whole, whatever their format
     assert np.array_equal(volume.hu, head[0])
 
 

@@ -222,6 +222,17 @@ def test_scaling_in_pieces_is_as_nibabel_scales(head, raw, tmp_path, dtype, scal
     np.testing.assert_allclose(grid.values, np.asanyarray(nibabel.load(path).dataobj), atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_that_are_not_whole_stay_floats(head, tmp_path, dtype, monkeypatch):
+    from situs.io import nifti
+
+    monkeypatch.setattr(nifti, "_PIECE", 1_000)
+    data = head[0].astype(dtype)
+    data[20:30] += 0.25
+    volume = read_volume(save(tmp_path / "scan.nii.gz", data, head[1]))
+    assert volume.hu.dtype == np.float32 and np.array_equal(volume.hu, data)
+
+
 # What the values are
 
 

@@ -16,6 +16,7 @@ import typer
 from situs import __version__
 from situs.cli import label, learn, references
 from situs.cli.console import explain
+from situs.errors import InputError
 
 __all__ = ["app", "main"]
 
@@ -38,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
+        if any("\0" in argument for argument in args or ()):
+            raise InputError("an argument holds a NUL byte, which no file name can: leave it out")
         code = app(args=args, prog_name="situs", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

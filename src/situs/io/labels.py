@@ -55,11 +55,10 @@ def to_labels(values: NDArray[Any], step: float, name: str) -> tuple[list[Layer]
 def _whole_numbers(values: NDArray[Any], step: float, name: str) -> tuple[Labels, list[str]]:
     """Whole numbers from 0 on, of the smallest kind."""
     notes = []
-    if values.dtype.kind == "f":
-        empty = np.isnan(values)
-        if empty.any():
-            values[empty] = 0
-            notes.append("Voxels of the mask that are NaN were taken for 0.")
+    if values.dtype.kind == "f" and np.isnan(values.max()):
+        for k in range(values.shape[2]):  # a slice at a time, which takes no memory
+            values[:, :, k][np.isnan(values[:, :, k])] = 0
+        notes.append("Voxels of the mask that are NaN were taken for 0.")
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RoiError(f"{name}: holds infinite values, expected whole numbers: save it as integers")
@@ -81,7 +80,9 @@ def _whole_numbers(values: NDArray[Any], step: float, name: str) -> tuple[Labels
 
 def _rounded(values: NDArray[Any], step: float, name: str, notes: list[str]) -> Labels:
     """Floats as whole numbers, where they are whole up to rounding."""
-    whole = np.empty_like(values, dtype=np.int32)  # in the order of the values in memory
+    ends = (int(np.floor(values.min())), int(np.ceil(values.max())))
+    kind = np.result_type(*(np.min_scalar_type(end) for end in ends))
+    whole = np.empty_like(values, dtype=kind)  # in the order of the values in memory
     tolerance = min(max(_LEAST_TOLERANCE, 0.51 * step), _MOST_TOLERANCE)
     farthest = 0.0
     for k in range(values.shape[2]):
@@ -102,13 +103,15 @@ def _rounded(values: NDArray[Any], step: float, name: str, notes: list[str]) -> 
 
 
 def _check_negative(labels: Labels, name: str) -> None:
-    counts = np.bincount(-labels[labels < 0].astype(np.int64))
-    different = np.count_nonzero(counts)
-    if different > _MOST_NEGATIVE:
-        raise RoiError(
-            f"{name}: holds {different} negative values (down to {1 - len(counts)}), expected 0, 1, ...: is "
-            "this the scan?"
-        )
+    different: set[int] = set()
+    for k in range(labels.shape[2]):
+        plane = labels[:, :, k]
+        different.update(np.unique(plane[plane < 0]).tolist())
+        if len(different) > _MOST_NEGATIVE:
+            raise RoiError(
+                f"{name}: holds many negative values (such as {min(different)}), expected 0, 1, ...: is this "
+                "the scan?"
+            )
 
 
 def _channels(labels: Labels, name: str) -> tuple[list[Layer], list[str]]:

@@ -1,7 +1,7 @@
 """NIfTI files: a scan in any axis order and orientation, as a `Volume`. World frame RAS+ in mm.
 
-The header is judged before a voxel is read, then as many bytes are read as it promises. Integers that need no
-rescaling are used where they were read; everything else is converted piece by piece.
+The header is judged before a voxel is read, then as many bytes are read as it promises. Small integers that
+need no rescaling are used where they were read; everything else is converted piece by piece.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _read_values(stream: ByteStream, header: NiftiHeader) -> NDArray[Any]:
     dtype = header.dtype
     _check_length(stream, header, stream.most_bytes)
     stream.skip(header.offset)
-    if header.slope == 1 and header.inter == 0 and dtype.itemsize <= (2 if dtype.kind in "iu" else 4):
+    if header.slope == 1 and header.inter == 0 and dtype.kind in "iu" and dtype.itemsize <= 2:
         values = np.empty(header.count, dtype=dtype)
         _fill(values, stream, header, 0)
         if not dtype.isnative:
@@ -201,20 +201,26 @@ def _read_converted(stream: ByteStream, header: NiftiHeader) -> NDArray[Any]:
 
 
 def _scale(stored: NDArray[Any], slope: float, inter: float) -> NDArray[Any]:
-    """Numbers (n,) times `slope` plus `inter`: the smallest signed integers from 16 bits on, or float32."""
-    if stored.dtype.kind in "iu" and slope.is_integer() and inter.is_integer():
+    """Numbers (n,) times `slope` plus `inter`: the smallest signed integers from 16 bits on, or float32.
+
+    Floats that are whole are kept as integers, which need half the memory.
+    """
+    whole = stored.dtype.kind in "iu" or (
+        slope == 1 and inter == 0 and np.array_equal(stored, np.rint(stored))
+    )
+    if whole and slope.is_integer() and inter.is_integer():
         ends = [float(end) for end in (stored.min(), stored.max())]
         largest = max(abs(number) for end in ends for number in (end, end * slope, end * slope + inter))
         if max(largest, abs(inter)) < _LARGEST_WHOLE:
-            whole = stored.astype(np.int64) * int(slope) + int(inter)
+            values = stored.astype(np.int64) * int(slope) + int(inter)
             kinds = (kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
-            return whole.astype(next(kinds))
+            return values.astype(next(kinds))
     with np.errstate(over="ignore", invalid="ignore"):
-        values = stored.astype(np.float32)
+        floats = stored.astype(np.float32)
         if slope != 1 or inter != 0:
-            values *= np.float32(slope)
-            values += np.float32(inter)
-    return values
+            floats *= np.float32(slope)
+            floats += np.float32(inter)
+    return floats
 
 
 def _slice_notes(grid: NiftiGrid) -> tuple[str, ...]:
