@@ -135,6 +135,7 @@ def test_doubts_do_not_depend_on_the_voxel_order(tmp_path):
     assert "outside" in lesion_doubts(scan, outside)[0] and lesion_doubts(scan, inside) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CT.is_dir(), reason="the real scans are not here")
 def test_no_real_scan_and_no_real_lesion_is_doubted():
     """All real head CTs here, clipped or not, turned, tilted; sinuses are among the regions."""

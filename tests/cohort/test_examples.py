@@ -63,6 +63,7 @@ def test_to_train_on_some_heads_lie_as_they_do(cohort, tmp_path):
     assert 0.05 < left.mean() < 0.5 and np.abs(turns[~left]).max() < 25 and turns[~left].std() > 2
 
 
+@pytest.mark.slow
 def test_without_distances_the_head_s_symmetry_tells_how_it_lies(tmp_path):
     plain = draw_cohort(tmp_path / "plain", painted=False)
     upright = open_slices(plain, UPRIGHT).global_view.astype(float)

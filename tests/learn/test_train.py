@@ -88,6 +88,7 @@ def test_all_stages_on_all_patients_but_one(tmp_path, narrow):
     assert "p0" not in json.dumps(facts)  # nobody is named
 
 
+@pytest.mark.slow
 def test_rendered_references_get_pictures_and_patients_only_if_asked_for(cohort, tmp_path, narrow):
     """In a new run and in one that goes on; each picture shows the reference it is named for."""
     train(cohort, tmp_path / "b", QUICK)
@@ -141,6 +142,7 @@ def checkpoints(work):
     return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_alike(cohort, tmp_path, narrow):
     train(cohort, tmp_path / "whole", QUICK, seed=3)
     before = {name: narrow[name].state_dict() for name in ("basenet", "relation")}

@@ -67,6 +67,7 @@ def rows_of(folder: Path, numbers: list[int]) -> list[list]:
     return [row for n in numbers for row in json.loads((folder / "rows" / f"{n:05d}.json").read_text())]
 
 
+@pytest.mark.slow
 def test_two_jobs_write_the_same_bytes_as_one(made, tmp_path):
     """Threads here, so that the small heads are seen; scans are then made side by side and out of order."""
     with joblib.parallel_config(backend="threading"):
@@ -74,6 +75,7 @@ def test_two_jobs_write_the_same_bytes_as_one(made, tmp_path):
     assert contents(tmp_path) == contents(made)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(made, tmp_path):
     render_cohort(HEADS, tmp_path, 3, seed=5)
     assert len(rows(tmp_path)) == len(rows_of(made, [0, 1, 2]))

@@ -167,6 +167,7 @@ def test_fluid_depth_is_the_distance_to_the_brain(phantom):
     assert not maps.csf_depth_mm[labels != 24].any()
 
 
+@pytest.mark.slow
 def test_depth_is_the_distance_to_bone_inside_the_skull():
     """Against the distance over the whole grid, though only the inside's box is computed."""
     head = small_head()
@@ -330,6 +331,7 @@ def build_face() -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]
     return labels, (x, y + eyes_y, z + np.float32(eyes_z))
 
 
+@pytest.mark.slow
 def test_sinuses_are_cut_at_their_ostia(face):
     labels, (x, y, z) = face
     sites = map_sinuses(labels, np.zeros(labels.shape, dtype=bool), x, y, z)

@@ -137,6 +137,7 @@ def test_20_of_100_lesions_are_normal_structures(lesions):
     assert kinds.count("structure") / len(kinds) == pytest.approx(0.2, abs=0.07)
 
 
+@pytest.mark.slow
 def test_whole_structures_are_marked_and_follow_their_outline():
     """A thalamus and a ventricle of one side are smooth: half of their marks are just they."""
     wholes = {"thalamus": THALAMUS, "ventricular_system": VENTRICLE}
