@@ -408,6 +408,7 @@ def test_lesions_outside_the_scan_come_last_and_are_numbered_on():
     ]
 
 
+@pytest.mark.slow
 def test_a_hundred_lesions():
     volume = make_volume()
     mask = np.zeros(SHAPE, dtype=bool)

@@ -49,6 +49,7 @@ def apart(found, expected):
     return np.degrees(np.arccos(np.clip(found.left @ expected.left, -1, 1))), mm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("turn_deg", "roll_deg", "offset_mm"),
     [(0, 0, 0), (9, 5, -6), (-43, 0, 8), (30, -6, 0), (175, 3, 4)],

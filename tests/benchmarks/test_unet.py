@@ -27,6 +27,7 @@ def unet():
     return module
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(unet, tmp_path, monkeypatch):
     monkeypatch.setattr(unet, "COMPACT", replace(COMPACT, batch=8))
     slices = open_slices(draw_cohort(tmp_path / "cohort"), ViewSpec(size_px=32))

@@ -42,6 +42,7 @@ def lies(slices):
     return np.array(turns)
 
 
+@pytest.mark.slow
 def test_heads_are_looked_at_upright(cohort, tmp_path):
     assert np.abs(lies(open_slices(cohort, UPRIGHT))).max() < 1
     for degrees in (-30, 160):

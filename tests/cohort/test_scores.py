@@ -55,6 +55,7 @@ def test_scores_by_hand():
     assert table.n_scans == 2
 
 
+@pytest.mark.slow
 def test_intervals_equal_draws_of_whole_scans():
     truth, predicted, scans = _examples(2, n=300, n_scans=12)
     table = score_table(truth, predicted, scans, n_boot=4000, seed=3)

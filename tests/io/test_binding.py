@@ -165,6 +165,7 @@ def is_right(case, volume, regions, tolerance_mm):
 SEEDS = range(200)  # of each kind; where a mask is resampled, which takes longer, every fifth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["as drawn", "reoriented", "straightened", "resampled", "qform"])
 def test_honest_masks_of_random_geometries_are_bound_without_doubt(kind):
     for seed in SEEDS[:: 5 if kind == "resampled" else 1]:
@@ -363,6 +364,7 @@ def test_another_shape_without_orientation_cannot_be_bound():
 # As a program of others writes them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1], ids=["foot first", "head first"])
 @pytest.mark.parametrize("uneven", [False, True], ids=["even", "uneven"])
 @pytest.mark.parametrize("tilt", [0, 15, -15])

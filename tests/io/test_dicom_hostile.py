@@ -205,6 +205,7 @@ def test_deflated_dicom_is_read_but_not_blown_up(tmp_path):
     assert_one_line(error, "damaged")
 
 
+@pytest.mark.slow
 def test_hundreds_of_directions_and_acquisitions(tmp_path):
     slices = dicom_slices(range(0, 150), shape=(8, 8), spacing=(30, 30))
     angles = np.radians(np.linspace(0, 40, 150))

@@ -37,6 +37,7 @@ def test_scikit_learns_checks(references):
     assert sum(c["status"] == "passed" for c in done) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("references", ["nearest", "all"])
 def test_strings_rare_classes_and_pickles(references):
     X, y = blobs(60, classes="abcde")

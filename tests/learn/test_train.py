@@ -69,6 +69,7 @@ def test_learns(cohort, tmp_path, exported):
         assert (answer.argmax(dim=1).numpy() == views.site).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_all_stages_on_all_patients_but_one(tmp_path, narrow):
     cohort, calls = draw_cohort(tmp_path / "c", scans=1), []
     assert train(cohort, tmp_path / "b", QUICK, test_patients=["p3"], progress=lambda *a: calls.append(a))
@@ -168,6 +169,7 @@ def test_a_stopped_run_ends_alike(cohort, tmp_path, narrow):
     assert not list(tmp_path.rglob(".writing-*"))
 
 
+@pytest.mark.slow
 def test_without_site_maps_and_from_a_checkpoint(cohort, tmp_path, narrow):
     """The user's own cohort: no site maps, so no painting; weights may come from an earlier run."""
     bare = draw_cohort(tmp_path / "bare", painted=False, patients=2)

@@ -48,6 +48,7 @@ def whole(tmp_path_factory):
         return work, open_subsets(work, SIDES, SHORT, SIZE, 1, silent)
 
 
+@pytest.mark.slow
 def test_counts_are_met_exactly_and_no_head_is_on_both_sides(whole):
     work, subsets = whole
     assert of_bands(subsets["train"]) == [16] * 4 and of_bands(subsets["test"]) == [4] * 4

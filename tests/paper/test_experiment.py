@@ -57,6 +57,7 @@ def whole(tmp_path_factory):
     return folder, *run(folder, seeds=2, progress=lambda *call: calls.append(call)), calls
 
 
+@pytest.mark.slow
 def test_every_method_every_seed_every_epoch(whole):
     _, results, settings, _ = whole
     for name in TESTS:
@@ -77,6 +78,7 @@ def test_every_method_every_seed_every_epoch(whole):
     assert settings["cohorts"]["test_heads"] == ["head_c.nii.gz", "head_d.nii.gz"]
 
 
+@pytest.mark.slow
 def test_basenet_s_logits_are_those_of_its_embeddings(whole):
     folder, results, *_ = whole
     for seed in (0, 1):
@@ -89,6 +91,7 @@ def test_basenet_s_logits_are_those_of_its_embeddings(whole):
             np.testing.assert_array_equal(results.heads[name], labelled[name].patients)
 
 
+@pytest.mark.slow
 def test_stages_are_reported_in_their_order(whole):
     stages = list(dict.fromkeys(call[0] for call in whole[3]))
     assert stages[:3] == ["render", "choose", "slices"] and stages[-1] == "tables"
@@ -96,6 +99,7 @@ def test_stages_are_reported_in_their_order(whole):
     assert stages[3:-1] == [f"seed {seed}, {stage}" for seed in (0, 1) for stage in of_seed]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_after_the_last_whole_stage(whole, tmp_path):
     """Killed in one stage after the other, it ends as one that was not, and no whole stage is done twice."""
     stages = [
@@ -128,6 +132,7 @@ def test_a_killed_run_goes_on_after_the_last_whole_stage(whole, tmp_path):
     assert counts["seed 0, relation nearest"] == 1 + SIZE.epochs
 
 
+@pytest.mark.slow
 def test_other_settings_or_damage_are_refused(whole, tmp_path):
     folder = whole[0]
     with pytest.raises(OutputError, match="run of other settings"):
@@ -146,6 +151,7 @@ def test_other_settings_or_damage_are_refused(whole, tmp_path):
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_another_cohort_can_be_trained_on(tmp_path):
     own = draw_cohort(tmp_path / "own", patients=3, scans=2)
     rename_patients(own, {"p0": "head_a", "p1": "head_c", "p2": "someone"})

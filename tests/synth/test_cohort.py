@@ -292,6 +292,7 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
         render_cohort(HEADS, tmp_path / "file" / "out", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("good", [0, 2, 4])
 def test_a_run_that_breaks_leaves_only_whole_files_and_can_go_on(made, tmp_path, monkeypatch, good):
     """The disk fills up in the middle of an image, after `good` whole ones."""

@@ -85,6 +85,7 @@ def site_at(codes: np.ndarray, x: float, y: float, z: float) -> str:
 LOBES = ("frontal_region", "parietal_region", "temporal_region", "occipital_region")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [-1, 1])
 @pytest.mark.parametrize(
     ("point", "expected"),

@@ -53,6 +53,7 @@ def crescents(lesions) -> list[Lesion]:
     return [lesion for site in LOBES for lesion in lesions[site] if lesion.kind == "crescent"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", PRESENT)
 def test_nearly_every_attempt_succeeds(lesions, site):
     least = 14 if site == "sulcal_spaces" else 21  # the drawn head's sulci are short
