@@ -1,13 +1,16 @@
 """Which slices of a scan become examples, and how its head stands in the views."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 from phantoms.small_cohort import draw_cohort
 
 from situs.cohort.examples import LATERAL_UNKNOWN
+from situs.cohort.manifest import read_manifest, write_manifest
 from situs.cohort.slices import open_slices
-from situs.errors import ManifestError
+from situs.errors import ManifestError, RoiError
 from situs.views import ViewSpec
 
 SPEC = ViewSpec(size_px=32)
@@ -86,3 +89,44 @@ def test_maps_on_another_grid_are_refused(tmp_path):
     nib.Nifti1Image(np.asarray(image.dataobj), affine).to_filename(tmp_path / "sites0.nii.gz")
     with pytest.raises(ManifestError, match=r"sites0.nii.gz: is not on the grid of its scan scan0.nii.gz"):
         open_slices(tmp_path, SPEC)
+
+
+def rewrite(path, affine, codes=1):
+    """Give a NIfTI file another affine, or none with codes of 0."""
+    image = nib.load(path)
+    changed = nib.Nifti1Image(np.asarray(image.dataobj), affine)
+    changed.set_sform(affine, codes)
+    changed.set_qform(affine, codes)
+    changed.to_filename(path)
+
+
+def placed(folder, space):
+    """The manifest of a cohort with a column that places its masks."""
+    rows = [replace(row, mask_space=space) for row in read_manifest(folder)]
+    write_manifest(folder, rows)
+    return folder
+
+
+def test_a_mask_that_may_lie_elsewhere_is_refused_unless_its_place_is_chosen(tmp_path):
+    plain = open_slices(draw_cohort(tmp_path / "plain", patients=1, scans=1, painted=False), SPEC)
+    cohort = draw_cohort(tmp_path / "cohort", patients=1, scans=1, painted=False)
+    affine = nib.load(cohort / "roi0.nii.gz").affine @ np.diag([-1, 1, 1, 1])  # x negated, the origin kept
+    rewrite(cohort / "roi0.nii.gz", affine)
+    with pytest.raises(ManifestError) as caught:
+        open_slices(cohort, SPEC)
+    text = str(caught.value)
+    assert "scan0.nii.gz: it is doubtful where value 1 of roi0.nii.gz lies" in text and "\n" not in text
+    assert "mask: axes to LAS" in text and text.endswith("into the manifest's column mask_space")
+    chosen = open_slices(placed(cohort, "index"), SPEC)
+    np.testing.assert_array_equal(chosen.local_view, plain.local_view)
+    with pytest.raises(RoiError, match="none of it meets the scan"):
+        open_slices(placed(cohort, "world"), SPEC)
+
+
+def test_a_scan_without_orientation_is_refused_unless_its_mask_s_place_is_chosen(tmp_path):
+    cohort = draw_cohort(tmp_path, patients=1, scans=1, painted=False)
+    for name in ("scan0.nii.gz", "roi0.nii.gz"):
+        rewrite(cohort / name, nib.load(cohort / name).affine, codes=0)
+    with pytest.raises(ManifestError, match="Left and right cannot be trusted"):
+        open_slices(cohort, SPEC)
+    assert len(open_slices(placed(cohort, "index"), SPEC)) > 4

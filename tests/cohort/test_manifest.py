@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 
 import pytest
-from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
+from phantoms.small_cohort import BANDS, COLUMNS, draw_cohort, write_manifest
 
 from situs.anatomy import SITE_INDEX
 from situs.cohort.manifest import describe_cohort, read_manifest
@@ -36,12 +36,13 @@ def test_manifest_rows(tmp_path):
         ({"scan": "nowhere.nii.gz"}, "no such file"),
         ({"sites": "nowhere.nii.gz"}, "no such file"),
         ({"patient": " "}, "patient is empty"),
+        ({"mask_space": "World"}, "mask_space: expected 'index', 'world' or nothing, got 'World'"),
     ],
 )
 def test_manifest_wrong_value(tmp_path, change, expected):
     (tmp_path / "a.nii").touch()
     row = {"scan": "a.nii", "roi": "a.nii", "value": 1, "site": "thalamus", "patient": "p"}
-    write_manifest(tmp_path, [row, {**row, **change}])
+    write_manifest(tmp_path, [row, {**row, **change}], (*COLUMNS, "mask_space"))
     text = manifest_error(tmp_path)
     assert expected in text and "line 3" in text
 
@@ -73,6 +74,13 @@ def test_what_is_written_is_read_again(tmp_path):
         return replace(row, **{name: path and path.resolve() for name, path in files.items()})
 
     assert [resolved(row) for row in read_manifest(other)] == [resolved(row) for row in rows[::3]]
+
+
+def test_how_a_mask_is_placed_is_kept(tmp_path):
+    rows = read_manifest(draw_cohort(tmp_path, patients=1, scans=1, painted=False))
+    rows[1] = replace(rows[1], mask_space="world")
+    write_rows(tmp_path, rows)
+    assert [row.mask_space for row in read_manifest(tmp_path)] == ["", "world", "", ""]
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "cohort.json"])

@@ -439,3 +439,56 @@ def test_a_mask_that_says_nothing_about_its_place_does_not_choose(tmp_path):
 def test_the_mask_is_not_read_where_there_is_no_choice(tmp_path):
     folder = write_dicom(tmp_path / "ct", dicom_slices())
     assert read_volume(folder, roi=tmp_path / "none.nii").hu.shape[2] == 19
+
+
+# What is no scan
+
+
+def objects(folder, *modalities, pixels=False, sop_class="1.2.840.10008.5.1.4.1.1.88.11"):
+    """A file for each modality, without pixels unless they are asked for."""
+    slices = dicom_slices(range(len(modalities)), hu=lambda world: np.zeros(len(world), int))
+    for ds, modality in zip(slices, modalities, strict=True):
+        ds.Modality, ds.SOPClassUID = modality, sop_class
+        ds.file_meta.MediaStorageSOPClassUID = sop_class
+        for tag in () if pixels else ("Rows", "Columns", "PixelData"):
+            delattr(ds, tag)
+    return write_dicom(folder, slices)
+
+
+@pytest.mark.parametrize(
+    ("modality", "kind", "advice"),
+    [
+        ("SEG", "a DICOM segmentation (SEG)", "with --roi"),
+        ("RTSTRUCT", "a DICOM structure set (RTSTRUCT)", "with --roi"),
+        ("SR", "a DICOM report (SR)", "give the folder of the CT series"),
+        ("PR", "a DICOM presentation state (PR)", "give the folder of the CT series"),
+        ("KO", "a DICOM list of key images (KO)", "give the folder of the CT series"),
+        ("DOC", "a DICOM document (DOC)", "give the folder of the CT series"),
+        ("XYZ", "a DICOM file", "give the folder of the CT series"),
+    ],
+)
+def test_an_object_that_is_no_scan_is_called_what_it_is(tmp_path, modality, kind, advice):
+    folder = objects(tmp_path / "ct", modality, pixels=modality == "SEG")
+    (path,) = folder.iterdir()
+    for given, words in ((path, f"is {kind}, expected a CT"), (folder, f"holds no CT but {kind}, expected")):
+        with pytest.raises(ScanError) as error:
+            read_volume(given)
+        assert_one_line(error, given.name, words, advice)
+
+
+def test_a_pdf_is_a_document_whatever_its_modality(tmp_path):
+    folder = objects(tmp_path / "ct", "OT", sop_class="1.2.840.10008.5.1.4.1.1.104.1")
+    with pytest.raises(ScanError, match="holds no CT but a DICOM document"):
+        read_volume(folder)
+
+
+def test_all_kinds_of_objects_in_a_folder_are_named(tmp_path):
+    with pytest.raises(ScanError) as error:
+        read_volume(objects(tmp_path / "ct", "SR", "SR", "KO"))
+    assert_one_line(error, "holds no CT but a DICOM list of key images (KO) and a DICOM report (SR)")
+
+
+def test_objects_beside_a_scan_play_no_part(tmp_path):
+    folder = write_dicom(tmp_path / "ct", dicom_slices(HEIGHTS))
+    objects(folder / "objects", "SR", "KO", "RTSTRUCT")
+    assert_is_head(read_volume(folder))

@@ -95,27 +95,33 @@ def extract_scan(
         Arrays (n, ...) by the names of `Extraction.names`; of each example its ``row``, ``k`` and ``id``.
 
     Raises:
-        ManifestError: If a file lacks a value that a row names, or a map lies on another grid than its scan.
+        ManifestError: If a file lacks a value that a row names, a map lies on another grid than its scan, or
+            it is doubtful where a region lies.
         InputError: If a file cannot be read.
     """
     from situs.io import read_rois, read_volume
 
-    spec, volume = how.spec, read_volume(rows[0][1].scan, roi=rows[0][1].roi)
-    maps = _read_maps(rows[0][1], volume.geometry) if how.painted else None
+    first = rows[0][1]
+    spec = how.spec
+    volume = read_volume(first.scan, roi=None if first.mask_space == "index" else first.roi)
+    maps = _read_maps(first, volume.geometry) if how.painted else None
     lies = _turn_deg(volume, None if maps is None else maps[1]) if spec.upright else 0.0
     arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in how.names}
     entries = []
-    files: dict[Path, tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
+    files: dict[tuple[Path, str], tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
     for index, row in rows:
-        if row.roi not in files:  # as in use: all regions of one mask file are given, and filled, together
-            rois = [roi for roi in read_rois(row.roi, volume) if isinstance(roi, Roi)]
-            files[row.roi] = {roi.value: roi for roi in rois}, union_mask(rois, volume.geometry)
-        by_value, fill = files[row.roi]
+        key = row.roi, row.mask_space
+        if key not in files:  # as in use: all regions of one mask file are given, and filled, together
+            found = read_rois(row.roi, volume, row.mask_space or None)
+            rois = [roi for roi in found if isinstance(roi, Roi)]
+            files[key] = {roi.value: roi for roi in rois}, union_mask(rois, volume.geometry)
+        by_value, fill = files[key]
         if row.value not in by_value:
             raise ManifestError(
                 f"{row.roi}: has no value {row.value} on its scan; its values are {sorted(by_value)}"
             )
         roi = by_value[row.value]
+        _refuse_doubt(row, volume, roi)
         turn = how.turn_deg(lies, index)
         for k in choose_slices(roi, how.max_slices):
             (views,) = extract_views(volume, k, [roi], fill, spec, turn)
@@ -147,6 +153,16 @@ def iter_scans(
     tasks = (delayed(extract_scan)(scan, how) for scan in scans)
     results: Iterator[Any] = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")(tasks)
     return results
+
+
+def _refuse_doubt(row: Row, volume: Volume, roi: Roi) -> None:
+    """Refuse a region that may lie elsewhere, unless its row says how its mask is placed."""
+    doubts = (*volume.doubts, *roi.doubts)
+    if doubts and not row.mask_space:
+        raise ManifestError(
+            f"{row.scan}: it is doubtful where value {row.value} of {row.roi.name} lies, so it is not used: "
+            f"{doubts[0]} Correct the files, or write index or world into the manifest's column mask_space"
+        )
 
 
 def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]]:

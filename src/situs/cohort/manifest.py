@@ -1,8 +1,8 @@
 """The manifest of a cohort: a folder with ``manifest.csv``, one row for every region of interest.
 
-The columns are the fields of `Row`: ``scan, roi, value, site, patient``, and ``side, kind, sites, lateral``,
-which may be empty or absent. Paths are relative to the folder. Rendered cohorts and those of users are read
-alike.
+The columns are the fields of `Row`: ``scan, roi, value, site, patient``, and ``side, kind, sites, lateral,
+mask_space``, which may be empty or absent. Paths are relative to the folder. Rendered cohorts and those of
+users are read alike.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS
 from situs.errors import ManifestError, did_you_mean
 from situs.files import read_whole, write_file
 from situs.tables import csv_text
+
+if TYPE_CHECKING:
+    from situs.io.binding import MaskSpace
 
 __all__ = ["MANIFEST", "Row", "describe_cohort", "read_manifest", "write_manifest"]
 
@@ -41,6 +44,7 @@ class Row:
         kind: Kind of lesion, in the manifest's words; empty if not given.
         sites: NIfTI file with the site map, on the scan's grid; None if not given.
         lateral: NIfTI file with the distance to the midline, on the scan's grid; None if not given.
+        mask_space: ``index`` or ``world``, see `situs.io.read_rois`; empty if the headers decide.
     """
 
     scan: Path
@@ -52,6 +56,7 @@ class Row:
     kind: str = ""
     sites: Path | None = None
     lateral: Path | None = None
+    mask_space: MaskSpace | Literal[""] = ""
 
 
 _COLUMNS = tuple(field.name for field in fields(Row))
@@ -99,9 +104,10 @@ def write_manifest(cohort: Path, rows: Iterable[Row]) -> Path:
             return "" if value is None else Path(os.path.relpath(value, cohort)).as_posix()
         return str(value)
 
-    path = Path(cohort) / MANIFEST
-    lines = [[to_text(name, getattr(row, name)) for name in _COLUMNS] for row in rows]
-    write_file(path, csv_text(_COLUMNS, lines).encode())
+    path, rows = Path(cohort) / MANIFEST, list(rows)
+    columns = _COLUMNS if any(row.mask_space for row in rows) else _COLUMNS[:-1]
+    lines = [[to_text(name, getattr(row, name)) for name in columns] for row in rows]
+    write_file(path, csv_text(columns, lines).encode())
     return path
 
 
@@ -150,6 +156,10 @@ def _read_row(entry: dict[str, Any], where: str, folder: Path, existing: set[Pat
     site = texts["site"]
     if site not in SITE_INDEX:
         raise ManifestError(f"{where}: no site {site!r}{did_you_mean(site, SITE_KEYS)}")
+    if texts["mask_space"] not in ("", "index", "world"):
+        raise ManifestError(
+            f"{where}: mask_space: expected 'index', 'world' or nothing, got {texts['mask_space']!r}"
+        )
     files = {name: folder / texts[name] if texts[name] else None for name in _FILES}
     for name, path in files.items():
         if path is not None and path not in existing:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from situs.errors import ScanError
 from situs.geometry import Geometry, axial_order
-from situs.io.dicom_files import open_sources
+from situs.io.dicom_files import Source, open_sources
 from situs.io.dicom_headers import Frame, read_frames
 from situs.io.dicom_pixels import PixelReader
+from situs.io.kinds import dicom_kind, no_scan_text
 from situs.io.series import Meets, choose_stack
 from situs.io.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
 from situs.io.values import to_hu
@@ -26,6 +27,7 @@ from situs.volume import Volume
 __all__ = ["read_dicom"]
 
 _NO_POSITIONS = "The images of the file have no positions: which of them is the lowest is an assumption."
+_MOST_LOOKED_AT = 100  # files, to say what they are
 _HOLES_OF_A_PROTOCOL = 3  # so many equal ones at an end of a stack are how it was taken
 
 
@@ -48,6 +50,10 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
             one = unreadable == 1
             files = "the DICOM file is" if one else f"all {unreadable} DICOM files are"
             raise ScanError(f"{name}: {files} damaged: copy or export {'it' if one else 'them'} again")
+        if all(frame.modality == "SEG" for frame in frames):
+            raise ScanError(
+                f"{name}: {no_scan_text(_kinds(sources), in_folder=len(sources) > 1 or path.is_dir())}"
+            )
         fewest = 1 if path.is_file() and len(sources) == 1 else 3
         stack, notes = choose_stack(to_stacks(frames), series, name, fewest, meets)
         if unreadable:
@@ -67,6 +73,15 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
     hu, value_notes = to_hu(stored, name)
     doubts = (_NO_POSITIONS,) if frames[0].stacked_by else ()
     return Volume(hu, geometry, path.resolve().name, notes + value_notes, doubts)
+
+
+def _kinds(sources: list[Source]) -> set[str]:
+    """What the first of many files are, see `situs.io.kinds.dicom_kind`."""
+    kinds = set()
+    for source in sources[:_MOST_LOOKED_AT]:
+        with source.open() as file:
+            kinds.add(dicom_kind(file))
+    return kinds
 
 
 def _read_pixels(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int], tuple[str, ...]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["dicom_kind", "file_kind"]
+__all__ = ["dicom_kind", "file_kind", "no_scan_text"]
 
 _STARTS = {
     b"NRRD": "an NRRD file",
@@ -20,9 +22,16 @@ _STARTS = {
 _MODALITIES = {
     "SEG": "a DICOM segmentation (SEG)",
     "RTSTRUCT": "a DICOM structure set (RTSTRUCT)",
+    "RTDOSE": "a DICOM dose (RTDOSE)",
+    "RTPLAN": "a DICOM treatment plan (RTPLAN)",
     "SR": "a DICOM report (SR)",
+    "PR": "a DICOM presentation state (PR)",
+    "KO": "a DICOM list of key images (KO)",
+    "DOC": "a DICOM document (DOC)",
     "CT": "a DICOM image (CT)",
 }
+_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.104."  # PDF and others, whatever their Modality
+_MASKS = (_MODALITIES["SEG"], _MODALITIES["RTSTRUCT"])
 _DICOM_MARK = slice(128, 132)
 _ANALYZE_BYTES = 348
 _ANALYZE_STARTS = (_ANALYZE_BYTES.to_bytes(4, "little"), _ANALYZE_BYTES.to_bytes(4, "big"))
@@ -47,12 +56,29 @@ def file_kind(start: bytes) -> str | None:
     return next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), None)
 
 
-def dicom_kind(path: Path) -> str:
+def dicom_kind(file: Path | BinaryIO) -> str:
     """What a DICOM file is, by its Modality: ``a DICOM segmentation (SEG)``."""
     from pydicom import dcmread  # for a message alone
 
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["Modality"])
-        return _MODALITIES.get(str(header.get("Modality")), "a DICOM file")
+        header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=["Modality", "SOPClassUID"])
+        is_document = str(header.get("SOPClassUID")).startswith(_DOCUMENTS)
+        return _MODALITIES.get("DOC" if is_document else str(header.get("Modality")), "a DICOM file")
     except Exception:  # a damaged file can set off anything inside pydicom
         return "a DICOM file"
+
+
+def no_scan_text(kinds: Collection[str], in_folder: bool) -> str:
+    """What is wrong with DICOM files that are no images, given as the scan.
+
+    Args:
+        kinds: Their kinds, see `dicom_kind`.
+        in_folder: Whether a folder or zip was given, not the one file.
+
+    >>> no_scan_text(["a DICOM report (SR)"], in_folder=False)
+    'is a DICOM report (SR), expected a CT: give the folder of the CT series'
+    """
+    text = f"{'holds no CT but' if in_folder else 'is'} {' and '.join(sorted(set(kinds)))}, expected a CT: "
+    if set(kinds) <= set(_MASKS):
+        return f"{text}give the CT as the scan, and the mask with --roi, saved as .nii.gz"
+    return f"{text}give the folder of the CT series"
