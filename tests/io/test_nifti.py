@@ -215,8 +215,8 @@ def damaged(kind, head, path):
         save(path, ((data + 1000) / 2000).astype(np.float32), affine)
     elif kind == "constant":
         save(path, np.full_like(data, 40), affine)
-    elif kind == "mask":
-        save(path, (data > 0).astype(np.uint8) * 3, affine)
+    elif kind in ("mask", "binary mask"):
+        save(path, (data > 0).astype(np.uint8) * (3 if kind == "mask" else 1), affine)
     elif kind == "no tissue":
         save(path, (np.abs(data) + 3000).astype(np.int16), affine)
     elif kind == "huge":
@@ -265,7 +265,8 @@ def damaged(kind, head, path):
         ("inf", "infinite"),
         ("0..1", "normalised"),
         ("constant", "same value, 40"),
-        ("mask", "0 to 3"),
+        ("mask", "0 to 3, too few to be HU or a window of them (is this the mask? It belongs after --roi)"),
+        ("binary mask", "is this the mask?"),
         ("no tissue", "cannot be HU"),
         ("huge", "more than HU can"),
         ("singular", "sform cannot be used"),

@@ -48,7 +48,7 @@ def to_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...
     low, high = float(hu.min()), float(hu.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ScanError(f"{name}: some voxels are infinite, expected HU: export the scan again")
-    _refuse_impossible(low, high, name)
+    _refuse_impossible(low, high, hu.dtype.kind != "f", name)
     hu, scale_notes = _rescaled(hu, low, high)
     notes += scale_notes
     if no_picture is not None:
@@ -73,15 +73,16 @@ def _percent_text(mask: NDArray[np.bool_]) -> str:
     return f"{percent:.0f} %" if percent >= 1 else "Less than 1 %"
 
 
-def _refuse_impossible(low: float, high: float, name: str) -> None:
+def _refuse_impossible(low: float, high: float, whole: bool, name: str) -> None:
     found = f"{name}: the values run from {low:g} to {high:g}"
     advice = "export the CT in Hounsfield units"
     if low == high:
         raise ScanError(f"{name}: all voxels hold the same value, {low:g}: this is not a scan")
-    if low >= -1 and high <= 1:
+    if low >= -1 and high <= 1 and not whole:
         raise ScanError(f"{found}, so they were normalised and are no HU nor a window of them: {advice}")
     if high - low < 30:
-        raise ScanError(f"{found}, too few to be HU or a window of them (is this a mask?): {advice}")
+        mask = " (is this the mask? It belongs after --roi)" if whole else ""
+        raise ScanError(f"{found}, too few to be HU or a window of them{mask}: {advice}")
     if low < -100_000 or high > 70_000:
         raise ScanError(f"{found}, more than HU can: {advice}")
 
