@@ -11,10 +11,14 @@ from situs.files import (
     check_folder,
     claim_folder,
     digest,
+    locked,
     replacing,
+    replacing_folder,
     sweep,
     write_file,
 )
+
+NOBODY = 99999999  # no process has this number
 
 
 def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
@@ -54,12 +58,92 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path):
-    (tmp_path / "a").mkdir()
-    for folder in (tmp_path, tmp_path / "a"):
-        (folder / ".writing-7.b.csv").touch()
-        (folder / "b.csv").touch()
+    """Not what another process is writing, nor this one, nor what bears such a name by chance."""
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        for number in (NOBODY, os.getpid(), os.getppid(), "notes"):
+            (folder / f".writing-{number}.c.csv").touch()
+        (folder / "c.csv").touch()
+    with replacing(tmp_path / "a" / "d.csv") as temporary:
+        temporary.touch()
+        sweep(tmp_path / "a", tmp_path / "b")
+        kept = {f".writing-{os.getppid()}.c.csv", ".writing-notes.c.csv", "c.csv"}
+        assert {p.name for p in (tmp_path / "b").iterdir()} == kept
+        assert {p.name for p in (tmp_path / "a").iterdir()} == kept | {temporary.name}
+    assert (tmp_path / "a" / "d.csv").is_file()
+
+
+def write_folder(folder, text):
+    with replacing_folder(folder) as new:
+        (new / "note").write_text(text)
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    (tmp_path / "link").symlink_to("real")
+    for text in ("first", "second"):
+        write_folder(tmp_path / "link", text)
+        assert (tmp_path / "real" / "note").read_text() == text
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "real") as new:
+        (new / "note").write_text("third")
+        raise ZeroDivisionError
+    assert (tmp_path / "link" / "note").read_text() == "second"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_a_folder_that_is_not_as_expected_stays(tmp_path):
+    def check(old):
+        assert (old / "note").read_text() == "first" and not (tmp_path / "a").exists()
+        raise ZeroDivisionError
+
+    write_folder(tmp_path / "a", "first")
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "a", check):
+        pass
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["a", "a/note"]
+
+
+def test_a_folder_that_another_process_wrote_meanwhile_stays(tmp_path, monkeypatch):
+    with (
+        pytest.raises(OutputError, match="a: was written meanwhile by another process; run it again"),
+        replacing_folder(tmp_path / "a") as new,
+    ):
+        (new / "note").write_text("ours")
+        rename = Path.replace
+
+        def replace(self, target):
+            if self.name == "a":  # theirs takes its place as soon as it is free
+                (tmp_path / "a").mkdir()
+                (tmp_path / "a" / "note").write_text("theirs")
+                raise FileNotFoundError
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+    assert (tmp_path / "a" / "note").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path, replaced):
+    hidden = tmp_path / f".writing-{NOBODY}.a.b"
+    for folder in (hidden / "old", hidden / "new"):
+        folder.mkdir(parents=True)
+        (folder / "note").write_text(folder.name)
+    if replaced:
+        (hidden / "new").rename(tmp_path / "a.b")
     sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b.csv", "b.csv"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.b"]
+    assert (tmp_path / "a.b" / "note").read_text() == ("new" if replaced else "old")
+
+
+def test_a_folder_is_locked_for_one_run(tmp_path):
+    with locked(tmp_path / "a"):
+        with pytest.raises(OutputError, match="another run is writing it"), locked(tmp_path / "a"):
+            pass
+        with locked(tmp_path / "b"):
+            pass
+    with locked(tmp_path / "a"):
+        pass
+    (tmp_path / "c").touch()
+    with pytest.raises(OutputError, match="c: cannot be written"), locked(tmp_path / "c"):
+        pass
 
 
 def test_a_link_keeps_pointing_where_it_did(tmp_path):
@@ -135,7 +219,7 @@ def test_read_only_places_are_refused(tmp_path):
 def test_a_folder_belongs_to_one_run_of_its_settings(tmp_path):
     folder = tmp_path / "deep" / "work"
     claim_folder(folder, "run.json", {"seed": 1, "sizes": (2, 3)})
-    (folder / ".writing-1.weights").touch()  # of a killed run
+    (folder / f".writing-{NOBODY}.weights").touch()  # of a killed run
     (folder / "weights").touch()
     claim_folder(folder, "run.json", {"sizes": (2, 3), "seed": 1})
     assert sorted(p.name for p in folder.iterdir()) == ["run.json", "weights"]

@@ -1,7 +1,10 @@
 """Results on disk: refused before the work where they cannot be written, and never half-written.
 
-A file is written under a temporary name beside its final one and then renamed, so that a reader meets the
-old file, the new one or none. What is not a regular file (a pipe, ``/dev/null``) is written as it is.
+A file or folder is written under a temporary name beside its final one and then renamed. So a reader meets
+the old one, the new one or none. What is not a regular file (a pipe, ``/dev/null``) is written as it is.
+
+A temporary name, ``.writing-<number>.<name>``, holds the number of the process that writes. If that process no
+longer runs, the next run removes what it left (`sweep`).
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,15 +28,19 @@ __all__ = [
     "check_folder",
     "claim_folder",
     "digest",
+    "locked",
     "make_folder",
     "read_whole",
     "replacing",
+    "replacing_folder",
     "stem",
     "sweep",
     "write_file",
 ]
 
 _HIDDEN = ".writing-"
+_NEW, _OLD = "new", "old"  # in a temporary folder: what is written, and what it replaces
+_open: set[Path] = set()  # the temporary files and folders that this process is writing
 
 
 def check_file(path: Path, inputs: Iterable[Path] = (), made: Path | None = None) -> None:
@@ -80,7 +88,7 @@ def check_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those it lies in, unless it is there.
+    """Make a folder, and those it lies in, unless it is there; clear it of what killed runs left in it.
 
     Raises:
         OutputError: it cannot be made
@@ -89,6 +97,36 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _failed(path, error) from error
+    sweep(path)
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Make a folder, unless it is there, for one process at a time. The lock ends with the process.
+
+    Args:
+        folder: keeps an empty file ``.lock``
+        wait: whether to wait for another process; else it is refused
+
+    Raises:
+        OutputError: another process has the lock, or the folder cannot be made or written
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder)
+    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"{folder}: another run is writing it; wait until it has ended, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise _failed(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -115,15 +153,43 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, the folder went away, ...
     """
-    temporary = path.with_name(f"{_HIDDEN}{os.getpid()}.{path.name}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with _temporary(path) as temporary:
+            yield temporary
+            temporary.replace(path)
     except OSError as error:
         raise _failed(path, error) from error
-    finally:  # Ctrl-C too leaves nothing behind
-        with suppress(OSError):
-            temporary.unlink()
+
+
+@contextmanager
+def replacing_folder(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """A hidden folder to fill beside `path`, which it replaces when it is whole; else it is removed.
+
+    There is no portable way to exchange two folders at once: the old one is moved aside first. If the process
+    is killed just then, `sweep` brings the old one back.
+
+    Args:
+        path: a folder or nothing; a link keeps pointing where it did
+        check: is given the old folder, if there is one, when it is moved aside, so that no other process
+            changes it; raises an error to keep it
+
+    Raises:
+        OutputError: the disk is full, another process wrote `path` meanwhile, ...
+    """
+    target = path.resolve()
+    try:
+        make_folder(target.parent)
+        with _temporary(target) as temporary:
+            new, old = temporary / _NEW, temporary / _OLD
+            new.mkdir(parents=True)
+            yield new
+            with suppress(FileNotFoundError):
+                target.replace(old)
+                if check is not None:
+                    check(old)
+            new.replace(target)
+    except OSError as error:
+        raise _failed(path, error) from error
 
 
 def claim_folder(
@@ -131,10 +197,8 @@ def claim_folder(
 ) -> None:
     """Open a folder for a run, new or to go on with; it belongs to one run of these settings.
 
-    What a killed run left half written is removed.
-
     Args:
-        folder: is made unless it is there
+        folder: is made unless it is there, see `make_folder`
         note: name of the file in it that holds the settings
         settings: all that tells this run from others; JSON-able
         defaults: settings that notes of earlier versions lack, with the values that they stood for
@@ -143,7 +207,6 @@ def claim_folder(
         OutputError: if the folder holds a run of other settings, its note is damaged, or it cannot be written
     """
     make_folder(folder)
-    sweep(folder)
     path = folder / note
     try:
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -201,14 +264,62 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote left in a folder and in those in it."""
-    for pattern in (f"{_HIDDEN}*", f"*/{_HIDDEN}*"):
-        for temporary in folder.glob(pattern):
+def sweep(*folders: Path) -> None:
+    """Remove from folders what processes that were killed while they wrote left there.
+
+    A folder that such a process had moved aside comes back, unless another one has taken its place.
+    """
+    for folder in folders:
+        for temporary in folder.glob(f"{_HIDDEN}*"):
+            number, _, name = temporary.name.removeprefix(_HIDDEN).partition(".")
+            if number.isdecimal() and name and not _is_written(temporary, int(number)):
+                _remove(temporary)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """The name beside `path` that this process writes it under; what bears it is removed in the end."""
+    temporary = path.with_name(f"{_HIDDEN}{os.getpid()}.{path.name}")
+    _remove(temporary)  # of a killed process that had this one's number
+    key = temporary.resolve()
+    _open.add(key)
+    try:
+        yield temporary
+    finally:  # Ctrl-C too leaves nothing behind
+        _remove(temporary)
+        _open.discard(key)
+
+
+def _is_written(temporary: Path, number: int) -> bool:
+    """Whether the process of this number is still there to write the file or folder."""
+    if number == os.getpid():  # in a container, every process may have the number of the last one
+        return temporary.resolve() in _open
+    if os.name == "nt":  # there, os.kill would stop it
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
+
+
+def _remove(temporary: Path) -> None:
+    """Remove a temporary file or folder; an old folder in it comes back, see `sweep`."""
+    with suppress(OSError):
+        if not temporary.is_dir():
             temporary.unlink(missing_ok=True)
+            return
+        target = temporary.with_name(temporary.name.removeprefix(_HIDDEN).partition(".")[2])
+        if (temporary / _OLD).exists() and not target.exists():
+            (temporary / _OLD).replace(target)
+        shutil.rmtree(temporary)
 
 
 def _failed(path: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENOTEMPTY:  # of a folder that was not there before
+        return OutputError(f"{path}: was written meanwhile by another process; run it again")
     return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 

@@ -62,9 +62,18 @@ def test_a_failed_rename_brings_the_older_bundle_back(tmp_path, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(type(out), "replace", fail_for_new)
-    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match="mine: cannot be written: No space left on device"):
         write_toy(out, version="2")
     assert content(out) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_bundle_that_a_killed_process_moved_aside_is_read(tmp_path):
+    before = content(write_toy(tmp_path / "mine"))
+    (tmp_path / ".writing-99999999.mine").mkdir()
+    (tmp_path / "mine").rename(tmp_path / ".writing-99999999.mine" / "old")
+    read_bundle(tmp_path / "mine")
+    assert content(tmp_path / "mine") == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
 
 

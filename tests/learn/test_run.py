@@ -18,7 +18,9 @@ SLICES = SimpleNamespace(id=np.array(["a", "b", "c"]), site=np.array([0, 4, 4]))
 
 
 def run(work, recipe=TINY, seed=0, slices=SLICES, chosen=(0, 1), given=None, machine=CPU):
-    return open_run(work, recipe, seed, slices, np.array(chosen), given or {}, silent, machine)
+    """A run that has ended."""
+    with open_run(work, recipe, seed, slices, np.array(chosen), given or {}, silent, machine) as opened:
+        return opened
 
 
 def weights(sha256):
@@ -48,15 +50,25 @@ def test_all_that_decides_the_weights_is_in_the_key(tmp_path, other):
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
-    (tmp_path / ".writing-1.paint.pt").touch()
+    (tmp_path / ".writing-99999999.paint.pt").touch()
     run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "run.json"}
     assert json.loads((tmp_path / "run.json").read_text())["recipe"]["name"] == "tiny"
 
 
 def test_only_the_first_process_writes(tmp_path):
     other = run(tmp_path, machine=replace(CPU, rank=1, world=2))
     assert not list(tmp_path.iterdir()) and other.key == run(tmp_path).key
+
+
+def test_one_run_at_a_time(tmp_path):
+    arguments = TINY, 0, SLICES, np.array([0, 1]), {}, silent, CPU
+    with (
+        open_run(tmp_path, *arguments),
+        pytest.raises(OutputError, match="another run is writing it"),
+        open_run(tmp_path, *arguments),
+    ):
+        pass
 
 
 def test_stages_differ_in_seed_and_checkpoint(tmp_path):

@@ -96,11 +96,11 @@ def test_a_run_that_is_stopped_while_it_writes_leaves_no_piece_of_a_file(tmp_pat
         raise KeyboardInterrupt
 
     (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / ".writing-1.00000.nii.gz").write_bytes(b"of a process that was killed")
+    (tmp_path / "scans" / ".writing-99999999.00000.nii.gz").write_bytes(b"of a process that was killed")
     monkeypatch.setattr(nibabel, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         render_cohort(HEADS, tmp_path, 1, seed=5)
-    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"cohort.json"}
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {".lock", "cohort.json"}
 
 
 def test_a_finished_cohort_is_left_as_it_is(made):

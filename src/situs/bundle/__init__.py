@@ -42,7 +42,7 @@ from situs.bundle.pictures import ReferencePicture, decode_picture, unpack_pictu
 from situs.bundle.schema import check_description
 from situs.certainty import Calibration
 from situs.errors import BundleError
-from situs.files import digest, read_whole
+from situs.files import digest, read_whole, sweep
 from situs.neighbors import References
 from situs.views import ViewSpec
 
@@ -171,7 +171,11 @@ def read_description(folder: Path) -> dict[str, Any]:
         BundleError: If the folder holds no bundle, or one of another format, or the file was changed.
     """
     try:
-        text = read_whole(folder / JSON_FILE, _LARGEST_DESCRIPTION)
+        try:
+            text = read_whole(folder / JSON_FILE, _LARGEST_DESCRIPTION)
+        except FileNotFoundError:
+            sweep(folder.resolve().parent)  # a killed writer may have left it under another name
+            text = read_whole(folder / JSON_FILE, _LARGEST_DESCRIPTION)
     except FileNotFoundError as error:
         what = f"not a bundle, it has no {JSON_FILE}" if folder.exists() else "no such bundle"
         raise BundleError(f"{folder}: {what}") from error

@@ -1,13 +1,12 @@
 """Write a bundle, or change one: its references, its calibration, the evaluation in its card.
 
-A folder is written beside its final place and then renamed, so a bundle is whole or not there.
+A folder is written beside its final place and then renamed, so a bundle is whole or not there. Where the
+writer was killed between two names, the next one who opens the bundle brings it back.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from situs.bundle.format import (
 from situs.bundle.pictures import ReferencePicture, pack_pictures
 from situs.certainty import Calibration
 from situs.errors import BundleError, OutputError
-from situs.files import check_folder, digest
+from situs.files import check_folder, digest, replacing_folder, sweep
 from situs.neighbors import References
 from situs.views import ViewSpec
 
@@ -222,6 +221,8 @@ def replace_evaluation(bundle: Bundle, entry: Mapping[str, Any], out: str | Path
 def output_folder(bundle: Bundle, out: str | Path | None) -> Path:
     """The folder that a changed bundle is written to. What cannot be written is refused before the work.
 
+    What killed runs left beside it is removed.
+
     Args:
         bundle: The bundle to change.
         out: The folder: new, empty, or a bundle. None is the bundle's own.
@@ -236,6 +237,7 @@ def output_folder(bundle: Bundle, out: str | Path | None) -> Path:
     check_replaceable(folder)
     check_folder(folder)
     check_folder(folder.resolve().parent)  # the folder is written beside its place and renamed
+    sweep(folder.resolve().parent)
     return folder
 
 
@@ -270,14 +272,17 @@ def _write_changed(
     except OSError as error:
         raise BundleError(f"{bundle.path}: cannot be read any more ({error.strerror})") from error
 
-    def check(_: Bundle) -> None:
-        # Two changes at a time: the second would silently undo the first.
-        if read_description(bundle.path)["sha256"] != bundle.description["sha256"]:
+    # Two changes at a time: the second would silently undo the first.
+    def check(old: Path) -> None:
+        if read_description(old)["sha256"] != bundle.description["sha256"]:
             raise BundleError(
                 f"{bundle.path}: was changed meanwhile by another process; nothing was written, run it again"
             )
 
-    _write_whole(folder, description, {**rest, **content}, check)
+    in_place = folder.resolve() == bundle.path.resolve()
+    _write_whole(
+        folder, description, {**rest, **content}, lambda _: check(bundle.path), check if in_place else None
+    )
     return folder
 
 
@@ -286,42 +291,28 @@ def _write_whole(
     description: dict[str, Any],
     content: dict[str, bytes],
     check: Callable[[Bundle], None] | None,
+    check_old: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the files `content`, the description and the card; see `write_bundle` for `check`."""
+    """Write the files `content`, the description and the card.
+
+    Args:
+        out: See `write_bundle`.
+        description: All but its hash.
+        content: The other files.
+        check: See `write_bundle`.
+        check_old: See `situs.files.replacing_folder`.
+    """
     description = {**description, "sha256": description_digest(description)}
     content = {
         **content,
         JSON_FILE: (json.dumps(description, indent=1, allow_nan=False) + "\n").encode(),
         CARD_FILE: model_card(description).encode(),
     }
-    target = out.resolve()  # a link keeps pointing where it did
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
-            for file, data in content.items():
-                (new / file).write_bytes(data)
-            if check is not None:
-                check(read_bundle(new))
-            _rename(new, target, Path(scratch) / "old")
-    except OSError as error:
-        raise OutputError(f"{out}: the bundle cannot be written ({error.strerror or error})") from error
-
-
-def _rename(new: Path, out: Path, old: Path) -> None:
-    """Rename `new` to `out`. What was there goes to `old`, and comes back if that fails."""
-    replaced = out.is_dir()
-    if replaced:
-        out.replace(old)
-    try:
-        new.replace(out)
-    except BaseException:
-        if replaced:
-            old.replace(out)
-        raise
-    if replaced:
-        shutil.rmtree(old)
+    with replacing_folder(out, check_old) as new:
+        for file, data in content.items():
+            (new / file).write_bytes(data)
+        if check is not None:
+            check(read_bundle(new))
 
 
 def _file_entry(data: bytes) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def check_outputs(
 ) -> None:
     """Refuse, before the work, outputs that could not be written after it.
 
+    What killed runs left beside the files is removed.
+
     Args:
         json_file: File of ``--json``, or `STDOUT`.
         csv_file: File of ``--csv``, or `STDOUT`.
@@ -45,7 +47,7 @@ def check_outputs(
     Raises:
         OutputError: If two outputs are one, or one cannot be written or would overwrite an input.
     """
-    from situs.files import check_file, check_folder
+    from situs.files import check_file, check_folder, sweep
 
     if json_file is not None and csv_file is not None:
         if json_file == csv_file == STDOUT:
@@ -57,6 +59,7 @@ def check_outputs(
     for path in (json_file, csv_file):
         if path is not None and path != STDOUT:
             check_file(path, inputs, made=png)
+            sweep(path.resolve().parent)
 
 
 def write_text(path: Path, text: str) -> None:

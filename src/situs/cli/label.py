@@ -113,10 +113,10 @@ def _write_outputs(
     from situs.report import format_csv, format_json
 
     if png is not None:
-        from situs.files import write_file
+        from situs.files import make_folder, write_file
         from situs.report.picture import iter_pictures
 
-        png.mkdir(exist_ok=True)
+        make_folder(png)
         for name, content in iter_pictures(volume, lesions, findings, bundle.picture):
             write_file(png / name, content)
     for path, form in ((csv_file, format_csv), (json_file, format_json)):

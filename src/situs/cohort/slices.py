@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from situs.cohort.examples import Extraction, iter_scans
 from situs.cohort.manifest import MANIFEST, Row, read_manifest
 from situs.errors import OutputError
-from situs.files import replacing, stem
+from situs.files import locked, replacing, stem
 from situs.progress import Progress, silent
 from situs.records import take_rows
 from situs.views import ViewSpec
@@ -125,7 +123,7 @@ def open_slices(
     how = Extraction(spec, max_slices, all(row.sites and row.lateral for row in rows), training)
     folder = cohort / ".cache" / _cache_key(cohort, rows, how)
     try:
-        with _locked(folder):
+        with locked(folder, wait=True):
             _fill_cache(folder, list(by_scan.values()), how, jobs, progress)
         return _open_cache(folder, rows, how)
     except OSError as error:
@@ -220,16 +218,6 @@ def _read_index(folder: Path, sizes: dict[str, int]) -> dict[str, Any]:
     except FileNotFoundError:
         pass
     return {"scans": 0, "row": [], "k": [], "id": []}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make the folder, and wait until no other process fills it. The lock ends with the process."""
-    from filelock import FileLock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        yield
 
 
 def _write_index(folder: Path, index: dict[str, Any]) -> None:

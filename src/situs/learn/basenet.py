@@ -72,8 +72,8 @@ def train_basenet(
         OutputError: If `work` holds another run, or something cannot be written.
     """
     given = given or {}
-    run = open_run(work, recipe, seed, slices, chosen, given, progress, machine)
-    basenet, _ = basenet_stages(run, given)
+    with open_run(work, recipe, seed, slices, chosen, given, progress, machine) as run:
+        basenet, _ = basenet_stages(run, given)
     return basenet
 
 

@@ -141,4 +141,7 @@ def write_checkpoint(path: Path, key: str, content: Mapping[str, Any]) -> None:
         OutputError: If the file cannot be written.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save({**content, "key": key}, file)
+        try:
+            torch.save({**content, "key": key}, file)
+        except RuntimeError as error:  # torch's own, about a file that a failed write left too short
+            raise error.__context__ if isinstance(error.__context__, OSError) else error

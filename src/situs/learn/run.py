@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.cohort.slices import Slices
-from situs.files import claim_folder, digest
+from situs.files import claim_folder, digest, locked
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.devices import CPU, Machine
 from situs.learn.loop import LoopSettings
@@ -72,6 +73,7 @@ class TrainingRun:
         return self.work / f"{stage}.pt"
 
 
+@contextmanager
 def open_run(
     work: Path,
     recipe: Recipe,
@@ -81,8 +83,8 @@ def open_run(
     given: Mapping[str, GivenWeights],
     progress: Progress,
     machine: Machine,
-) -> TrainingRun:
-    """A run in the folder `work`, which is new or goes on.
+) -> Iterator[TrainingRun]:
+    """A run in the folder `work`, which is new or goes on, and is no other run's until it ends.
 
     Args:
         work: The folder of the checkpoints; it is made unless it is there.
@@ -95,7 +97,8 @@ def open_run(
         machine: Where the networks are trained.
 
     Raises:
-        OutputError: If the folder holds another run, or cannot be written.
+        OutputError: If the folder holds a run of other settings, another one is writing it, or it cannot be
+            written.
     """
     examples = "\n".join(slices.id[chosen].tolist()).encode() + slices.site[chosen].tobytes()
     settings = {
@@ -104,7 +107,9 @@ def open_run(
         "examples": digest(examples),
         **{name: weights.sha256 for name, weights in given.items()},
     }
-    if machine.first:
-        claim_folder(work, "run.json", settings)
     key = digest(json.dumps(settings).encode())[:16]
-    return TrainingRun(work, recipe, seed, slices, chosen, key, progress, machine)
+    with ExitStack() as stack:
+        if machine.first:
+            stack.enter_context(locked(work))
+            claim_folder(work, "run.json", settings)
+        yield TrainingRun(work, recipe, seed, slices, chosen, key, progress, machine)

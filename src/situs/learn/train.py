@@ -87,8 +87,8 @@ def train(
         ManifestError: If the cohort, or a patient's name, cannot be used, or all examples are of one site.
         InputError: If `init` is no checkpoint of such a BaseNet, `weights` do not fit, there is no such
             device, pictures are asked for that the recipe's views do not show, or the loss is not finite.
-        OutputError: If `out` holds something other than a bundle, the work folder holds another run, or
-            something cannot be written.
+        OutputError: If `out` holds something other than a bundle, the work folder holds a run of other
+            settings or another run is writing it, or something cannot be written.
     """
     cohort, out = Path(cohort), Path(out)
     check_replaceable(out)
@@ -101,29 +101,29 @@ def train(
     kept, _ = split_patients(slices.patient.tolist(), test_patients)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
     check_sites(slices.site[chosen])
-    run = open_run(Path(f"{out}.work"), recipe, seed, slices, chosen, given, progress, machine)
+    work = Path(f"{out}.work")
+    with open_run(work, recipe, seed, slices, chosen, given, progress, machine) as run:
+        basenet, metrics = basenet_stages(run, given)
+        references, targets, reference_examples = _embed_stage(basenet, run)
+        relation, metrics["relation"] = _relation_stage(references, targets, run)
 
-    basenet, metrics = basenet_stages(run, given)
-    references, targets, reference_examples = _embed_stage(basenet, run)
-    relation, metrics["relation"] = _relation_stage(references, targets, run)
-
-    if machine.first:
-        progress("export", 0, 1, "writing and checking the bundle")
-        compared = chosen[np.linspace(0, len(chosen) - 1, _COMPARED_EXAMPLES).astype(int)]
-        minutes = (time.monotonic() - begin) / 60
-        data = describe_cohort(cohort, slices.patient.tolist())
-        export_bundle(
-            basenet.to("cpu", memory_format=torch.contiguous_format),  # type: ignore[call-overload]
-            relation.cpu(),
-            references,
-            recipe,
-            {**_facts(run), **metrics, "minutes in this run": minutes, **data},
-            out,
-            sample_views=(slices.global_view[compared], slices.local_view[compared]),
-            pictures=draw_pictures(cohort, slices, reference_examples) if with_pictures else None,
-        )
-        progress("export", 1, 1, "done")
-    machine.wait()
+        if machine.first:
+            progress("export", 0, 1, "writing and checking the bundle")
+            compared = chosen[np.linspace(0, len(chosen) - 1, _COMPARED_EXAMPLES).astype(int)]
+            minutes = (time.monotonic() - begin) / 60
+            data = describe_cohort(cohort, slices.patient.tolist())
+            export_bundle(
+                basenet.to("cpu", memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+                relation.cpu(),
+                references,
+                recipe,
+                {**_facts(run), **metrics, "minutes in this run": minutes, **data},
+                out,
+                sample_views=(slices.global_view[compared], slices.local_view[compared]),
+                pictures=draw_pictures(cohort, slices, reference_examples) if with_pictures else None,
+            )
+            progress("export", 1, 1, "done")
+        machine.wait()
     return out
 
 

@@ -30,7 +30,7 @@ import torch
 from situs.anatomy import SITES
 from situs.cohort.manifest import MANIFEST, read_manifest
 from situs.errors import InputError
-from situs.files import claim_folder, digest
+from situs.files import claim_folder, digest, locked
 from situs.learn.basenet import count_examples, read_given, train_basenet
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.devices import DeviceName, Machine, open_machine
@@ -95,7 +95,8 @@ def reproduce(
     Raises:
         InputError: For fewer than two heads, weights that do not fit, or counts that cannot be met.
         ManifestError: If a patient is on both sides, or `train_cohort` cannot be used or has only one site.
-        OutputError: If `work` holds a run of other settings, or something cannot be written.
+        OutputError: If `work` holds a run of other settings or another run is writing it, or something
+            cannot be written.
     """
     out, work = Path(out), Path(work)
     machine = open_machine(device)
@@ -114,21 +115,22 @@ def reproduce(
     own = None if train_cohort is None else Path(train_cohort)
     cohorts = _cohort_settings(train_heads, test_heads, size, own)
     training = _training_settings(recipe, given.get("weights"), size, machine)
-    claim_folder(work, _SETTINGS, cohorts)
-    claim_folder(work / recipe.name, _SETTINGS, training)
+    with locked(work):
+        claim_folder(work, _SETTINGS, cohorts)
+        claim_folder(work / recipe.name, _SETTINGS, training)
 
-    subsets = open_subsets(work, (train_heads, test_heads), recipe, size, jobs, progress, own)
-    # Of the paper's scans the Relation Networks see every slice, as in the paper.
-    related = subsets["train"] if own is None else subsets["train"].subsample(recipe.n_targets)
-    run = _Run(work, recipe, size, subsets, related, machine, given, progress)
-    for seed in range(seeds):
-        run.make_stages(seed)
+        subsets = open_subsets(work, (train_heads, test_heads), recipe, size, jobs, progress, own)
+        # Of the paper's scans the Relation Networks see every slice, as in the paper.
+        related = subsets["train"] if own is None else subsets["train"].subsample(recipe.n_targets)
+        run = _Run(work, recipe, size, subsets, related, machine, given, progress)
+        for seed in range(seeds):
+            run.make_stages(seed)
 
-    progress("tables", 0, 1, "counting and drawing")
-    settings = {**training, "seeds": seeds, "cohorts": cohorts, "samples": size.samples}
-    settings["basenet_examples"] = count_examples(recipe, subsets["train"].slices)
-    write_results(out, run.collect(seeds), settings)
-    progress("tables", 1, 1, "done")
+        progress("tables", 0, 1, "counting and drawing")
+        settings = {**training, "seeds": seeds, "cohorts": cohorts, "samples": size.samples}
+        settings["basenet_examples"] = count_examples(recipe, subsets["train"].slices)
+        write_results(out, run.collect(seeds), settings)
+        progress("tables", 1, 1, "done")
     return out
 
 

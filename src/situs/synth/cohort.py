@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from situs.anatomy import SITE_INDEX
 from situs.cohort.manifest import Row, write_manifest
 from situs.errors import InputError
-from situs.files import claim_folder, make_folder, replacing, sweep, write_file
+from situs.files import claim_folder, locked, make_folder, replacing, sweep, write_file
 from situs.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def render_cohort(
 
     Raises:
         InputError: For no heads, or a wrong number or word.
-        OutputError: If `out` holds a cohort of other settings or cannot be written.
+        OutputError: If `out` holds a cohort of other settings, another run is writing it, or it cannot be
+            written.
     """
     from joblib import Parallel, delayed
 
@@ -85,22 +86,24 @@ def render_cohort(
     if sites not in get_args(SiteFrequencies):
         raise InputError(f"sites: expected 'paper' or 'balanced', got {sites!r}")
     settings = {"heads": [head.name for head in heads], "seed": seed, "sites": sites, "lesions": lesions}
-    # A cohort that does not say how many lesions was made when there was no choice.
-    claim_folder(out, _NOTE, {"format": _FORMAT, **settings}, defaults={"lesions": _LESIONS_PER_SCAN})
-    for name in _FOLDERS:
-        make_folder(out / name)
-    todo = [n for n in range(scans) if not _rows_file(out, n).exists()]
-    batches = [todo[a : a + _BATCH] for a in range(0, len(todo), _BATCH)]
-    done = scans - len(todo)
     run = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    tasks = (delayed(_render_scans)(list(heads), out, batch, seed, sites, lesions) for batch in batches)
-    try:
-        for count in run(tasks):
-            done += count
-            progress("scans", done, scans)
+    folders = [out / name for name in _FOLDERS]
+    with locked(out):
+        # A cohort that does not say how many lesions was made when there was no choice.
+        claim_folder(out, _NOTE, {"format": _FORMAT, **settings}, defaults={"lesions": _LESIONS_PER_SCAN})
+        for folder in folders:
+            make_folder(folder)
+        todo = [n for n in range(scans) if not _rows_file(out, n).exists()]
+        batches = [todo[a : a + _BATCH] for a in range(0, len(todo), _BATCH)]
+        done = scans - len(todo)
+        tasks = (delayed(_render_scans)(list(heads), out, batch, seed, sites, lesions) for batch in batches)
+        try:
+            for count in run(tasks):
+                done += count
+                progress("scans", done, scans)
+        finally:
+            sweep(*folders)  # of processes that joblib ended
         return _write_manifest(out, scans)
-    finally:
-        sweep(out)
 
 
 def paper_slices() -> dict[str, int]:

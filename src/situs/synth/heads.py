@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import InputError, OutputError
-from situs.files import replacing, stem
+from situs.files import make_folder, replacing, stem
 from situs.io.nifti import read_nifti_grid
 from situs.synth.atrophy import shrink_brain
 from situs.synth.site_map import LABELS, MAP_VERSION, SiteMaps, map_sites
@@ -188,7 +188,7 @@ def _read_maps(path: Path, shape: tuple[int, ...]) -> SiteMaps | None:
 def _write_maps(path: Path, maps: SiteMaps) -> None:
     """Keep maps for the next run: written under a temporary name, then renamed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **{field: getattr(maps, field) for field in _MAPS})
     except (OSError, OutputError):
