@@ -49,7 +49,7 @@ class Commands:
 
     def __init__(self, process: subprocess.Popen, folder: Path) -> None:
         self.folder = folder
-        self._process = process
+        self.process = process
         self._logs: dict[int, Path] = {}
         self._running: set[int] = set()
         folder.mkdir()
@@ -106,10 +106,10 @@ class Commands:
             os.kill(number, signal.SIGKILL)
 
     def _ask(self, order: dict) -> dict:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import pytest
 
 from kill.commands import CHANGES, LABEL, SYNTH, TRAIN, content, half_written, is_one_line
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = {
     "json": [*LABEL[:6], "--json", "disk/f.json"],
     "csv": [*LABEL[:6], "--csv", "disk/f.csv"],
@@ -69,7 +71,6 @@ def test_a_file_too_large_for_the_disk(labelling):
     check_limits(labelling, LABEL, [1000, 3000], labelling.folder / "out")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", CHANGES)
 def test_a_bundle_too_large_for_the_disk(labelling, command):
     shutil.copytree(labelling.folder / "bundle", labelling.folder / "fold")
@@ -79,12 +80,10 @@ def test_a_bundle_too_large_for_the_disk(labelling, command):
         assert content(labelling.folder / "bundle") == before and not half_written(labelling.folder)
 
 
-@pytest.mark.slow
 def test_scans_too_large_for_the_disk(rendering):
     check_limits(rendering, SYNTH, [1000, 3000, 10_000], rendering.folder / "out")
 
 
-@pytest.mark.slow
 def test_a_training_too_large_for_the_disk(training):
     check_limits(training, TRAIN, [1000, 100_000, 400_000], training.folder / "out")
 
@@ -114,13 +113,11 @@ def test_a_read_only_folder(labelling, output):
             path.chmod(0o755)
 
 
-@pytest.mark.slow
 def test_scans_for_a_read_only_folder(rendering):
     (rendering.folder / "out").mkdir(mode=0o555)
     check_refused(rendering.run(*SYNTH, read_only=True), "Permission denied")
 
 
-@pytest.mark.slow
 def test_a_training_for_a_read_only_folder(training):
     (training.folder / "disk").mkdir(mode=0o555)
     check_refused(training.run("train", "cohort", "--out", "disk/out", read_only=True), "Permission denied")
