@@ -3,8 +3,8 @@
 A file or folder is written under a temporary name beside its final one and then renamed. So a reader meets
 the old one, the new one or none. What is not a regular file (a pipe, ``/dev/null``) is written as it is.
 
-A temporary name, ``.writing-<number>.<name>``, holds the number of the process that writes. If that process no
-longer runs, the next run removes what it left (`sweep`).
+A temporary name, ``.writing-<number>.<name>``, holds the number of the process that writes. What a process
+left that no longer runs is removed by the next run (`sweep`).
 """
 
 from __future__ import annotations

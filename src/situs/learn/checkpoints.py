@@ -143,5 +143,7 @@ def write_checkpoint(path: Path, key: str, content: Mapping[str, Any]) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save({**content, "key": key}, file)
-        except RuntimeError as error:  # torch's own, about a file that a failed write left too short
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # which torch hides: a write failed
+                raise error.__context__ from error
+            raise
