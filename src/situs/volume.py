@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from situs.geometry import Geometry
 
 __all__ = [
+    "DicomImage",
+    "DicomSource",
     "OutsideRoi",
     "Roi",
     "StoredGrid",
@@ -44,6 +46,40 @@ class StoredGrid:
     others: tuple[Geometry, ...]
 
 
+@dataclass(frozen=True)
+class DicomImage:
+    """One DICOM image, by its UIDs. A UID that a header lacks or spoils is empty.
+
+    Args:
+        sop_class: SOPClassUID.
+        instance: SOPInstanceUID.
+        series: SeriesInstanceUID.
+        frame: The number of the frame within a multi-frame file, from 1; 0 for a file of one image.
+    """
+
+    sop_class: str
+    instance: str
+    series: str
+    frame: int = 0
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """The DICOM images that a scan was read from. None of it names the patient.
+
+    Args:
+        study: StudyInstanceUID, empty if the header lacks it.
+        frame_of_reference: FrameOfReferenceUID, empty if the header lacks it.
+        images: The images, in the order of the slices.
+        are_slices: Whether each image is a slice of the scan. If not, the slices were cut across the images.
+    """
+
+    study: str
+    frame_of_reference: str
+    images: tuple[DicomImage, ...]
+    are_slices: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A head CT.
@@ -55,6 +91,7 @@ class Volume:
         assumptions: one sentence for everything that was corrected or assumed while reading
         doubts: Why no finding on this scan is sure, one sentence each.
         stored: How the file stores the array. None if the slices come from several files, or from none.
+        source: The DICOM images. None if the scan comes from no DICOM.
 
     Raises:
         ValueError: if `hu` is not 3-D numbers of the geometry's shape
@@ -66,6 +103,7 @@ class Volume:
     assumptions: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     stored: StoredGrid | None = None
+    source: DicomSource | None = None
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.geometry.shape or self.hu.dtype.kind not in "iuf":

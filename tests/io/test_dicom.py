@@ -49,6 +49,21 @@ def dcm2niix(folder, out):
 # Geometry
 
 
+def test_the_images_of_a_scan_are_named_in_the_order_of_its_slices(tmp_path):
+    slices = dicom_slices([16, -8, 0, 8])
+    source = read_volume(write_dicom(tmp_path / "ct", slices)).source
+    upward = [slices[n] for n in (1, 2, 3, 0)]
+    assert [i.instance for i in source.images] == [ds.SOPInstanceUID for ds in upward]
+    assert {(i.sop_class, i.series, i.frame) for i in source.images} == {
+        (slices[0].SOPClassUID, slices[0].SeriesInstanceUID, 0)
+    }
+    assert (source.study, source.frame_of_reference, source.are_slices) == (
+        slices[0].StudyInstanceUID,
+        slices[0].FrameOfReferenceUID,
+        True,
+    )
+
+
 @pytest.mark.parametrize(
     "case",
     [

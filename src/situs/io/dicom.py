@@ -19,10 +19,10 @@ from situs.io.dicom_files import Source, open_sources
 from situs.io.dicom_headers import Frame, read_frames
 from situs.io.dicom_pixels import PixelReader
 from situs.io.kinds import dicom_kind, no_scan_text
-from situs.io.series import Meets, choose_stack
+from situs.io.series import UID, Meets, choose_stack
 from situs.io.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
 from situs.io.values import to_hu
-from situs.volume import Volume
+from situs.volume import DicomImage, DicomSource, Volume
 
 __all__ = ["read_dicom"]
 
@@ -72,7 +72,26 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
         notes += (note,)
     hu, value_notes = to_hu(stored, name)
     doubts = (_NO_POSITIONS,) if frames[0].stacked_by else ()
-    return Volume(hu, geometry, path.resolve().name, notes + value_notes, doubts)
+    source = _source(frames)
+    return Volume(hu, geometry, path.resolve().name, notes + value_notes, doubts, source=source)
+
+
+def _source(frames: list[Frame]) -> DicomSource:
+    """What the images of a scan are called."""
+    one_file = len({frame.source for frame in frames}) < len(frames)
+    images = tuple(
+        DicomImage(
+            *map(_uid, (frame.sop_class, frame.instance, frame.uid)), frame.index + 1 if one_file else 0
+        )
+        for frame in frames
+    )
+    first = frames[0]
+    return DicomSource(_uid(first.study), _uid(first.reference), images, first.plane == "axial")
+
+
+def _uid(text: str) -> str:
+    """A UID; empty if it is none, because other text may name the patient."""
+    return text if UID.fullmatch(text) else ""
 
 
 def _kinds(sources: list[Source]) -> set[str]:

@@ -18,9 +18,9 @@ from situs.io.dicom_files import Source
 __all__ = ["Frame", "read_frames"]
 
 _TAGS = [
-    "SOPClassUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "SeriesDescription", "BodyPartExamined", "ConvolutionKernel", "WindowWidth", "ContrastBolusAgent",
-    "ContrastBolusAgentSequence", "AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionDateTime",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID",
+    "SeriesNumber", "SeriesDescription", "BodyPartExamined", "ConvolutionKernel", "WindowWidth",
+    "ContrastBolusAgent", "ContrastBolusAgentSequence", "AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionDateTime",
     "AcquisitionTime", "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient", "PixelSpacing",
     "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "NumberOfFrames",
     "SamplesPerPixel", "BitsAllocated", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence",
@@ -57,6 +57,8 @@ class Frame:
     Attributes:
         source: The file.
         index: The number of the image within a multi-frame file, else 0.
+        sop_class: SOPClassUID.
+        instance: SOPInstanceUID.
         uid: SeriesInstanceUID.
         number: SeriesNumber.
         study: StudyInstanceUID.
@@ -85,6 +87,8 @@ class Frame:
 
     source: Source
     index: int
+    sop_class: str
+    instance: str
     uid: str
     number: str
     study: str
@@ -204,6 +208,8 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
             Frame(
                 source,
                 index,
+                sop_class=sop_class,
+                instance=_text(header, "SOPInstanceUID"),
                 uid=_text(header, "SeriesInstanceUID"),
                 number=_whole_text(_get(header, "SeriesNumber")) or "without number",
                 study=_text(header, "StudyInstanceUID"),

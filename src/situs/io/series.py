@@ -15,7 +15,7 @@ from situs.errors import ScanError
 from situs.geometry import Geometry
 from situs.io.stacks import Stack, stack_geometry
 
-__all__ = ["choose_stack"]
+__all__ = ["UID", "Meets", "choose_stack"]
 
 Meets = Callable[[Geometry], float]
 
@@ -34,7 +34,7 @@ _RANKS = (
 _HEAD = ("HEAD", "BRAIN", "SKULL", "CRAN", "CEREB", "NEURO", "KOPF", "SCHAED", "TETE", "CABEZA", "TESTA")
 # No other text of a header is shown, because it may name the patient; nor is a UID that is none.
 _MODALITY = re.compile("CT|MR|PT|NM|US|CR|DX|XA|RF|MG|OT|SC|SR|SEG|RTSTRUCT|RTDOSE|RTPLAN|PR|KO|colour")
-_UID = re.compile(r"[0-9.]{1,64}")
+UID = re.compile(r"[0-9.]{1,64}")
 _MOST_LISTED = 12
 
 
@@ -185,7 +185,7 @@ def _content_text(stack: Stack) -> str:
 
 
 def _uid_text(stack: Stack) -> str:
-    return stack.first.uid if _UID.fullmatch(stack.first.uid) else "none"
+    return stack.first.uid if UID.fullmatch(stack.first.uid) else "none"
 
 
 def _stack_text(stack: Stack) -> str:
