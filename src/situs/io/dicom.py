@@ -80,10 +80,8 @@ def _source(frames: list[Frame]) -> DicomSource:
     """What the images of a scan are called."""
     one_file = len({frame.source for frame in frames}) < len(frames)
     images = tuple(
-        DicomImage(
-            *map(_uid, (frame.sop_class, frame.instance, frame.uid)), frame.index + 1 if one_file else 0
-        )
-        for frame in frames
+        DicomImage(_uid(f.sop_class), _uid(f.instance), _uid(f.uid), f.index + 1 if one_file else 0)
+        for f in frames
     )
     first = frames[0]
     return DicomSource(_uid(first.study), _uid(first.reference), images, first.plane == "axial")

@@ -20,11 +20,11 @@ __all__ = ["Frame", "read_frames"]
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesNumber", "SeriesDescription", "BodyPartExamined", "ConvolutionKernel", "WindowWidth",
-    "ContrastBolusAgent", "ContrastBolusAgentSequence", "AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionDateTime",
-    "AcquisitionTime", "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient", "PixelSpacing",
-    "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "BitsAllocated", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "ContrastBolusAgent", "ContrastBolusAgentSequence", "AcquisitionNumber", "TemporalPositionIdentifier",
+    "AcquisitionDateTime", "AcquisitionTime", "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient",
+    "PixelSpacing", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns",
+    "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "RescaleSlope", "RescaleIntercept",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
