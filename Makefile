@@ -13,6 +13,10 @@ NEEDS = import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 # A process for each core; the tests of a file share what they make, so they stay together.
 PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
+# Which spoilt inputs: make fuzz COUNT=2000 FIRST=100000
+COUNT ?= 5000
+FIRST ?= 0
+
 .PHONY: demo test test-all fuzz check clean
 
 demo: .venv-demo/installed
@@ -28,7 +32,7 @@ test-all: .venv/installed
 	$(PYTEST)
 
 fuzz: .venv/installed
-	PYTHONPATH=tests OMP_NUM_THREADS=1 .venv/bin/python -m fuzz 5000
+	PYTHONPATH=tests OMP_NUM_THREADS=1 .venv/bin/python -m fuzz $(COUNT) $(FIRST)
 
 check: .venv/installed
 	.venv/bin/python -m ruff check .

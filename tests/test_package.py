@@ -159,6 +159,7 @@ sys.meta_path.insert(0, Finder)
 """
 
 
+@pytest.mark.slow
 def test_the_classifier_is_a_public_name_that_tells_which_extra_it_needs():
     from situs import RelationClassifier
     from situs.learn import estimator

@@ -28,6 +28,8 @@ Float32 = NDArray[np.float32]
 _EMBED_BATCH = 8
 # Numbers in one batch of reference pairs, the largest array within the Relation Network: 8 MB.
 _RELATE_NUMBERS = 2_000_000
+# The engine's own messages are not for users: its errors are raised as well.
+_SILENT = 4
 # A batch takes a tenth of a second; a network that takes much longer was not made by situs.
 _MOST_SECONDS = 10.0
 
@@ -159,6 +161,7 @@ class _Network:
 
         n = len(next(iter(inputs.values())))
         options = ort.RunOptions()
+        options.log_severity_level = _SILENT
         stop = threading.Timer(_MOST_SECONDS, setattr, (options, "terminate", True))
         stop.start()
         try:
@@ -208,11 +211,9 @@ def _parts(n: int, size: int) -> list[slice]:
 def _session(path: Path, threads: int) -> Any:
     import onnxruntime as ort  # here, because a wrong argument should be told before 0.1 s of import
 
-    ort.set_default_logger_severity(
-        3
-    )  # errors only: its warnings are about graphs, not about the user's input
+    ort.set_default_logger_severity(_SILENT)
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Both keep the memory of every batch size that was met: 190 MB instead of 230 to 370 for 300 slices.

@@ -307,6 +307,16 @@ def test_a_network_that_would_fill_the_memory(folder):
         relate(folder)
 
 
+def test_the_engine_prints_nothing_about_a_network_that_fails(folder, capfd):
+    nodes, initializers = scores_from(helper.make_node("Reshape", ["flat", "shape"], ["relation_score"]))
+    initializers.append(helper.make_tensor("shape", TensorProto.INT64, [2], [7, 7]))
+    (folder / RELATION_FILE).write_bytes(relation_network(nodes, initializers))
+    sign(folder)
+    with pytest.raises(BundleError, match="cannot be run"):
+        relate(folder)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_helper_of_these_tests_signs_as_the_export_does(folder):
     sign(folder)
     assert read_bundle(folder).spec == SPEC

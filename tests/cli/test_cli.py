@@ -65,3 +65,9 @@ def test_a_closed_pipe_is_no_traceback():
 def test_a_nul_byte_in_an_argument_is_refused(capsys):
     assert main(["label", "scan\0.nii", "--roi", "mask.nii"]) == 2
     assert "NUL byte" in capsys.readouterr().err
+
+
+def test_a_long_name_does_not_make_a_long_error(capsys):
+    assert main(["label", "scan" + "x" * 5000, "--roi", "mask.nii"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 700 and line.startswith("situs: error: scanxxx") and " [...] " in line

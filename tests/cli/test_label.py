@@ -103,6 +103,14 @@ def test_progress_is_shown_on_a_terminal_and_for_many_slices(
     assert ("slices" in capsys.readouterr().err) == shown
 
 
+@pytest.mark.parametrize("many", [3, 4])
+def test_progress_is_shown_for_many_pictures(files, capsys, monkeypatch, many):
+    monkeypatch.setattr("situs.cli.label._MANY", many)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main([*LABEL, "--png", "out"]) == 0
+    assert ("pictures" in capsys.readouterr().err) == (many == 3)
+
+
 def test_standard_output_holds_json_alone(files, capsys):
     assert main([*LABEL, "--json", "-", "--csv", "f.csv"]) == 0
     out, err = capsys.readouterr()

@@ -438,6 +438,7 @@ def test_list_counts_and_names(bundle, cohort, capsys):
     assert {row["site"] for row in told} == {"thalamus"}
 
 
+@pytest.mark.slow
 def test_the_commands_need_no_training_packages(bundle, cohort):
     commands = [
         ["add", str(bundle), str(cohort), "--pictures"],

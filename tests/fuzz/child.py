@@ -1,6 +1,6 @@
-"""The process that runs mutants, one after the other: ``python -m fuzz.child BASE SCRATCH FIRST LAST STEP``.
+"""The process that runs mutants, one after the other: ``python -m fuzz.child BASE SCRATCH FIRST LAST``.
 
-It prints one line of JSON for each, and dies of a mutant that takes too long or too much memory.
+It prints lines of JSON for each, and dies of a mutant that takes too long or too much memory.
 """
 
 import json
@@ -10,66 +10,71 @@ import shutil
 import signal
 import sys
 import tempfile
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
+
+from fuzz.judge import outcome
+from fuzz.mutants import KINDS, make_mutant, plain_args
 
 CPU_SECONDS = 10.0
+PICTURES_CPU_SECONDS = (
+    60.0  # more where pictures are asked for: 0.1 s each, and specks are some hundred lesions
+)
 MEMORY_BYTES = 400 * 2**20  # above what a plain run has mapped
 
 
 def main() -> None:
     base, scratch = Path(sys.argv[1]), Path(sys.argv[2])
     first, last = map(int, sys.argv[3:5])
-    report = os.fdopen(os.dup(1), "w")
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    lines = os.fdopen(os.dup(1), "w")
     os.environ.pop("SITUS_DEBUG", None)
 
-    from fuzz.mutants import check_json, make_mutant
+    def report(**line: Any) -> None:
+        print(json.dumps(line), file=lines, flush=True)
 
-    plain = [str(base / "scan.nii.gz"), "--roi", str(base / "mask.nii.gz"), "--bundle", str(base / "bundle")]
-    for args in (
-        ["label", *plain, "--json", "out.json", "--csv", "out.csv", "--png", "out"],
-        ["label", str(base / "dicom"), "--roi", str(base / "dicom.nii.gz"), *plain[3:]],
-        ["references", "add", str(base / "bundle"), str(base / "cohort"), "--out", "out"],
-    ):
-        code, _, err = run(args, _empty(scratch))
-        if code:
-            raise SystemExit(f"the whole inputs are refused: {err}")
+    _make_cheap()
+    plain = {kind: _plain_findings(tuple(plain_args(kind, base, {})), _empty(scratch)) for kind in KINDS}
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES, resource.RLIM_INFINITY))
 
     for seed in range(first, last):
-        print(json.dumps({"begin": seed}), file=report, flush=True)
+        report(begin=seed)
         folder = _empty(scratch)
-        kind, what, args = make_mutant(seed, base, folder)
-        print(json.dumps({"kind": kind, "what": what}), file=report, flush=True)
+        mutant = make_mutant(seed, base, folder)
+        report(kind=mutant.kind, what=mutant.spoilt.what)
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process
-        code, out, err = run(args, folder)
+        ran = run(mutant.args, folder)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        fault = judge(code, out, err, folder)
-        if not fault and (folder / "out.json").exists():
-            fault = check_json(folder / "out.json")
-        print(
-            json.dumps({"seed": seed, "code": code, "err": err[:400], "fault": fault}),
-            file=report,
-            flush=True,
-        )
+        report(outcome=outcome(ran, folder, plain[mutant.kind], mutant.spoilt.keeps), text=ran[2][:400])
 
 
-def judge(code: int, out: str, err: str, folder: Path) -> str:
-    """What a run did that no run may do; empty if nothing."""
-    if code not in (0, 2):
-        return f"exit code {code}"
-    if "Traceback" in out + err:
-        return "traceback"
-    if any(path.name.startswith(".") for path in folder.iterdir()):
-        return "leftovers"
-    if code == 0:
-        return "text on standard error" if err else ""
-    if err.count("\n") != 1 or not err.startswith("situs: error: "):
-        return "not one line on standard error"
-    if len(err) > 1000:
-        return "a line of over 1,000 characters"
-    return "output of a refused run" if out or any(folder.glob("out*")) else ""
+def _make_cheap() -> None:
+    """Keep what a process makes once from what never changes, and make the search for symmetry coarse."""
+    import typer.main
+
+    from situs import midplane, runtime
+
+    typer.main.get_command = cache(typer.main.get_command)
+    make_session = runtime._session
+    session_of = lru_cache(8)(lambda data, path, threads: make_session(path, threads))
+    runtime._session = lambda path, threads: session_of(path.read_bytes(), path, threads)
+    midplane._POINTS = 600
+
+
+@cache
+def _plain_findings(args: tuple[str, ...], folder: Path) -> dict[str, Any] | None:
+    """The JSON object of the whole input's findings; None for a command that finds nothing."""
+    pictures = ["--csv", "out.csv", "--png", "out"] if args[0] == "label" else []
+    code, _, err = run([*args, *pictures], folder)
+    if code:
+        raise SystemExit(f"the whole inputs are refused: {err}")
+    if not pictures:
+        return None
+    report: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    if not all(finding["sure"] for finding in report["findings"]):
+        raise SystemExit("the whole inputs are in doubt, so that no change of them could be silent")
+    return report
 
 
 def run(args: list[str], folder: Path) -> tuple[int, str, str]:

@@ -193,6 +193,7 @@ def test_a_zip_entry_that_says_it_is_shorter_than_it_is(tmp_path):
     assert_one_line(error)
 
 
+@pytest.mark.slow
 def test_deflated_dicom_is_read_but_not_blown_up(tmp_path):
     slices = dicom_slices()
     for ds in slices:

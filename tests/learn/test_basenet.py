@@ -131,6 +131,7 @@ def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path):
         assert torch.equal(tensor, basenet.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_recipe_is_refused(cohort, slices, vgg_file, tmp_path):
     for words, recipe, init, weights in (
         ("'tiny' has no VGG16", TINY, None, vgg_file),

@@ -216,3 +216,20 @@ def test_long_and_strange_names_fit(volume, regions):
     named = replace(volume, name="scan_" * 100)
     picture = np.asarray(draw_finding(named, finding, lesion))
     assert (picture[:, -14:] == picture[0, -1]).all()  # nothing runs over the right margin
+
+
+def test_only_the_lesions_of_a_picture_s_slice_are_drawn(volume, regions, monkeypatch):
+    """With every lesion looked at for every picture, thousands of specks would take hours."""
+    drawn = []
+
+    def draw(volume, finding, lesion, others, reference_picture):
+        drawn.append((lesion, others))
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("situs.report.picture.draw_finding", draw)
+    lesions = [lesion for roi in regions for lesion in split_lesions(roi)]
+    assert len(list(iter_pictures(volume, lesions, small_case.findings(regions)))) == len(lesions) == 3
+    for lesion, others in drawn:
+        on_slice = [o for o in lesions if lesion.largest_slice in o.areas_px and o is not lesion]
+        assert others == on_slice
+    assert {len(others) for _, others in drawn} == {0, 1}

@@ -235,6 +235,7 @@ def test_narrow_sulci_show_less_fluid(unbent):
     assert abs(hu[2.8][1] - hu[0.0][1]) < hu[2.8][0] - hu[0.0][0]  # cisterns by a third of that
 
 
+@pytest.mark.slow
 def test_the_falx_is_denser_than_fluid(unbent):
     """A sheet in fluid is seen at 15 to 90 % of 50 to 70 HU; the same fluid without it is not."""
     sheet = as_scanned(ndimage.binary_erosion(HEAD.sheet == 1, np.ones((1, 5, 5))))[:, :, ::2]
@@ -340,6 +341,7 @@ def test_the_hull_of_a_line_is_the_line_and_of_an_angle_a_triangle():
     assert np.array_equal(drawing._convex_hull(angle), (i >= 0) & (j >= 0) & (i + j <= 6))
 
 
+@pytest.mark.slow
 def test_masks_are_one_piece_each():
     grower = LesionGrower(HEAD)
     drawn = 0
@@ -396,6 +398,7 @@ def test_no_lesion_off_the_scan_leaves_a_mask():
     assert not render_scan(HEAD, [lesion], plan, np.random.default_rng(0)).masks[0].any()
 
 
+@pytest.mark.slow
 def test_60_of_100_lesions_are_seen():
     """In even white matter: most of those that are seen are bright, as blood is, others dark."""
     head = block(WHITE[0])

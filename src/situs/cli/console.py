@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 STDOUT = Path("-")
+_LONGEST_ERROR = 600  # characters; what is longer loses its middle
 
 
 def check_outputs(
@@ -154,5 +155,9 @@ def explain(error: Exception) -> int:
         code = 1
         hint = "see above" if debug else "run again with SITUS_DEBUG=1 to see where"
         text = f"internal fault: {type(error).__name__}: {error} ({hint})"
-    print(f"situs: error: {' '.join(text.split())}", file=sys.stderr)
+    line = " ".join(text.split())
+    if len(line) > _LONGEST_ERROR:  # names and values come from files of others
+        half = _LONGEST_ERROR // 2
+        line = f"{line[:half]} [...] {line[-half:]}"
+    print(f"situs: error: {line}", file=sys.stderr)
     return code

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["label"]
 
-# Slices that take about five seconds; fewer are not worth the import of rich.
-_MANY_SLICES = 150
+# Slices or pictures that take about five seconds; fewer are not worth the import of rich.
+_MANY = 150
 
 
 def label(
@@ -89,7 +89,9 @@ def label(
             _ = labeler.bundle.pictures  # damaged pictures are refused before the work
         with _progress(quiet) as progress:
             findings = labeler.label(volume, [*lesions, *outside], progress)
-    _write_outputs(volume, lesions, findings, labeler.bundle, json_file, csv_file, png)
+            if png is not None:
+                _write_pictures(volume, lesions, findings, labeler.bundle, png, progress)
+    _write_tables(volume, findings, json_file, csv_file)
     if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
@@ -97,28 +99,33 @@ def label(
 
 
 def _progress(quiet: bool) -> AbstractContextManager[Progress]:
-    """Bars for a person who waits for many slices."""
-    return nullcontext(silent) if quiet else progress_bar(_MANY_SLICES)
+    """Bars for a person who waits for many slices or pictures."""
+    return nullcontext(silent) if quiet else progress_bar(_MANY)
 
 
-def _write_outputs(
+def _write_pictures(
     volume: Volume,
     lesions: Sequence[Roi],
     findings: Sequence[Finding],
     bundle: Bundle,
-    json_file: Path | None,
-    csv_file: Path | None,
-    png: Path | None,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    from situs.files import make_folder, write_file
+    from situs.report.picture import iter_pictures
+
+    make_folder(folder)
+    pictures = iter_pictures(volume, lesions, findings, bundle.picture)
+    for number, (name, content) in enumerate(pictures, start=1):
+        write_file(folder / name, content)
+        progress("pictures", number, len(lesions))
+
+
+def _write_tables(
+    volume: Volume, findings: Sequence[Finding], json_file: Path | None, csv_file: Path | None
 ) -> None:
     from situs.report import format_csv, format_json
 
-    if png is not None:
-        from situs.files import make_folder, write_file
-        from situs.report.picture import iter_pictures
-
-        make_folder(png)
-        for name, content in iter_pictures(volume, lesions, findings, bundle.picture):
-            write_file(png / name, content)
     for path, form in ((csv_file, format_csv), (json_file, format_json)):
         if path is not None:
             write_text(path, form(volume, findings))

@@ -79,11 +79,15 @@ def iter_pictures(
         BundleError: If the pictures of the references cannot be used.
     """
     by_name = {(lesion.value, lesion.component): lesion for lesion in lesions}
+    on_slice: dict[int, list[Roi]] = {}
+    for lesion in lesions:
+        for k in lesion.areas_px:
+            on_slice.setdefault(k, []).append(lesion)
     for finding in findings:
         if not finding.slices:
             continue
         lesion = by_name[finding.roi_value, finding.component]
-        others = [other for other in lesions if other is not lesion]
+        others = [other for other in on_slice[lesion.largest_slice] if other is not lesion]
         content = io.BytesIO()
         draw_finding(volume, finding, lesion, others, reference_picture).save(content, format="PNG")
         yield picture_name(finding), content.getvalue()
@@ -147,8 +151,8 @@ def _slice_pixels(
     pixels = np.repeat(255 * to_gray(shown, "brain")[:, :, None], 3, axis=2)
     rest = np.zeros(hu.shape, dtype=bool)
     for other in others:
-        if 0 <= k - other.start[2] < other.mask.shape[2]:
-            rest |= other.slice_mask(k)
+        if k in other.areas_px:
+            rest[other.pixels(k)] = True
     for mask, colour, strength in ((rest, _OTHER, 0.75), (lesion.slice_mask(k), _ACCENT, 1.0)):
         if mask.any():
             cover = strength * _contour(mask, geometry, k, place, size)[:, :, None]
