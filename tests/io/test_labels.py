@@ -6,8 +6,9 @@ import pytest
 from phantoms.io_cases import assert_one_line, head_affine, head_scan, save
 
 from situs.errors import RoiError
-from situs.io import read_rois, read_volume
-from situs.io.labels import to_labels
+from situs.io import nifti, read_rois, read_volume
+from situs.io.labels import WholeNumbers, to_layers
+from situs.io.nifti import read_nifti_grid
 
 SHAPE = (40, 50, 12)
 
@@ -20,14 +21,15 @@ def three_boxes(dtype=np.uint8):
 
 def only(values, step=0.0):
     """The labels of a mask with three axes, and its notes."""
-    ((value, labels),), notes = to_labels(values, step, "m.nii")
+    whole = WholeNumbers("m.nii")
+    ((value, labels),), notes = to_layers(whole(values, step), "m.nii")
     assert value is None
-    return labels, notes
+    return labels, whole.notes + notes
 
 
 def refused(values, words, step=0.0):
     with pytest.raises(RoiError) as error:
-        to_labels(values, step, "m.nii")
+        to_layers(WholeNumbers("m.nii")(values, step), "m.nii")
     assert_one_line(error, "m.nii", words)
 
 
@@ -77,6 +79,29 @@ def test_nan_is_no_lesion_and_it_is_said():
     labels, notes = only(values)
     assert np.array_equal(labels, three_boxes())
     assert any("NaN" in note for note in notes)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
+@pytest.mark.parametrize("channels", [False, True])
+def test_a_mask_is_read_as_small_integers_whatever_its_kind(tmp_path, monkeypatch, dtype, channels):
+    """Piece by piece: labels of two bytes, rounding, NaN and a fraction each stand in another piece."""
+    monkeypatch.setattr(nifti, "_PIECE", 1000)
+    mask = (one_hot() if channels else three_boxes(np.uint16)).astype(dtype)
+    mask[mask == 3] = 300
+    expected = np.array(mask, np.uint16)
+    if mask.dtype.kind == "f":
+        mask[5:12, 5:12, 2:4] *= 1.01
+        mask[0, 0, 0] = np.nan
+    whole = WholeNumbers("m.nii")
+    path = save(tmp_path / "m.nii", mask, head_scan(SHAPE)[1])
+    values = read_nifti_grid(path, RoiError, whole).values
+    assert values.dtype == (np.uint8 if channels else np.uint16) and np.array_equal(values, expected)
+    assert len(whole.notes) == (2 if mask.dtype.kind == "f" else 0)
+    if mask.dtype.kind == "f":
+        mask[-1, -1, -1] = 0.5
+        with pytest.raises(RoiError) as error:
+            read_nifti_grid(save(path, mask, head_scan(SHAPE)[1]), RoiError, WholeNumbers("m.nii"))
+        assert_one_line(error, "not whole (such as 0.5)")
 
 
 @pytest.mark.parametrize("values", [(-1,), (-1, -2, -1000), tuple(range(-8, 0))])
@@ -140,7 +165,7 @@ def one_hot(background=False):
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_channel_is_a_region(background):
-    layers, notes = to_labels(one_hot(background), 0.0, "m.nii")
+    layers, notes = to_layers(one_hot(background), "m.nii")
     assert [value for value, _ in layers] == [1, 2, 3]
     for value, labels in layers:
         assert np.array_equal(labels > 0, three_boxes() == value)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from situs.errors import RoiError
 from situs.io.regrid import iter_values
 
-__all__ = ["Labels", "Layer", "to_labels"]
+__all__ = ["Labels", "Layer", "WholeNumbers", "to_layers"]
 
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 0.05, 0.25  # from a whole number
 _MOST_NEGATIVE = 8  # different negative labels; a scan has hundreds
@@ -25,12 +25,74 @@ Labels = NDArray[Any]
 Layer = tuple[int | None, Labels]
 
 
-def to_labels(values: NDArray[Any], step: float, name: str) -> tuple[list[Layer], tuple[str, ...]]:
-    """The labels of a mask.
+class WholeNumbers:
+    """Makes whole numbers of a mask's, piece by piece, so that a mask of floats needs little memory.
 
     Args:
-        values: (ni, nj, nk) or, with channels, (ni, nj, nk, nc) numbers. They may be changed in place.
-        step: The distance between neighbouring values that the file can hold; 0 for floats.
+        name: The mask's file, for the error text.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._had_nan, self._farthest = name, False, 0.0
+
+    def __call__(self, values: NDArray[Any], step: float) -> Labels:
+        """Whole numbers of the smallest kind.
+
+        Args:
+            values: Numbers. They may be changed in place.
+            step: The distance between neighbouring values that the file can hold; 0 for floats.
+
+        Raises:
+            RoiError: They are infinite, too large, or not whole up to rounding.
+        """
+        is_float = values.dtype.kind == "f"
+        if is_float and np.isnan(values.max()):
+            values[np.isnan(values)] = 0
+            self._had_nan = True
+        low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise RoiError(
+                f"{self._name}: holds infinite values, expected whole numbers: save it as integers"
+            )
+        most = _EXACT_FLOAT if is_float else 2**31
+        if high >= most or low < _LOWEST:
+            raise RoiError(
+                f"{self._name}: holds values from {low:g} to {high:g}, expected labels below {most}: "
+                "renumber them and save it as integers"
+            )
+        whole = self._rounded(values, step) if is_float else values
+        ends = (int(np.floor(low)), int(np.ceil(high)))
+        return whole.astype(np.result_type(*(np.min_scalar_type(end) for end in ends)), copy=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One sentence for each assumption about the numbers so far."""
+        notes = []
+        if self._had_nan:
+            notes.append("Voxels of the mask that are NaN were taken for 0.")
+        if self._farthest > 0:
+            notes.append(f"Labels of the mask were rounded to whole numbers (by up to {self._farthest:.2g}).")
+        return tuple(notes)
+
+    def _rounded(self, values: NDArray[Any], step: float) -> NDArray[Any]:
+        nearest = np.rint(values)
+        off = np.abs(values - nearest)
+        tolerance = min(max(_LEAST_TOLERANCE, 0.51 * step), _MOST_TOLERANCE)
+        if (largest := float(off.max())) > tolerance:
+            example = float(values.flat[off.argmax()])
+            raise RoiError(
+                f"{self._name}: holds values that are not whole (such as {example:.3g}), expected 0, 1, ...: "
+                "threshold it and save it as integers"
+            )
+        self._farthest = max(self._farthest, largest)
+        return nearest
+
+
+def to_layers(labels: Labels, name: str) -> tuple[list[Layer], tuple[str, ...]]:
+    """The layers of a mask.
+
+    Args:
+        labels: (ni, nj, nk) or, with channels, (ni, nj, nk, nc) whole numbers. They may be changed in place.
         name: The mask's file, for the error text.
 
     Returns:
@@ -41,7 +103,15 @@ def to_labels(values: NDArray[Any], step: float, name: str) -> tuple[list[Layer]
     Raises:
         RoiError: It is empty, or no mask.
     """
-    labels, notes = _whole_numbers(values, step, name)
+    notes = []
+    if labels.min() < 0:
+        _check_negative(labels, name)
+        np.maximum(labels, 0, out=labels)
+        notes.append("Negative labels of the mask are no lesion and were left out.")
+    high = int(labels.max())
+    if high == 0:
+        raise RoiError(f"{name}: the mask is empty (no voxel is above 0): draw a region")
+    labels = labels.astype(np.min_scalar_type(high), copy=False)
     if labels.ndim == 3:
         layers: list[Layer] = [(None, labels)]
     else:
@@ -50,56 +120,6 @@ def to_labels(values: NDArray[Any], step: float, name: str) -> tuple[list[Layer]
     for _, layer in layers:
         _refuse_noise(layer, name)
     return layers, tuple(notes)
-
-
-def _whole_numbers(values: NDArray[Any], step: float, name: str) -> tuple[Labels, list[str]]:
-    """Whole numbers from 0 on, of the smallest kind."""
-    notes = []
-    if values.dtype.kind == "f" and np.isnan(values.max()):
-        for k in range(values.shape[2]):  # a slice at a time, which takes no memory
-            values[:, :, k][np.isnan(values[:, :, k])] = 0
-        notes.append("Voxels of the mask that are NaN were taken for 0.")
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise RoiError(f"{name}: holds infinite values, expected whole numbers: save it as integers")
-    most = 2**31 if values.dtype.kind in "iu" else _EXACT_FLOAT
-    if high >= most or low < _LOWEST:
-        raise RoiError(
-            f"{name}: holds values from {low:g} to {high:g}, expected labels below {most}: renumber them and "
-            "save it as integers"
-        )
-    whole = values if values.dtype.kind in "iu" else _rounded(values, step, name, notes)
-    if low < 0:
-        _check_negative(whole, name)
-        whole = np.maximum(whole, 0)
-        notes.append("Negative labels of the mask are no lesion and were left out.")
-    if whole.max() == 0:
-        raise RoiError(f"{name}: the mask is empty (no voxel is above 0): draw a region")
-    return whole.astype(np.min_scalar_type(int(high)), copy=False), notes
-
-
-def _rounded(values: NDArray[Any], step: float, name: str, notes: list[str]) -> Labels:
-    """Floats as whole numbers, where they are whole up to rounding."""
-    ends = (int(np.floor(values.min())), int(np.ceil(values.max())))
-    kind = np.result_type(*(np.min_scalar_type(end) for end in ends))
-    whole = np.empty_like(values, dtype=kind)  # in the order of the values in memory
-    tolerance = min(max(_LEAST_TOLERANCE, 0.51 * step), _MOST_TOLERANCE)
-    farthest = 0.0
-    for k in range(values.shape[2]):
-        plane = values[:, :, k]
-        nearest = np.rint(plane)
-        off = np.abs(plane - nearest)
-        if (largest := float(off.max())) > tolerance:
-            example = float(plane[np.unravel_index(off.argmax(), off.shape)])
-            raise RoiError(
-                f"{name}: holds values that are not whole (such as {example:.3g}), expected 0, 1, ...: "
-                "threshold it and save it as integers"
-            )
-        farthest = max(farthest, largest)
-        whole[:, :, k] = nearest
-    if farthest > 0:
-        notes.append(f"Labels of the mask were rounded to whole numbers (by up to {farthest:.2g}).")
-    return whole
 
 
 def _check_negative(labels: Labels, name: str) -> None:
@@ -119,20 +139,22 @@ def _channels(labels: Labels, name: str) -> tuple[list[Layer], list[str]]:
 
     A first channel that holds what no other does is the background, as in one-hot predictions.
     """
-    marked = np.stack([labels[..., c].any() for c in range(labels.shape[3])])
-    for channel in np.flatnonzero(marked):
-        layer = labels[..., channel]
-        if np.count_nonzero(layer == layer.max()) != np.count_nonzero(layer):
+    values = [int(labels[..., c].max()) for c in range(labels.shape[3])]
+    background = True
+    for k in range(labels.shape[2]):  # a slice at a time, which takes no memory
+        planes = labels[:, :, k]
+        several = ((planes != 0) & (planes != values)).any(axis=(0, 1))
+        if several.any():
             raise RoiError(
-                f"{name}: channel {channel + 1} of {labels.shape[3]} holds several labels, expected one "
-                "region a channel: save a mask with three axes"
+                f"{name}: channel {several.argmax() + 1} of {labels.shape[3]} holds several labels, expected "
+                "one region a channel: save a mask with three axes"
             )
-    background = not np.any((labels[..., 0] > 0) == (labels[..., 1:] > 0).any(axis=3))
+        background = background and not np.any((planes[..., 0] > 0) == (planes[..., 1:] > 0).any(axis=2))
     first = 1 if background else 0
     notes = [f"The mask has {labels.shape[3]} channels; each that is not empty was taken for a region."]
     if background:
         notes.append("The first channel of the mask is all that the others leave; it is no region.")
-    chosen = [c for c in range(first, labels.shape[3]) if marked[c]]
+    chosen = [c for c in range(first, labels.shape[3]) if values[c]]
     if not chosen:
         raise RoiError(f"{name}: the mask is empty (no voxel of a region): draw a region")
     return [(c + 1 - first, labels[..., c]) for c in chosen], notes

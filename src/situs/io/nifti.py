@@ -6,6 +6,7 @@ need no rescaling are used where they were read; everything else is converted pi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from situs.io.values import to_hu
 from situs.volume import StoredGrid, Volume
 
 __all__ = ["NiftiGrid", "read_nifti", "read_nifti_grid"]
+
+Convert = Callable[[NDArray[Any], float], NDArray[Any]]
 
 _PIECE = 2**20  # numbers that are converted together
 _LARGEST_WHOLE = 2.0**53  # beyond it a product of whole numbers may not be exact
@@ -40,7 +43,6 @@ class NiftiGrid:
         order: The file's axes in the order of ``values``.
         oriented: False if the header has no orientation code, so that its affine is a guess.
         others: (4, 4) each; further affines that the header gives the same voxels.
-        step: The distance between neighbouring values that the file can hold; 0 for floats.
         notes: One sentence for everything assumed about the grid.
     """
 
@@ -50,7 +52,6 @@ class NiftiGrid:
     order: tuple[int, int, int]
     oriented: bool
     others: tuple[NDArray[np.float64], ...]
-    step: float
     notes: tuple[str, ...]
 
 
@@ -73,13 +74,14 @@ def read_nifti(path: Path) -> Volume:
     )
 
 
-def read_nifti_grid(path: Path, error: type[InputError], channels: bool = False) -> NiftiGrid:
+def read_nifti_grid(path: Path, error: type[InputError], to_labels: Convert | None = None) -> NiftiGrid:
     """The numbers of a NIfTI file and where they lie.
 
     Args:
         path: A single file (.nii, .nii.gz), or either file of a pair (.hdr and .img).
         error: What a file that cannot be read raises.
-        channels: Whether a fourth axis is allowed.
+        to_labels: For a mask, which may have a fourth axis of channels: makes labels of a piece of its
+            numbers, given the distance between neighbouring values that the file can hold.
 
     Raises:
         InputError: The class given.
@@ -94,15 +96,15 @@ def read_nifti_grid(path: Path, error: type[InputError], channels: bool = False)
         except HeaderError as problem:
             raise error(f"{path}: {problem}") from problem
         shape = header.shape
-        if len(shape) > 3 + channels:
-            expected = "three axes" + " and one of channels" * channels
+        if len(shape) > 3 + (to_labels is not None):
+            expected = "three axes" + " and one of channels" * (to_labels is not None)
             text = "x".join(map(str, shape))
             raise error(f"{path}: has shape {text}, expected {expected}: extract one volume")
         if not header.paired:
-            values = _read_values(stream, header)
+            values = _read_values(stream, header, to_labels)
     if header.paired:
         with ByteStream(_image_path(header_path, error), error) as stream:
-            values = _read_values(stream, header)
+            values = _read_values(stream, header, to_labels)
     order = axial_order(header.affine)
     axes = [*order, 3]
     affine = header.affine[:, axes]
@@ -114,7 +116,6 @@ def read_nifti_grid(path: Path, error: type[InputError], channels: bool = False)
         order,
         header.oriented,
         tuple(other[:, axes] for other in header.others),
-        abs(header.slope) if header.dtype.kind in "iu" else 0.0,
         header.notes,
     )
 
@@ -155,7 +156,7 @@ def _siblings(path: Path, suffix: str) -> list[Path]:
     return [p for name in names for p in (name, name.with_name(name.name + ".gz")) if p.is_file()]
 
 
-def _read_values(stream: ByteStream, header: NiftiHeader) -> NDArray[Any]:
+def _read_values(stream: ByteStream, header: NiftiHeader, convert: Convert | None) -> NDArray[Any]:
     """The numbers (ni, nj, nk, ...) from the file that holds them, as the header means them."""
     dtype = header.dtype
     _check_length(stream, header, stream.most_bytes)
@@ -166,7 +167,7 @@ def _read_values(stream: ByteStream, header: NiftiHeader) -> NDArray[Any]:
         if not dtype.isnative:
             values = values.byteswap(inplace=True).view(dtype.newbyteorder("="))
     else:
-        values = _read_converted(stream, header)
+        values = _read_converted(stream, header, convert)
     stream.check()
     return values.reshape(header.shape, order="F")
 
@@ -184,18 +185,23 @@ def _check_length(stream: ByteStream, header: NiftiHeader, there: int) -> None:
         raise stream.failure(f"truncated: {missing} of its bytes are missing: copy or export it again")
 
 
-def _read_converted(stream: ByteStream, header: NiftiHeader) -> NDArray[Any]:
-    """The numbers (n,), scaled piece by piece: the smallest signed integers that hold them, or float32."""
-    values = np.empty(header.count, dtype=np.int16)
+def _read_converted(stream: ByteStream, header: NiftiHeader, convert: Convert | None) -> NDArray[Any]:
+    """The numbers (n,), scaled and converted piece by piece, in the smallest kind that holds all pieces."""
+    step = abs(header.slope) if header.dtype.kind in "iu" else 0.0
+    values = np.empty(0, dtype=np.uint8)
     buffer = np.empty(min(_PIECE, header.count), dtype=header.dtype)
     for start in range(0, header.count, _PIECE):
         stored = buffer[: header.count - start]
         _fill(stored, stream, header, start)
         piece = _scale(stored, header.slope, header.inter)
-        if piece.dtype.kind == "f" and values.dtype.kind != "f":
-            values = values.astype(np.float32)
-        elif piece.dtype.itemsize > values.dtype.itemsize and values.dtype.kind != "f":
-            values = values.astype(piece.dtype)
+        if convert is not None:
+            piece = convert(piece, step)
+        floats = "f" in values.dtype.kind + piece.dtype.kind
+        kind = np.dtype(np.float32) if floats else np.result_type(values, piece)
+        if not start or kind != values.dtype:
+            grown = np.empty(header.count, dtype=kind)
+            grown[:start] = values[:start]
+            values = grown
         values[start : start + piece.size] = piece
     return values
 

@@ -16,7 +16,7 @@ from situs.errors import RoiError
 from situs.geometry import Geometry
 from situs.io.binding import Binding, BindingError, MaskSpace, bind
 from situs.io.grids import box_text
-from situs.io.labels import Labels, Layer, to_labels
+from situs.io.labels import Labels, Layer, WholeNumbers, to_layers
 from situs.io.nifti import NiftiGrid, read_nifti_grid
 from situs.io.regrid import iter_values, regrid
 from situs.volume import OutsideRoi, Roi, Volume
@@ -34,8 +34,9 @@ def read_mask(path: Path, volume: Volume, space: MaskSpace | None = None) -> lis
     Raises:
         RoiError: see `situs.io.read_rois`
     """
-    grid = read_nifti_grid(path, RoiError, channels=True)
-    layers, notes = to_labels(grid.values, grid.step, str(path))
+    whole = WholeNumbers(str(path))
+    grid = read_nifti_grid(path, RoiError, whole)
+    layers, notes = to_layers(grid.values, str(path))
     try:
         binding = bind(grid, volume, space)
     except BindingError as problem:
@@ -46,7 +47,7 @@ def read_mask(path: Path, volume: Volume, space: MaskSpace | None = None) -> lis
             f"{path}: none of it meets the scan (mask: {box_text(grid.geometry)}; scan: "
             f"{box_text(volume.geometry)}): it is of another patient space; draw it on this scan"
         )
-    return [replace(region, notes=(*notes, *region.notes)) for region in regions]
+    return [replace(region, notes=(*whole.notes, *notes, *region.notes)) for region in regions]
 
 
 def mask_positions(path: Path) -> NDArray[np.float64]:
@@ -58,7 +59,7 @@ def mask_positions(path: Path) -> NDArray[np.float64]:
     Raises:
         RoiError: The mask cannot be read.
     """
-    grid = read_nifti_grid(path, RoiError, channels=True)
+    grid = read_nifti_grid(path, RoiError, WholeNumbers(str(path)))
     if not grid.oriented:
         return np.empty((0, 3))
     positions = []
@@ -72,7 +73,7 @@ def mask_positions(path: Path) -> NDArray[np.float64]:
 def bound_regions(
     layers: list[Layer], grid: NiftiGrid, volume: Volume, binding: Binding
 ) -> list[Roi | OutsideRoi]:
-    """The regions of a mask's layers (see `situs.io.labels.to_labels`) that is bound to a scan."""
+    """The regions of a mask's layers (see `situs.io.labels.to_layers`) that is bound to a scan."""
     regions: list[Roi | OutsideRoi] = []
     for value, labels in layers:
         if binding.axes is not None:

@@ -41,7 +41,7 @@ def to_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...
     if no_picture is not None:
         if no_picture.all():
             raise ScanError(f"{name}: all voxels are NaN: export the scan again")
-        hu[no_picture] = hu[~no_picture].min()
+        hu[no_picture] = np.nanmin(hu)
         notes.append(
             f"{_percent_text(no_picture)} of the voxels are NaN (padding) and were set to {AIR_HU} HU."
         )
