@@ -84,24 +84,29 @@ def measure(command: list[str]) -> Cost:
     return Cost(timer.wall_s, usage.ru_utime + usage.ru_stime, frame.in_mb(usage.ru_maxrss))
 
 
-def write_phantom(scan: Path, roi: Path) -> None:
+def write_phantom(
+    scan: Path,
+    roi: Path,
+    shape: tuple[int, int, int] = SHAPE,
+    spacing_mm: tuple[float, float, float] = SPACING_MM,
+) -> None:
     """A head of shells (scalp, skull, brain, ventricles) with noise, int16 HU, and one lesion of 20 mm."""
     import nibabel
     import numpy as np
 
-    affine = np.diag([*SPACING_MM, 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ (np.array(SHAPE) - 1) / 2
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(shape) - 1) / 2
     x, y, z = (
         ((np.arange(n) - (n - 1) / 2) * mm)
         .astype(np.float32)
         .reshape([-1 if a == axis else 1 for a in range(3)])
-        for axis, (n, mm) in enumerate(zip(SHAPE, SPACING_MM, strict=True))
+        for axis, (n, mm) in enumerate(zip(shape, spacing_mm, strict=True))
     )
     head = np.sqrt((x / 75) ** 2 + (y / 95) ** 2 + (z / 90) ** 2)
     hu = np.select([head < 0.88, head < 0.95, head < 1], [32, 1000, 20], -1000).astype(np.float32)
     for side in (-1, 1):
         hu[((x - side * 14) / 7) ** 2 + (y / 35) ** 2 + ((z - 10) / 12) ** 2 < 1] = 8
-    hu += np.random.default_rng(0).normal(0, 5, SHAPE).astype(np.float32)
+    hu += np.random.default_rng(0).normal(0, 5, shape).astype(np.float32)
     hu = np.where(x**2 + y**2 > 115**2, -1024, hu)  # the scanner's field of view is round, constant outside
     lesion = (x - 30) ** 2 + (y - 10) ** 2 + (z - 5) ** 2 < 10**2
     hu += 35 * lesion

@@ -20,7 +20,8 @@ def scan_doubts(scan):
 
 
 def lesion_doubts(scan, lesion):
-    return plausibility.lesion_doubts(scan, lesion, gray_levels(scan))
+    (doubts,) = plausibility.lesion_doubts(scan, [lesion], gray_levels(scan))
+    return doubts
 
 
 def volume(hu):

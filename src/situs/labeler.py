@@ -117,10 +117,11 @@ class Labeler:
             progress("slices", start + len(batch), len(examples))
         levels = gray_levels(volume)
         doubts = (*volume.doubts, *scan_doubts(volume, levels))
-        findings = []
-        for lesion, answers in of_lesion.items():
-            own = (*lesion.doubts, *lesion_doubts(volume, lesion, levels))
-            findings.append(self._finding(lesion, answers, pose, (*doubts, *own)))
+        own = lesion_doubts(volume, lesions, levels)
+        findings = [
+            self._finding(lesion, of_lesion[lesion], pose, (*doubts, *lesion.doubts, *its))
+            for lesion, its in zip(lesions, own, strict=True)
+        ]
         return findings + self._outside(volume, outside, lesions)
 
     def _outside(

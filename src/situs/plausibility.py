@@ -6,7 +6,9 @@ refuse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -96,31 +98,43 @@ def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def lesion_doubts(volume: Volume, lesion: Roi, levels: GrayLevels) -> tuple[str, ...]:
-    """What is doubtful about where a lesion was drawn, judged on its largest slice.
+def lesion_doubts(volume: Volume, lesions: Sequence[Roi], levels: GrayLevels) -> list[tuple[str, ...]]:
+    """What is doubtful about where lesions were drawn, judged on the largest slice of each.
 
     Args:
         volume: the scan, (ni, nj, nk) HU
-        lesion: a region on its grid
+        lesions: regions on its grid
         levels: the scan's gray levels
 
     Returns:
-        One sentence each; empty for a lesion in the head, air in a sinus included
+        For each lesion one sentence each; empty for a lesion in the head, air in a sinus included
     """
-    k = lesion.largest_slice
-    hu, mask = np.asarray(volume.hu[:, :, k], dtype=np.float32), lesion.slice_mask(k)
-    steps = _steps(volume, _PIXEL_MM / 2)
-    tissue = _block_max(hu[..., None], steps)[..., 0] > levels.air
-    head = _surrounded(largest_part(tissue, np.ones((3, 3), dtype=bool)))
-    blocks = _block_max(mask[..., None], steps)[..., 0]
+    head_on = cache(lambda k: _head_on_slice(volume, k, levels))  # many lesions lie on one slice
+    return [_lesion_doubts(volume, lesion, levels, head_on(lesion.largest_slice)) for lesion in lesions]
+
+
+def _lesion_doubts(volume: Volume, lesion: Roi, levels: GrayLevels, head: Mask) -> tuple[str, ...]:
+    """The doubts about one lesion; head: see `_head_on_slice`, of its largest slice."""
+    i, j = lesion.pixels(lesion.largest_slice)
+    a, b = _steps(volume, _PIXEL_MM / 2)
+    whole = (i // a < head.shape[0]) & (j // b < head.shape[1])
+    blocks = np.unique((i // a * head.shape[1] + j // b)[whole])
+    in_head = np.count_nonzero(head.ravel()[blocks])
     notes = []
-    if np.count_nonzero(head & blocks) < 0.5 * np.count_nonzero(blocks):
+    if in_head < 0.5 * blocks.size:
         notes.append("The lesion lies outside the head.")
-    elif np.count_nonzero(hu[mask] >= levels.bone) > 0.9 * np.count_nonzero(mask):
+    elif np.count_nonzero(volume.hu[i, j, lesion.largest_slice] >= levels.bone) > 0.9 * i.size:
         notes.append("The lesion lies wholly in bone.")
-    if np.count_nonzero(head & blocks) > 0.5 * np.count_nonzero(head):
+    if in_head > 0.5 * np.count_nonzero(head):
         notes.append("The lesion covers more than half of the head: is the mask inverted?")
     return tuple(notes)
+
+
+def _head_on_slice(volume: Volume, k: int, levels: GrayLevels) -> Mask:
+    """Where the head is on a slice, in blocks of pixels."""
+    hu = np.asarray(volume.hu[:, :, k], dtype=np.float32)
+    tissue = _block_max(hu[..., None], _steps(volume, _PIXEL_MM / 2))[..., 0] > levels.air
+    return _surrounded(largest_part(tissue, np.ones((3, 3), dtype=bool)))
 
 
 def _brain_share(hu: NDArray[Any], inside: Mask) -> tuple[float, int]:

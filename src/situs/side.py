@@ -86,7 +86,7 @@ def side_of_lesion(
     """
     distances, pixel_weights = [], []
     for k, weight in weights.items():
-        i, j = np.nonzero(lesion.slice_mask(k))
+        i, j = lesion.pixels(k)
         world = lesion.geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1))
         distances.append(np.mean([plane.distances_mm(world) for plane in planes[k]], axis=0))
         pixel_weights.append(np.full(i.size, weight / i.size))

@@ -244,9 +244,9 @@ def _slice_hu(volume: Volume, k: int) -> NDArray[np.float32]:
 
 def _middle_mm(target: Roi, k: int) -> NDArray[np.float64]:
     """World position (3,) of the middle of a region's extent on slice k."""
-    i, j = np.nonzero(target.slice_mask(k))
-    if not i.size:
+    if k not in target.areas_px:
         raise ValueError(f"targets: a region does not meet slice {k}")
+    i, j = target.pixels(k)
     return np.asarray(target.geometry.to_world([[(i.min() + i.max()) / 2, (j.min() + j.max()) / 2, k]])[0])
 
 

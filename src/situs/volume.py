@@ -191,6 +191,11 @@ class Roi:
             full[self.box[:2]] = self.mask[:, :, inside]
         return full
 
+    def pixels(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(n,) i and (n,) j of its pixels on slice k of the scan, which it meets."""
+        i, j = np.nonzero(self.mask[:, :, k - self.start[2]])
+        return i + self.start[0], j + self.start[1]
+
 
 def choose_slices(roi: Roi, most: int | None) -> dict[int, float]:
     """The slices of a region to look at, and the area that each stands for.

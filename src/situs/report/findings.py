@@ -6,6 +6,7 @@ JSON Schema. A change that can break a reader raises the number in `SCHEMA`, in 
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -143,7 +144,9 @@ def format_json(volume: Volume, findings: Sequence[Finding]) -> str:
     Raises:
         ValueError: If a number is infinite or not a number.
     """
-    return json.dumps(to_json_object(volume, findings), indent=2, allow_nan=False) + "\n"
+    text = io.StringIO()  # of thousands of lesions, it is much smaller than the list of its pieces
+    json.dump(to_json_object(volume, findings), text, indent=2, allow_nan=False)
+    return text.getvalue() + "\n"
 
 
 def format_csv(volume: Volume, findings: Sequence[Finding]) -> str:
