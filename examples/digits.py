@@ -1,7 +1,7 @@
 """RelationClassifier outside head CT: handwritten digits, three of them rare.
 
 Of the digits 0, 1 and 2 there are five images each to learn from, of the others about 120. Then a digit that
-the network was never trained on is added as a class, by its references alone. Run, in seconds:
+the network was never trained on is added as a class, by its references alone. Run, in about a minute:
 
     python examples/digits.py
 """
