@@ -72,7 +72,7 @@ def check_changes(labelling, n, *options):
 
 @pytest.mark.parametrize("options", [[], ["--out", "new"]], ids=["in place", "elsewhere"])
 def test_references(labelling, options):
-    check_changes(labelling, 5, *options)
+    check_changes(labelling, 3, *options)
 
 
 def test_rendered_scans(rendering):
