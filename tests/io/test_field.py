@@ -42,6 +42,7 @@ READ = {
     "F10": "",
     "F11": "",
     "F12a": "",
+    "F12c": "no DICOM UIDs",
     "F14": "no orientation; numbers and sizes of voxels agree",
     "F22a": "metres",
     "F23": "the qform was used",
@@ -58,7 +59,6 @@ UNSURE = {
 }
 REFUSED = {
     "F12b": "is an NRRD file, but masks must be NIfTI",
-    "F12c": "is a DICOM segmentation (SEG), but masks must be NIfTI",
     "F12d": "is a DICOM structure set (RTSTRUCT), but masks must be NIfTI",
     "F25a": "vox_offset",
 }

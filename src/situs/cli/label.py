@@ -38,7 +38,10 @@ def label(
     roi: Annotated[
         Path,
         typer.Option(
-            "--roi", metavar="ROI", help="Regions of interest: a NIfTI mask. Each value is a region."
+            "--roi",
+            metavar="ROI",
+            help="Regions of interest: a NIfTI mask or a DICOM segmentation (SEG). Each value or segment is "
+            "a region.",
         ),
     ],
     bundle: Annotated[
@@ -60,6 +63,14 @@ def label(
             "'world': by the coordinates in the headers. Default: decided from both headers."
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Of a fractional DICOM segmentation, take pixels with at least this probability. "
+            "Default: 0.5.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
     csv_file: CsvOption = None,
     png: Annotated[
@@ -79,7 +90,7 @@ def label(
         from situs.volume import OutsideRoi, Roi, split_lesions
 
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
-        regions = read_rois(roi, volume, mask_space)
+        regions = read_rois(roi, volume, mask_space, threshold)
         lesions = [
             lesion for region in regions if isinstance(region, Roi) for lesion in split_lesions(region)
         ]

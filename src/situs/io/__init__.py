@@ -6,7 +6,6 @@ What a file is, is decided by its content, not by its name: a folder, a zip or a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import RoiError, ScanError
-from situs.geometry import Geometry
+from situs.io.kinds import roi_kind
 from situs.io.stream import is_folder
 from situs.volume import OutsideRoi, Roi, Volume
 
 if TYPE_CHECKING:
     from situs.io.binding import MaskSpace
+    from situs.io.dicom_rois import References
+    from situs.io.series import Meets
+    from situs.io.stacks import Stack
 
 __all__ = ["read_rois", "read_volume"]
 
@@ -55,44 +57,75 @@ def read_volume(path: str | Path, series: str | None = None, roi: str | Path | N
 
 
 def read_rois(
-    path: str | Path, volume: Volume, mask_space: MaskSpace | None = None
+    path: str | Path,
+    volume: Volume,
+    mask_space: MaskSpace | None = None,
+    threshold: float | None = None,
 ) -> list[Roi | OutsideRoi]:
-    """Read a mask and bind it to a scan: one region for every value above 0, ascending.
+    """Read regions and bind them to a scan: one for every value or segment, ascending.
+
+    What the file is, is told from its content.
 
     Args:
-        path: A NIfTI mask of whole numbers, 0 where there is no lesion, or one with a channel a region. It is
-            bound voxel by voxel or through patient space, as both headers suggest (`situs.io.binding`);
-            `Roi.notes` and `Roi.doubts` say how.
+        path: One of these files. `Roi.notes` and `Roi.doubts` say how it was bound.
+
+            - A NIfTI mask of whole numbers, 0 where there is no lesion, or one with a channel a region. It is
+              bound voxel by voxel or through patient space, as both headers suggest (`situs.io.binding`).
+            - A DICOM segmentation (SEG), bound by its UIDs and its frames' positions (`situs.io.segments`).
         volume: The scan, shape (ni, nj, nk).
-        mask_space: ``index`` binds the mask voxel by voxel, ``world`` through patient space, whatever the
-            headers suggest.
+        mask_space: ``index`` binds the mask voxel by voxel, ``world`` through patient space, whatever headers
+            and UIDs suggest.
+        threshold: For a fractional DICOM segmentation: the probability, in (0, 1], from which on a pixel
+            belongs to its region. None for 0.5.
 
     Returns:
         The regions, and then for each value the lesions that lie wholly outside the scan.
 
     Raises:
-        RoiError: The mask cannot be read, is empty, is no mask, or does not meet the scan.
+        RoiError: The file cannot be read, is empty, holds no regions, or does not belong to the scan.
     """
-    from situs.io.rois import read_mask
-
     if mask_space not in (None, "index", "world"):
         raise RoiError(f"mask_space: expected 'index', 'world' or None, got {mask_space!r}")
-    return read_mask(Path(path), volume, mask_space)
+    if threshold is not None and not 0 < threshold <= 1:
+        raise RoiError(f"threshold: expected more than 0 and at most 1, got {threshold:g}")
+    path = Path(path)
+    if roi_kind(path) == "SEG":
+        from situs.io.segments import read_segments
+
+        _refuse_index(path, mask_space)
+        return read_segments(path, volume, mask_space == "world", threshold)
+    from situs.io.rois import read_mask
+
+    return read_mask(path, volume, mask_space)
 
 
-def _meets(roi: Path) -> Callable[[Geometry], float]:
-    """The share of a mask that lies in a stack of slices; the mask is read when that is first asked."""
+def _refuse_index(path: Path, mask_space: MaskSpace | None) -> None:
+    if mask_space == "index":
+        raise RoiError(f"{path}: --mask-space index is for masks on a grid, this has positions: leave it out")
+
+
+def _meets(roi: Path) -> Meets:
+    """How well a ROI fits a stack of slices; the ROI is read when that is first asked."""
 
     @cache
-    def positions() -> NDArray[np.float64]:
+    def read() -> tuple[References | None, NDArray[np.float64]]:
+        if roi_kind(roi) == "SEG":
+            from situs.io.segments import segment_positions, segment_references
+
+            return segment_references(roi), segment_positions(roi)
         from situs.io.rois import mask_positions
 
-        return mask_positions(roi)
+        return None, mask_positions(roi)
 
-    def meets(geometry: Geometry) -> float:
+    def meets(stack: Stack) -> float:
+        from situs.io.dicom_rois import names_share
         from situs.io.grids import is_inside
+        from situs.io.stacks import stack_geometry
 
-        return float(is_inside(positions(), geometry).mean()) if positions().size else 0.0
+        references, positions = read()
+        named = names_share(references, stack) if references is not None else 0.0
+        inside = is_inside(positions, stack_geometry(stack.frames)).mean() if positions.size else 0.0
+        return max(named, float(inside))
 
     return meets
 

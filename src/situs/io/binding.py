@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from situs.geometry import Geometry
 from situs.io.grids import (
+    SAME_VOXEL,
     apart_mm,
     apart_voxels,
     is_part,
@@ -48,11 +49,10 @@ from situs.io.grids import (
 from situs.io.nifti import NiftiGrid
 from situs.volume import Volume
 
-__all__ = ["Binding", "BindingError", "MaskSpace", "bind"]
+__all__ = ["Binding", "BindingError", "MaskSpace", "bind", "resampled_note"]
 
 MaskSpace = Literal["index", "world"]
 
-_SAME_VOXEL = 0.25
 _SAME_PLACE_MM = 2.0
 _SAME_SIZE = 0.02
 _SHARED_BOX = 0.95
@@ -106,7 +106,9 @@ def bind(mask: NiftiGrid, scan: Volume, space: MaskSpace | None = None) -> Bindi
     if space == "world":
         if not oriented:
             raise BindingError(f"--mask-space world cannot be, because {no_codes}: leave it out")
-        return _one_grid(mask.geometry, scan.geometry) or Binding(None, notes=(_resampled_note(mask),))
+        return _one_grid(mask.geometry, scan.geometry) or Binding(
+            None, notes=(resampled_note(mask.geometry),)
+        )
     if mask.oriented == scan_oriented and (binding := _by_grid(mask, scan)) is not None:
         return binding
     by_array = _by_array(mask, scan)
@@ -119,7 +121,7 @@ def bind(mask: NiftiGrid, scan: Volume, space: MaskSpace | None = None) -> Bindi
         return (_judged_by_place if oriented else _judged_by_size)(by_array, mask, scan)
     if not oriented:
         raise BindingError(f"{no_codes}, and {shapes}, so it cannot be bound: save it on the scan's grid")
-    return Binding(None, notes=(_resampled_note(mask),), doubts=tuple(_box_doubts(mask, scan)))
+    return Binding(None, notes=(resampled_note(mask.geometry),), doubts=tuple(_box_doubts(mask, scan)))
 
 
 def _by_grid(mask: NiftiGrid, scan: Volume) -> Binding | None:
@@ -150,7 +152,7 @@ def _one_grid(grid: Geometry, geometry: Geometry) -> Binding | None:
     """The binding of a grid whose voxels all lie near those of the scan's geometry, if it is one."""
     axes, backward = nearest_axes(grid, geometry)
     turned = reordered(grid, axes, backward)
-    if turned.shape != geometry.shape or apart_voxels(turned, geometry).max() > _SAME_VOXEL:
+    if turned.shape != geometry.shape or apart_voxels(turned, geometry).max() > SAME_VOXEL:
         return None
     return Binding(axes, backward)
 
@@ -165,7 +167,7 @@ def _but_straight(grid: Geometry, geometry: Geometry) -> Binding | None:
     turned = reordered(grid, axes, backward)
     if turned.shape != geometry.shape or geometry.shape[2] < 2:
         return None
-    if apart_voxels(turned, geometry)[[0, -1]].min() > _SAME_VOXEL:
+    if apart_voxels(turned, geometry)[[0, -1]].min() > SAME_VOXEL:
         return None
     step, ways = turned.origins[1] - turned.origins[0], np.diff(geometry.origins, axis=0)
     distances = np.concatenate([geometry.slice_gaps_mm, np.linalg.norm(ways, axis=1)])
@@ -174,7 +176,7 @@ def _but_straight(grid: Geometry, geometry: Geometry) -> Binding | None:
     mean_way = steps(geometry)[:, 2]
     units = (geometry.normal, mean_way / np.linalg.norm(mean_way))
     aside = min(float(np.linalg.norm(step - (step @ unit) * unit)) for unit in units)
-    if aside * (geometry.shape[2] - 1) > _SAME_VOXEL * min(geometry.spacing_mm):
+    if aside * (geometry.shape[2] - 1) > SAME_VOXEL * min(geometry.spacing_mm):
         return None
     what = "tilt" if geometry.tilt_deg > _TILT_DEG else "uneven distances"
     note = f"The mask's header leaves out the {what} of the scan's slices; it was bound voxel by voxel."
@@ -267,9 +269,9 @@ def _stand_ins(scan: Volume) -> Iterator[Geometry]:
 
 def _fits_better(grid: Geometry, other: Geometry, geometry: Geometry) -> bool:
     """Whether a grid is a part of another, voxel by voxel, or ends where it does; but not the scan's."""
-    if geometry.is_affine and is_part(grid, geometry, _SAME_VOXEL):
+    if geometry.is_affine and is_part(grid, geometry, SAME_VOXEL):
         return False
-    if other.is_affine and is_part(grid, other, _SAME_VOXEL):
+    if other.is_affine and is_part(grid, other, SAME_VOXEL):
         return True
     ends, largest = (
         misfit_mm(grid, other),
@@ -282,8 +284,7 @@ def _both_places(grid: Geometry, scan: Volume) -> str:
     return f"mask: {place_text(grid)}; scan: {place_text(scan.geometry)}"
 
 
-def _resampled_note(mask: NiftiGrid) -> str:
-    voxels = (
-        f"{shape_text(mask.geometry)} voxels of {size_text(np.linalg.norm(steps(mask.geometry), axis=0))}"
-    )
+def resampled_note(grid: Geometry) -> str:
+    """What is said about a mask that is on another grid than the scan."""
+    voxels = f"{shape_text(grid)} voxels of {size_text(np.linalg.norm(steps(grid), axis=0))}"
     return f"The mask is on another grid ({voxels}); it was resampled to the scan's through patient space."

@@ -37,7 +37,7 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
     Args:
         path: Folder, zip, or file. A DICOMDIR stands for its folder.
         series: SeriesNumber or SeriesInstanceUID; by default see `situs.io.series.choose_stack`.
-        meets: The part of the mask that lies in a stack of a geometry; it helps to choose.
+        meets: How well the mask fits a stack; it helps to choose.
 
     Raises:
         ScanError: see `situs.io.read_volume`

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from situs.errors import ScanError
 
-__all__ = ["Source", "open_sources"]
+__all__ = ["Source", "file_source", "open_sources"]
 
 _MOST_FILES = 200_000  # a folder with more is not one patient's; to look at them takes seconds
 _MOST_ZIP_BYTES = 8 * 2**30
@@ -69,8 +69,12 @@ def open_sources(path: Path) -> Iterator[list[Source]]:
         yield _folder_sources(path.resolve().parent)
     else:
         is_dicom = _looks_dicom(path.open("rb"))
-        found = [Source(path.name, path.stat().st_size, partial(_open_file, path))] if is_dicom else []
-        yield _not_none(found, path)
+        yield _not_none([file_source(path)] if is_dicom else [], path)
+
+
+def file_source(path: Path) -> Source:
+    """A file that was given by its name."""
+    return Source(path.name, path.stat().st_size, partial(_open_file, path))
 
 
 def _is_zip(path: Path) -> bool:

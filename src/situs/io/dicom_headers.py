@@ -15,7 +15,7 @@ import numpy as np
 from situs.errors import ScanError
 from situs.io.dicom_files import Source
 
-__all__ = ["Frame", "read_frames"]
+__all__ = ["MOST_PIXELS", "Frame", "check_deflated", "look", "numbers", "read_frames"]
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID",
@@ -40,7 +40,7 @@ _NO_CONTRAST = re.compile(
 )
 _OF_ONE_MOMENT = re.compile(r"PERF|\bCTP|DYNAM|VPCT|\b4D")
 _ANGIOGRAPHY = re.compile(r"ANGIO|\bCTA\b")
-_MOST_PIXELS = 4096  # along a side; CT has 256 to 2048
+MOST_PIXELS = 4096  # along a side; CT has 256 to 2048
 _PIXELS_UNJUDGED = 1024**2  # a compressed image with more takes a byte for each 300 of its own at the least
 _MOST_PACKED = 300
 _LEAST_PACKED_BYTES = 16
@@ -146,7 +146,7 @@ def read_frames(sources: list[Source]) -> tuple[list[Frame], int]:
     frames, unreadable = [], 0
     for source in sources:
         try:
-            _check_deflated(source)
+            check_deflated(source)
             with source.open() as file:
                 header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
             frames += _frames_of(header, source)
@@ -157,7 +157,7 @@ def read_frames(sources: list[Source]) -> tuple[list[Frame], int]:
     return frames, unreadable
 
 
-def _check_deflated(source: Source) -> None:
+def check_deflated(source: Source) -> None:
     """Refuse a deflated file that holds more than pictures do: pydicom unpacks it in one go."""
     with source.open() as file:
         head = file.read(1024)
@@ -199,11 +199,11 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
     positions, stacked_by = _positions(places)
     frames = []
     for index, (place, position) in enumerate(zip(places, positions, strict=True)):
-        kernel = (_texts(_look(place, "CTReconstructionSequence", "ConvolutionKernel")) or ("",))[0]
-        width = _numbers(_look(place, "FrameVOILUTSequence", "WindowWidth"), 1)
+        kernel = (_texts(look(place, "CTReconstructionSequence", "ConvolutionKernel")) or ("",))[0]
+        width = numbers(look(place, "FrameVOILUTSequence", "WindowWidth"), 1)
         slope, intercept, rescale_problem = _rescale(place)
-        orientation = _numbers(_look(place, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
-        spacing = _numbers(_look(place, "PixelMeasuresSequence", "PixelSpacing"), 2)
+        orientation = numbers(look(place, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+        spacing = numbers(look(place, "PixelMeasuresSequence", "PixelSpacing"), 2)
         frames.append(
             Frame(
                 source,
@@ -222,16 +222,16 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
                 contrast=_has_contrast(header) or bool(_ANGIOGRAPHY.search(description)),
                 dynamic=bool(_OF_ONE_MOMENT.search(" ".join([description, *image_type]))),
                 acquisition=_whole_text(
-                    _look(place, "FrameContentSequence", "FrameAcquisitionNumber")
+                    look(place, "FrameContentSequence", "FrameAcquisitionNumber")
                     or _get(header, "AcquisitionNumber")
                 ),
                 moment=_whole_text(
-                    _look(place, "FrameContentSequence", "TemporalPositionIndex")
+                    look(place, "FrameContentSequence", "TemporalPositionIndex")
                     or _get(header, "TemporalPositionIdentifier")
                 ),
                 order=(
                     str(
-                        _look(place, "FrameContentSequence", "FrameAcquisitionDateTime")
+                        look(place, "FrameContentSequence", "FrameAcquisitionDateTime")
                         or _get(header, "AcquisitionDateTime")
                         or _get(header, "AcquisitionTime")
                         or ""
@@ -242,7 +242,7 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
                 position=position,
                 orientation=orientation,
                 spacing=spacing,
-                thickness=_numbers(_look(place, "PixelMeasuresSequence", "SliceThickness"), 1),
+                thickness=numbers(look(place, "PixelMeasuresSequence", "SliceThickness"), 1),
                 stacked_by=stacked_by,
                 shape=(rows, columns),
                 slope=slope,
@@ -264,8 +264,8 @@ def _check_size(header: Any, source: Source, shape: tuple[int, int], count: int)
     """What is wrong with the size of the images; and whether the file is too short for them."""
     rows, columns = shape
     text = f"{rows} x {columns} pixels"
-    if not (1 <= rows <= _MOST_PIXELS and 1 <= columns <= _MOST_PIXELS):
-        return f"images of {text}, expected 1 to {_MOST_PIXELS} each way", ""
+    if not (1 <= rows <= MOST_PIXELS and 1 <= columns <= MOST_PIXELS):
+        return f"images of {text}, expected 1 to {MOST_PIXELS} each way", ""
     syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
     least = -(-rows * columns * int(_get(header, "SamplesPerPixel") or 1) * _bits(header) // 8)
     if syntax is not None and (str(syntax) == _DEFLATED or syntax.is_compressed):
@@ -297,12 +297,12 @@ def _bits(header: Any) -> int:
 
 def _positions(places: list[tuple[Any, ...]]) -> tuple[list[tuple[float, ...]], str]:
     """Where the first pixel of each frame lies, and the tag by which they were stacked if none says so."""
-    positions = [_numbers(_look(p, "PlanePositionSequence", "ImagePositionPatient"), 3) for p in places]
+    positions = [numbers(look(p, "PlanePositionSequence", "ImagePositionPatient"), 3) for p in places]
     if len(places) == 1 or any(place[0].get("PlanePositionSequence") for place in places):
         return positions, ""
-    orientation = _numbers(_look(places[0], "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    orientation = numbers(look(places[0], "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
     for tag in ("SpacingBetweenSlices", "SliceThickness"):
-        step = _numbers(_look(places[0], "PixelMeasuresSequence", tag), 1)
+        step = numbers(look(places[0], "PixelMeasuresSequence", tag), 1)
         if step and step[0] > 0 and orientation and positions[0]:
             way = np.cross(orientation[:3], orientation[3:]) * step[0]
             return [_triple(np.array(positions[0]) + n * way) for n in range(len(places))], tag
@@ -317,9 +317,9 @@ def _rescale(place: tuple[Any, ...]) -> tuple[float, float, str]:
     """Slope and intercept, and what is wrong with them, if anything."""
     values = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
     for tag in values:
-        value = _look(place, _RESCALE, tag)
+        value = look(place, _RESCALE, tag)
         if value is not None and value != "":
-            values[tag] = (_numbers(value, 1) or (np.nan,))[0]
+            values[tag] = (numbers(value, 1) or (np.nan,))[0]
     slope, intercept = values.values()
     usual = _SLOPES[0] <= abs(slope) <= _SLOPES[1] and abs(intercept) <= _MOST_INTERCEPT
     return slope, intercept, "" if usual else f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g}"
@@ -331,7 +331,7 @@ def _has_contrast(header: Any) -> bool:
     return bool(_list(header, "ContrastBolusAgentSequence")) or not _NO_CONTRAST.fullmatch(agent)
 
 
-def _look(place: tuple[Any, ...], sequence: str, key: str) -> Any:
+def look(place: tuple[Any, ...], sequence: str, key: str) -> Any:
     """A value from a frame's own groups, else from the shared ones, else from the plain header."""
     for where in place:
         items = where.get(sequence)
@@ -366,12 +366,12 @@ def _list(header: Any, key: str) -> list[Any]:
     return list(_get(header, key) or [])
 
 
-def _numbers(value: Any, count: int) -> tuple[float, ...]:
+def numbers(value: Any, count: int) -> tuple[float, ...]:
     """The first `count` numbers of a tag; empty if there are fewer or one is not finite."""
     if value is None or value == "":
         return ()
-    numbers = tuple(float(v) for v in (value if hasattr(value, "__len__") else [value]))[:count]
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else ()
+    found = tuple(float(v) for v in (value if hasattr(value, "__len__") else [value]))[:count]
+    return found if len(found) == count and np.isfinite(found).all() else ()
 
 
 def _texts(value: Any) -> tuple[str, ...]:

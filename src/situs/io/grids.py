@@ -5,7 +5,9 @@ Grids are `Geometry`; a mask's is always even, so that an affine is the same.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +15,14 @@ from numpy.typing import NDArray
 from situs.geometry import Geometry
 
 __all__ = [
+    "SAME_VOXEL",
+    "SliceMatch",
     "apart_mm",
     "apart_voxels",
     "box_text",
     "is_inside",
     "is_part",
+    "match_slice",
     "misfit_mm",
     "nearest_axes",
     "place_text",
@@ -27,6 +32,8 @@ __all__ = [
     "size_text",
     "steps",
 ]
+
+SAME_VOXEL = 0.25  # from half a voxel on, the nearest voxel is another one
 
 _SAMPLES = 24  # of a box along each of its axes
 
@@ -76,6 +83,42 @@ def apart_voxels(a: Geometry, b: Geometry) -> Array:
     gap = float(np.median(b.slice_gaps_mm)) if b.shape[2] > 1 else max(b.spacing_mm)
     basis = np.stack([b.step_i, b.step_j, b.normal * max(gap, 1e-3)], axis=1)
     return np.asarray(np.abs(apart_mm(a, b) @ np.linalg.inv(basis).T).max(axis=(1, 2)))
+
+
+@dataclass(frozen=True)
+class SliceMatch:
+    """How an image lies on a slice of a scan.
+
+    Attributes:
+        k: The slice.
+        swapped: Whether the image's first axis is the scan's second.
+        backward: Whether each in-plane axis of the scan runs against the image's.
+    """
+
+    k: int
+    swapped: bool
+    backward: tuple[bool, ...]
+
+    def to_slice(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels of the image, as a view with the scan's axes (ni, nj)."""
+        own = pixels.T if self.swapped else pixels
+        return own[tuple(slice(None, None, -1 if b else 1) for b in self.backward)]
+
+
+def match_slice(image: Geometry, scan: Geometry) -> SliceMatch | None:
+    """The slice of a scan that an image (ni, nj, 1) lies on, each pixel within `SAME_VOXEL` voxels of one."""
+    axes, backward = nearest_axes(image, scan)
+    turned = reordered(image, axes, backward)
+    if turned.shape[:2] != scan.shape[:2]:
+        return None
+    k = int(np.abs(scan.heights_mm - turned.origins[0] @ scan.normal).argmin())
+    one = Geometry((*scan.shape[:2], 1), scan.step_i, scan.step_j, scan.origins[k : k + 1])
+    gap = float(np.median(scan.slice_gaps_mm)) if scan.shape[2] > 1 else max(scan.spacing_mm)
+    apart = apart_mm(turned, one)[0]
+    basis = np.stack([scan.step_i, scan.step_j, scan.normal * max(gap, 1e-3)], axis=1)
+    if np.abs(apart @ np.linalg.inv(basis).T).max() > SAME_VOXEL:
+        return None
+    return SliceMatch(k, axes[0] == 1, backward[:2])
 
 
 def is_inside(world: Array, g: Geometry, margin_mm: float = 0.0) -> NDArray[np.bool_]:

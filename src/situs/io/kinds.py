@@ -6,7 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["dicom_kind", "file_kind", "no_scan_text"]
+from situs.errors import RoiError
+from situs.io.stream import ByteStream
+
+__all__ = ["dicom_kind", "file_kind", "no_scan_text", "roi_kind"]
 
 _STARTS = {
     b"NRRD": "an NRRD file",
@@ -68,6 +71,20 @@ def dicom_kind(file: Path | BinaryIO) -> str:
         return "a DICOM file"
 
 
+def roi_kind(path: Path) -> str:
+    """What a file of regions is: ``SEG``, or ``mask`` for anything else.
+
+    Raises:
+        RoiError: There is no such file, or it is a folder or empty.
+    """
+    with ByteStream(path, RoiError) as stream:
+        start = stream.peek(132)
+    if file_kind(start) != "a DICOM file":
+        return "mask"
+    kind = dicom_kind(path)
+    return next((modality for modality in ("SEG",) if kind == _MODALITIES[modality]), "mask")
+
+
 def no_scan_text(kinds: Collection[str], in_folder: bool) -> str:
     """What is wrong with DICOM files that are no images, given as the scan.
 
@@ -80,5 +97,5 @@ def no_scan_text(kinds: Collection[str], in_folder: bool) -> str:
     """
     text = f"{'holds no CT but' if in_folder else 'is'} {' and '.join(sorted(set(kinds)))}, expected a CT: "
     if set(kinds) <= set(_MASKS):
-        return f"{text}give the CT as the scan, and the mask with --roi, saved as .nii.gz"
+        return f"{text}give the CT as the scan, and this with --roi"
     return f"{text}give the folder of the CT series"

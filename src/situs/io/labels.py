@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from situs.errors import RoiError
 from situs.io.regrid import iter_values
 
-__all__ = ["Labels", "Layer", "WholeNumbers", "to_layers"]
+__all__ = ["Labels", "Layer", "WholeNumbers", "refuse_noise", "to_layers"]
 
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 0.05, 0.25  # from a whole number
 _MOST_NEGATIVE = 8  # different negative labels; a scan has hundreds
@@ -118,7 +118,7 @@ def to_layers(labels: Labels, name: str) -> tuple[list[Layer], tuple[str, ...]]:
         layers, channel_notes = _channels(labels, name)
         notes += channel_notes
     for _, layer in layers:
-        _refuse_noise(layer, name)
+        refuse_noise(layer, name)
     return layers, tuple(notes)
 
 
@@ -160,7 +160,7 @@ def _channels(labels: Labels, name: str) -> tuple[list[Layer], list[str]]:
     return [(c + 1 - first, labels[..., c]) for c in chosen], notes
 
 
-def _refuse_noise(labels: Labels, name: str) -> None:
+def refuse_noise(labels: Labels, name: str) -> None:
     """Refuse a mask of more regions or lesions than anybody drew: noise, or a scan."""
     runs, marked = 0, 0
     counts = np.zeros(int(labels.max()) + 1 if labels.max() < 2**20 else 0, dtype=np.int64)

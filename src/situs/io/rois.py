@@ -21,7 +21,7 @@ from situs.io.nifti import NiftiGrid, read_nifti_grid
 from situs.io.regrid import iter_values, regrid
 from situs.volume import OutsideRoi, Roi, Volume
 
-__all__ = ["bound_regions", "mask_positions", "read_mask"]
+__all__ = ["bound_regions", "label_regions", "mask_positions", "read_mask", "resampled_regions"]
 
 _POSITIONS_OF_A_SLICE = 200
 _MUCH_BEYOND = 0.1  # of a region; with more outside the scan, what is left may be another site
@@ -77,9 +77,9 @@ def bound_regions(
     regions: list[Roi | OutsideRoi] = []
     for value, labels in layers:
         if binding.axes is not None:
-            own: list[Roi | OutsideRoi] = [*_rois(binding.to_scan_axes(labels), volume.geometry, {})]
+            own: list[Roi | OutsideRoi] = [*label_regions(binding.to_scan_axes(labels), volume.geometry)]
         else:
-            own = _resampled(labels, grid, volume.geometry)
+            own = resampled_regions(labels, grid.affine, volume.geometry)
         regions += own if value is None else [replace(region, value=value) for region in own]
     return [
         replace(region, notes=(*binding.notes, *region.notes), doubts=(*binding.doubts, *region.doubts))
@@ -87,9 +87,22 @@ def bound_regions(
     ]
 
 
-def _resampled(labels: Labels, grid: NiftiGrid, geometry: Geometry) -> list[Roi | OutsideRoi]:
-    """The regions of a mask that is brought to the scan through patient space, and what lies outside it."""
-    found = regrid(labels, grid.affine, geometry)
+def label_regions(labels: Labels, geometry: Geometry, first: int = 0) -> list[Roi]:
+    """The regions of labels (ni, nj, n) that lie on the scan's slices from number `first` on."""
+    return _rois(labels, geometry, {}, first)
+
+
+def resampled_regions(
+    labels: Labels, affine: NDArray[np.float64], geometry: Geometry
+) -> list[Roi | OutsideRoi]:
+    """The regions of a mask that is brought to the scan through patient space, and what lies outside it.
+
+    Args:
+        labels: (mi, mj, mk) whole numbers, not all 0.
+        affine: (4, 4) where they lie, RAS+ mm.
+        geometry: The scan's.
+    """
+    found = regrid(labels, affine, geometry)
     regions: list[Roi | OutsideRoi] = []
     for roi in _rois(found.labels, geometry, found.between):
         share = found.beyond.get(roi.value, 0.0)
@@ -102,12 +115,15 @@ def _resampled(labels: Labels, grid: NiftiGrid, geometry: Geometry) -> list[Roi 
     return regions + [OutsideRoi(found.outside_ml[value], value) for value in sorted(found.outside_ml)]
 
 
-def _rois(labels: Labels, geometry: Geometry, between: dict[int, NDArray[np.int64]]) -> list[Roi]:
-    """One region per value, each only as large as its box."""
+def _rois(
+    labels: Labels, geometry: Geometry, between: dict[int, NDArray[np.int64]], first: int = 0
+) -> list[Roi]:
+    """One region per value, each only as large as its box; the labels begin at slice `first`."""
     between = dict(between)
     rois = {}
     for value, box in iter_values(labels):
-        start, mask = np.array([s.start for s in box]), labels[box] == value
+        i, j, k = box
+        start, mask = np.array([i.start, j.start, k.start + first]), labels[box] == value
         notes: tuple[str, ...] = ()
         if value in between:
             start, mask = _union(start, mask, between.pop(value))

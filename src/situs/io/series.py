@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from situs.errors import ScanError
-from situs.geometry import Geometry
 from situs.io.stacks import Stack, stack_geometry
 
 __all__ = ["UID", "Meets", "choose_stack"]
 
-Meets = Callable[[Geometry], float]
+Meets = Callable[[Stack], float]
 
 _RANKS = (
     "the mask does not meet it",
@@ -53,7 +52,8 @@ def choose_stack(
         series: SeriesNumber or SeriesInstanceUID of the one that is asked for.
         name: The folder or file, for the error text.
         fewest: How many slices a scan has at least.
-        meets: The part of the mask that lies in a stack of this geometry, in [0, 1].
+        meets: How well the mask fits a stack: the part of it that lies there, in [0, 1], or more if its UIDs
+            name the stack.
 
     Raises:
         ScanError: There is no such series; the text lists what there is.
@@ -64,7 +64,7 @@ def choose_stack(
     if not usable:
         raise ScanError(f"{name}: {_nothing_usable(stacks, fewest)}")
     widest = max(_extent_mm(s) for s in usable)
-    shares = [meets(stack_geometry(s.frames)) if meets and len(usable) > 1 else 1.0 for s in usable]
+    shares = [meets(s) if meets and len(usable) > 1 else 1.0 for s in usable]
     missed = {id(s): share < 0.5 * max(shares) for s, share in zip(usable, shares, strict=True)}
 
     def rank(stack: Stack) -> tuple[int, ...]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from situs.geometry import Geometry
 from situs.io.dicom_headers import Frame
 
-__all__ = ["SAME_PLACE_MM", "Stack", "stack_geometry", "to_stacks"]
+__all__ = ["LPS_TO_RAS", "SAME_PLACE_MM", "Stack", "in_plane_steps", "stack_geometry", "to_stacks"]
 
 SAME_PLACE_MM = 0.01
 _FEWEST = 3  # fewer images are no scan: they may belong to others
 _MOST_PARTS = 64  # images of still other directions are no stacks
-_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 # What may tell the images of one series apart, in the order that it is looked at; the last ones are moments.
 _ASPECTS: tuple[tuple[str, Callable[[Frame], str]], ...] = (
     ("series number", lambda f: f.number),
@@ -87,16 +87,16 @@ def to_stacks(frames: list[Frame]) -> list[Stack]:
 
 def stack_geometry(frames: list[Frame]) -> Geometry:
     """Where the pixels of parallel slices of one size lie: (columns, rows, slices), RAS+ mm."""
-    step_i, step_j = _steps(frames[0])
+    step_i, step_j = in_plane_steps(frames[0].orientation, frames[0].spacing)
     rows, columns = frames[0].shape
-    origins = np.array([frame.position for frame in frames]) * _LPS_TO_RAS
+    origins = np.array([frame.position for frame in frames]) * LPS_TO_RAS
     return Geometry((columns, rows, len(frames)), step_i, step_j, origins)
 
 
-def _steps(frame: Frame) -> NDArray[np.float64]:
+def in_plane_steps(orientation: tuple[float, ...], spacing: tuple[float, ...]) -> NDArray[np.float64]:
     """(2, 3) steps to the next column (i) and to the next row (j), RAS mm; PixelSpacing is row first."""
-    along_row, along_column = np.reshape(frame.orientation, (2, 3)) * _LPS_TO_RAS
-    row_mm, column_mm = frame.spacing
+    along_row, along_column = np.reshape(orientation, (2, 3)) * LPS_TO_RAS
+    row_mm, column_mm = spacing
     return np.stack([along_row * column_mm, along_column * row_mm])
 
 
