@@ -193,7 +193,7 @@ def test_inputs_are_not_overwritten(tmp_path):
 
 
 def test_a_folder_that_will_be_made_counts(tmp_path):
-    check_file(tmp_path / "out" / "a.json", made=tmp_path / "out")
+    check_file(tmp_path / "out" / "a.json", made=[tmp_path / "out"])
     check_folder(tmp_path / "out")
     assert not (tmp_path / "out").exists()  # checking writes nothing
 

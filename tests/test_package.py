@@ -31,9 +31,14 @@ MAY_IMPORT = {
     "paper": {"", "bundle", "io", "cohort", "synth", "learn", "paper"},
     "cli": {"", "bundle", "io", "report", "cohort", "synth", "learn", "paper", "cli"},
 }
-# The rooms that need packages of an extra; what labels a scan needs none. `cohort` has joblib for `--jobs`.
+# The rooms that need packages of an extra; what labels a scan needs none. `cohort` has joblib for `--jobs`,
+# `report` has highdicom for Structured Reports.
 NEED_EXTRAS = {"synth", "learn", "paper"}
-MAY_IMPORT_EXTRAS = {"cohort": {"joblib"}, **{key: set(EXTRAS) for key in NEED_EXTRAS}}
+MAY_IMPORT_EXTRAS = {
+    "cohort": {"joblib"},
+    "report": {"highdicom"},
+    **{key: set(EXTRAS) for key in NEED_EXTRAS},
+}
 
 
 def modules() -> dict[str, Path]:
@@ -94,7 +99,7 @@ def test_what_labels_a_scan_needs_no_extra(module):
 
 def test_every_extra_that_an_error_names_installs_the_package():
     extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    distributions = {"sklearn": "scikit-learn"}
+    distributions = {"sklearn": "scikit-learn", "dicomweb_client": "dicomweb-client"}
     for package, extra in EXTRAS.items():
         assert any(line.startswith(distributions.get(package, package)) for line in extras[extra]), package
 

@@ -31,6 +31,8 @@ __all__ = [
 
 # The extra of situs that installs a package, by the name that is imported.
 EXTRAS = {
+    "dicomweb_client": "dicom",
+    "highdicom": "dicom",
     "joblib": "train",
     "matplotlib": "plots",
     "onnx": "train",

@@ -43,13 +43,13 @@ _NEW, _OLD = "new", "old"  # in a temporary folder: what is written, and what it
 _open: set[Path] = set()  # the temporary files and folders that this process is writing
 
 
-def check_file(path: Path, inputs: Iterable[Path] = (), made: Path | None = None) -> None:
+def check_file(path: Path, inputs: Iterable[Path] = (), made: Iterable[Path] = ()) -> None:
     """Refuse a file that could not be written, or that would overwrite something that is read.
 
     Args:
         path: the file to be written
         inputs: files and folders that are read; what lies in such a folder is not replaced either
-        made: a folder that will exist by then
+        made: folders that will exist by then
 
     Raises:
         OutputError: the folder is missing or not writable, the file is a folder, read-only or an input
@@ -67,7 +67,7 @@ def check_file(path: Path, inputs: Iterable[Path] = (), made: Path | None = None
         if not path.is_file():
             return
     folder = path.resolve().parent
-    if made is not None and folder == made.resolve():
+    if any(folder == other.resolve() for other in made):
         return
     if not folder.is_dir():
         raise OutputError(f"{path}: there is no folder {path.parent}; create it first")

@@ -84,3 +84,8 @@ class Finding:
     def score(self) -> float | None:
         """The relation score of ``site``; None without a site."""
         return None if self.site is None else self.scores[self.site]
+
+    @property
+    def lesion_name(self) -> str:
+        """What the lesion is called: ``roi03_lesion1`` is the largest lesion of mask value 3."""
+        return f"roi{self.roi_value:02d}_lesion{self.component}"

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import sys
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -143,6 +144,10 @@ def test_pictures_of_other_names_stay(files):
         (["--json", "scan.nii.gz"], ["scan.nii.gz", "overwrite the input"]),
         (["--csv", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
         (["--json", "."], ["is a folder"]),
+        (["--json", "a", "--sr", "./a"], ["--json and --sr", "both are"]),
+        (["--sr", "-"], ["--sr -", "name a file"]),
+        (["--sr", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
+        (["--sc", "scan.nii.gz"], ["scan.nii.gz", "not a folder"]),
         (["--png", "scan.nii.gz"], ["scan.nii.gz", "not a folder"]),
         (["--png", "absent/out"], ["absent/out", "no folder"]),
     ],
@@ -232,6 +237,19 @@ def test_ctrl_c_while_writing_leaves_no_half_written_file(files, monkeypatch):
     assert main([*LABEL, "--json", "f.json", "--png", "out"]) == 130
     assert names(files) == ["mask.nii.gz", "out", "roi01_lesion1.png", "scan.nii.gz"]
     assert (files / "out" / "roi01_lesion1.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+
+
+@pytest.mark.parametrize("option", [["--sr", "r.dcm"], ["--sc", "out"]])
+def test_dicom_objects_are_only_for_scans_that_are_dicom(files, capsys, option):
+    refused(capsys, [*LABEL, *option], "scan.nii.gz: is no DICOM", "give the DICOM series")
+    assert names(files) == ["mask.nii.gz", "scan.nii.gz"]
+
+
+def test_a_report_without_its_extra_names_the_pip_line_before_the_work(files, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    monkeypatch.delitem(sys.modules, "situs.report.dicom_sr", raising=False)
+    monkeypatch.setattr("situs.io.read_volume", lambda *_, **__: pytest.fail("the work began"))
+    refused(capsys, [*LABEL, "--sr", "r.dcm"], "highdicom is not installed: pip install 'situs[dicom]'")
 
 
 def test_a_missing_extra_names_the_pip_line(files, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """What names a patient in a DICOM folder is in no byte that `situs label` writes or prints."""
 
+import io
 import shutil
 import zlib
 
@@ -100,6 +101,31 @@ def test_no_output_names_the_patient(folder, capfd):
     for kind, content in png_chunks(written[2].read_bytes()):
         assert kind in (b"IHDR", b"IDAT", b"IEND", b"PLTE", b"pHYs") or b"situs" in content
         assert_silent(content)
+
+
+def test_dicom_objects_name_the_patient_as_the_standard_requires_and_nowhere_else(folder, capfd):
+    """Of all tags that tell, those of the Patient and General Study modules that are of type 1 or 2."""
+    required = {
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+        *("ReferringPhysicianName", "StudyID", "AccessionNumber"),
+    }
+    code = main([*LABEL, "--bundle", str(small_bundle()), "--sr", "sr.dcm", "--sc", "sc"])
+    out, err = capfd.readouterr()
+    assert (code, err) == (0, "")
+    assert_silent(out)
+    objects = [folder / "sr.dcm", *(folder / "sc").iterdir()]
+    assert len(objects) == 2
+    for path in objects:
+        assert_silent(path.name)
+        written = pydicom.dcmread(path)
+        assert TELLTALE in str(written.PatientName) and TELLTALE in written.AccessionNumber
+        for tag in required:
+            del written[tag]
+        rest = io.BytesIO()
+        written.save_as(rest, enforce_file_format=True)
+        assert_silent(rest.getvalue())
+    for path in (folder / "f.json", folder / "f.csv", *(folder / "png").iterdir()):
+        assert_silent(path.read_bytes())
 
 
 def cut(ds, path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,33 +34,34 @@ _LONGEST_ERROR = 600  # characters; what is longer loses its middle
 
 
 def check_outputs(
-    json_file: Path | None, csv_file: Path | None, png: Path | None, inputs: Sequence[Path]
+    files: Mapping[str, Path | None], inputs: Sequence[Path], folders: Sequence[Path | None] = ()
 ) -> None:
     """Refuse, before the work, outputs that could not be written after it.
 
     What killed runs left beside the files is removed.
 
     Args:
-        json_file: File of ``--json``, or `STDOUT`.
-        csv_file: File of ``--csv``, or `STDOUT`.
-        png: Folder of ``--png``.
+        files: The file of each option, such as ``--json``; `STDOUT` for standard output.
         inputs: Files and folders that the command reads.
+        folders: Folders that the command makes unless they are there.
 
     Raises:
         OutputError: If two outputs are one, or one cannot be written or would overwrite an input.
     """
     from situs.files import check_file, check_folder, sweep
 
-    if json_file is not None and csv_file is not None:
-        if json_file == csv_file == STDOUT:
-            raise OutputError("--json - and --csv -: standard output takes one of them; name a file")
-        if json_file.resolve() == csv_file.resolve():
-            raise OutputError(f"--json and --csv: both are {json_file}; name two files")
-    if png is not None:
-        check_folder(png)
-    for path in (json_file, csv_file):
-        if path is not None and path != STDOUT:
-            check_file(path, inputs, made=png)
+    given = {option: path for option, path in files.items() if path is not None}
+    for (one, path), (other, second) in combinations(given.items(), 2):
+        if path == second == STDOUT:
+            raise OutputError(f"{one} - and {other} -: standard output takes one of them; name a file")
+        if path.resolve() == second.resolve():
+            raise OutputError(f"{one} and {other}: both are {path}; name two files")
+    made = [folder for folder in folders if folder is not None]
+    for folder in made:
+        check_folder(folder)
+    for path in given.values():
+        if path != STDOUT:
+            check_file(path, inputs, made)
             sweep(path.resolve().parent)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import uuid4
 
 import typer
 
@@ -18,9 +20,12 @@ from situs.cli.console import (
     write_text,
 )
 from situs.cli.options import CsvOption, JsonOption
+from situs.errors import OutputError
 from situs.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from situs.bundle import Bundle
     from situs.finding import Finding
     from situs.volume import Roi, Volume
@@ -76,33 +81,53 @@ def label(
     png: Annotated[
         Path | None, typer.Option("--png", metavar="DIR", help="Write one picture per lesion to this folder.")
     ] = None,
+    sr: Annotated[
+        Path | None,
+        typer.Option(
+            "--sr", metavar="FILE", help="Write a DICOM Structured Report. It names the patient of the scan."
+        ),
+    ] = None,
+    sc: Annotated[
+        Path | None,
+        typer.Option(
+            "--sc",
+            metavar="DIR",
+            help="Write the pictures as DICOM images to this folder. They name the patient of the scan.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no table and no progress.")] = False,
 ) -> None:
     """Name the anatomical site of each lesion in a head CT.
 
     A lesion is a connected part of a region of interest.
     """
-    inputs = [scan, roi] if bundle is None else [scan, roi, Path(bundle)]
-    check_outputs(json_file, csv_file, png, inputs)
+    outputs = _Outputs(json_file, csv_file, png, sr, sc)
+    outputs.check([scan, roi] if bundle is None else [scan, roi, Path(bundle)])
     with no_warnings():
         from situs.io import read_rois, read_volume
         from situs.labeler import Labeler
         from situs.volume import OutsideRoi, Roi, split_lesions
 
+        if sr is not None:
+            import situs.report.dicom_sr  # noqa: F401  # a missing extra is told before the work
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
+        patient = None
+        if outputs.name_the_patient:
+            from situs.io.patient import read_patient
+
+            patient = read_patient(scan, volume)
         regions = read_rois(roi, volume, mask_space, threshold)
         lesions = [
             lesion for region in regions if isinstance(region, Roi) for lesion in split_lesions(region)
         ]
         outside = [region for region in regions if isinstance(region, OutsideRoi)]
         labeler = Labeler.load(bundle)
-        if png is not None:
+        if png is not None or sc is not None:
             _ = labeler.bundle.pictures  # damaged pictures are refused before the work
         with _progress(quiet) as progress:
             findings = labeler.label(volume, [*lesions, *outside], progress)
-            if png is not None:
-                _write_pictures(volume, lesions, findings, labeler.bundle, png, progress)
-    _write_tables(volume, findings, json_file, csv_file)
+            outputs.write_pictures(volume, lesions, findings, labeler.bundle, patient, progress)
+        outputs.write_reports(volume, findings, patient)
     if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
@@ -114,29 +139,67 @@ def _progress(quiet: bool) -> AbstractContextManager[Progress]:
     return nullcontext(silent) if quiet else progress_bar(_MANY)
 
 
-def _write_pictures(
-    volume: Volume,
-    lesions: Sequence[Roi],
-    findings: Sequence[Finding],
-    bundle: Bundle,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    from situs.files import make_folder, write_file
-    from situs.report.picture import iter_pictures
+@dataclass(frozen=True)
+class _Outputs:
+    """Where the findings are written to; None where they are not."""
 
-    make_folder(folder)
-    pictures = iter_pictures(volume, lesions, findings, bundle.picture)
-    for number, (name, content) in enumerate(pictures, start=1):
-        write_file(folder / name, content)
-        progress("pictures", number, len(lesions))
+    json: Path | None
+    csv: Path | None
+    png: Path | None
+    sr: Path | None
+    sc: Path | None
 
+    @property
+    def name_the_patient(self) -> bool:
+        """Whether there are DICOM objects among them."""
+        return self.sr is not None or self.sc is not None
 
-def _write_tables(
-    volume: Volume, findings: Sequence[Finding], json_file: Path | None, csv_file: Path | None
-) -> None:
-    from situs.report import format_csv, format_json
+    def check(self, inputs: Sequence[Path]) -> None:
+        """Refuse what could not be written after the work."""
+        check_outputs({"--json": self.json, "--csv": self.csv, "--sr": self.sr}, inputs, [self.png, self.sc])
+        if self.sr == STDOUT:
+            raise OutputError("--sr -: standard output takes no DICOM; name a file")
 
-    for path, form in ((csv_file, format_csv), (json_file, format_json)):
-        if path is not None:
-            write_text(path, form(volume, findings))
+    def write_pictures(
+        self,
+        volume: Volume,
+        lesions: Sequence[Roi],
+        findings: Sequence[Finding],
+        bundle: Bundle,
+        patient: Dataset | None,
+        progress: Progress,
+    ) -> None:
+        """Write a picture of each lesion; the patient is needed for DICOM images only."""
+        if self.png is None and self.sc is None:
+            return
+        from situs.files import make_folder, write_file
+        from situs.report.picture import iter_pictures
+
+        for folder in (self.png, self.sc):
+            if folder is not None:
+                make_folder(folder)
+        series = uuid4().hex
+        pictures = iter_pictures(volume, lesions, findings, bundle.picture)
+        for number, (name, content) in enumerate(pictures, start=1):
+            if self.png is not None:
+                write_file(self.png / name, content)
+            if self.sc is not None and patient is not None:
+                from situs.report.dicom_sc import format_capture
+
+                title = Path(name).stem
+                capture = format_capture(content, title, findings[0], patient, series, number)
+                write_file(self.sc / f"{title}.dcm", capture)
+            progress("pictures", number, len(lesions))
+
+    def write_reports(self, volume: Volume, findings: Sequence[Finding], patient: Dataset | None) -> None:
+        """Write the tables, and the Structured Report for the patient."""
+        from situs.report import format_csv, format_json
+
+        if self.sr is not None and patient is not None:
+            from situs.files import write_file
+            from situs.report.dicom_sr import format_sr
+
+            write_file(self.sr, format_sr(volume, findings, patient))
+        for path, form in ((self.csv, format_csv), (self.json, format_json)):
+            if path is not None:
+                write_text(path, form(volume, findings))

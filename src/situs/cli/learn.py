@@ -169,7 +169,7 @@ def evaluate(
     """
     if out is not None and not into_card:
         raise InputError("--out: is where --into-card writes the bundle; give --into-card too")
-    check_outputs(json_file, None, None, [cohort, Path(bundle)])
+    check_outputs({"--json": json_file}, [cohort, Path(bundle)])
     with resumable_progress_bar() as progress:
         if into_card:
             from situs.cohort.card_entry import evaluate_into_card

@@ -46,7 +46,7 @@ def list_references(
     csv_file: CsvOption = None,
 ) -> None:
     """Show how many references each site has, and of how many patients."""
-    check_outputs(None, csv_file, None, [Path(bundle)])
+    check_outputs({"--csv": csv_file}, [Path(bundle)])
     from situs.bundle import read_bundle
     from situs.cohort.references import format_references_csv, format_references_text
 

@@ -57,7 +57,7 @@ def picture_name(finding: Finding) -> str:
 
     The largest lesion of mask value 3 has the name ``roi03_lesion1.png``, in every run.
     """
-    return f"roi{finding.roi_value:02d}_lesion{finding.component}.png"
+    return f"{finding.lesion_name}.png"
 
 
 def iter_pictures(

@@ -1,0 +1,175 @@
+"""The findings of a scan as a DICOM Structured Report: TID 1500 with one measurement group for each lesion.
+
+``docs/dicom.md`` describes its content and the codes of the private scheme 99SITUS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+from highdicom import sr
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage
+
+from situs import __version__
+from situs.anatomy import SITE_INDEX, SITES
+from situs.finding import Finding, Side
+from situs.report.dicom_object import MAKER, derived_uid, new_object, to_bytes
+from situs.volume import DicomImage, Volume
+
+__all__ = ["format_sr"]
+
+_SERIES_NUMBER = 9000  # beyond those of scanners
+_SMALLEST_SHARE = 0.005
+
+_SCHEME = "99SITUS"
+_MILLILITRE = sr.CodedConcept("ml", "UCUM", "milliliter")
+_RELATION_SCORE = sr.CodedConcept("RELATION_SCORE", _SCHEME, "Relation score")
+_SHARE = sr.CodedConcept("SHARE", _SCHEME, "Share of the lesion")
+_CERTAINTY = sr.CodedConcept("CERTAINTY", _SCHEME, "Certainty of the site")
+_SURE = sr.CodedConcept("SURE", _SCHEME, "Sure")
+_NOT_SURE = sr.CodedConcept("NOT_SURE", _SCHEME, "Not sure")
+_POSSIBLE_SITE = sr.CodedConcept("POSSIBLE_SITE", _SCHEME, "Possible site")
+_DOUBT = sr.CodedConcept("DOUBT", _SCHEME, "Reason for doubt")
+_ROI_NAME = sr.CodedConcept("ROI_NAME", _SCHEME, "Name of the region")
+
+
+def format_sr(volume: Volume, findings: Sequence[Finding], patient: Dataset, key: str = "") -> bytes:
+    """A Comprehensive 3D SR document as the bytes of a DICOM file.
+
+    Args:
+        volume: The scan, read from DICOM.
+        findings: What was found, at least one.
+        patient: The attributes of the Patient and General Study modules (`situs.io.patient.read_patient`).
+        key: What the UIDs of the document are derived from: the same key gives the same UIDs. By default they
+            are new.
+    """
+    key = key or uuid4().hex
+    document = new_object(patient, findings[0], Comprehensive3DSRStorage, "SR", _SERIES_NUMBER, key)
+    document.ReferencedPerformedProcedureStepSequence = []
+    document.PerformedProcedureCodeSequence = []
+    document.CompletionFlag, document.PreliminaryFlag = "COMPLETE", "PRELIMINARY"
+    document.VerificationFlag = "UNVERIFIED"
+    document.CodingSchemeIdentificationSequence = [
+        CodingSchemeIdentificationItem(_SCHEME, name="Private codes of situs", responsible_organization=MAKER)
+    ]
+    document.CurrentRequestedProcedureEvidenceSequence = [_evidence(volume)]
+    document.update(_report(volume, findings, key)[0])
+    return to_bytes(document)
+
+
+def _report(volume: Volume, findings: Sequence[Finding], key: str) -> sr.MeasurementReport:
+    first = findings[0]
+    software = f"situs {__version__}, bundle {first.bundle_name} {first.bundle_version}"
+    device = sr.DeviceObserverIdentifyingAttributes(derived_uid(software), "situs", MAKER, software)
+    return sr.MeasurementReport(
+        observation_context=sr.ObservationContext(sr.ObserverContext(codes.DCM.Device, device)),
+        procedure_reported=codes.SCT.ComputedTomographyOfHead,
+        imaging_measurements=[_group(volume, finding, key) for finding in findings],
+    )
+
+
+def _group(volume: Volume, finding: Finding, key: str) -> Any:
+    """The measurement group of one lesion, TID 1501."""
+    name = finding.lesion_name
+    sites = [] if finding.site is None else [_finding_site(finding.site, finding.side)]
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(derived_uid(key, name), name),
+        finding_type=codes.SCT.Lesion,
+        finding_sites=sites,
+        algorithm_id=sr.AlgorithmIdentification(
+            name=f"situs, bundle {finding.bundle_name}",
+            version=f"{__version__}, bundle {finding.bundle_version}",
+            parameters=[f"roi_value={finding.roi_value}", f"component={finding.component}"],
+            manufacturer=MAKER,
+        ),
+        measurements=[
+            sr.Measurement(codes.SCT.Volume, round(finding.volume_ml, 6), _MILLILITRE),
+            *_by_site(_RELATION_SCORE, finding.scores),
+            *_by_site(_SHARE, finding.shares, _SMALLEST_SHARE),
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(_CERTAINTY, _SURE if finding.sure else _NOT_SURE),
+            *(sr.QualitativeEvaluation(_POSSIBLE_SITE, _code(site)) for site in finding.site_set),
+        ],
+        source_images=[
+            sr.SourceImageForMeasurementGroup(sop_class, instance, frames)
+            for (sop_class, instance), frames in _references(_images_of(volume, finding)).items()
+        ],
+    )
+    texts = [(_DOUBT, doubt) for doubt in finding.doubts] + [
+        (codes.DCM.Comment, note) for note in finding.notes
+    ]
+    if finding.roi_name:
+        texts.insert(0, (_ROI_NAME, finding.roi_name))
+    group[0].ContentSequence.extend(
+        sr.TextContentItem(concept, text, sr.RelationshipTypeValues.CONTAINS) for concept, text in texts
+    )
+    return group
+
+
+def _by_site(
+    concept: sr.CodedConcept, values: dict[str, float], least: float = 0.0
+) -> Iterator[sr.Measurement]:
+    """One measurement for each site, which is its finding site."""
+    for key, value in values.items():
+        if value >= least:
+            yield sr.Measurement(
+                concept, round(value, 6), codes.UCUM.NoUnits, finding_sites=[_finding_site(key, None)]
+            )
+
+
+@cache
+def _finding_site(key: str, side: Side | None) -> sr.FindingSite:
+    laterality = {"left": codes.SCT.Left, "right": codes.SCT.Right, "bilateral": codes.SCT.Bilateral}
+    midline = codes.SCT.Midline if side == "midline" else None  # no laterality of CID 244
+    return sr.FindingSite(_code(key), laterality.get(side or ""), midline)
+
+
+@cache
+def _code(key: str) -> sr.CodedConcept:
+    site = SITES[SITE_INDEX[key]]
+    return sr.CodedConcept(site.code, site.code_scheme, site.code_meaning)
+
+
+def _images_of(volume: Volume, finding: Finding) -> Sequence[DicomImage]:
+    """The images that a lesion lies in; all of them if the slices were cut across the images."""
+    assert volume.source is not None
+    images = volume.source.images
+    return [images[k] for k in finding.slices] if volume.source.are_slices else images
+
+
+def _references(images: Iterable[DicomImage]) -> dict[tuple[str, str], list[int] | None]:
+    """SOP class and instance of each file, and the numbers of its frames; None for a file of one image."""
+    frames: dict[tuple[str, str], list[int] | None] = {}
+    for image in images:
+        of_file = frames.setdefault((image.sop_class, image.instance), [] if image.frame else None)
+        if of_file is not None:
+            of_file.append(image.frame)
+    return frames
+
+
+def _evidence(volume: Volume) -> Dataset:
+    """All files of the scan, series by series."""
+    assert volume.source is not None
+    files: dict[str, dict[str, str]] = {}
+    for image in volume.source.images:
+        files.setdefault(image.series, {})[image.instance] = image.sop_class
+    study = Dataset()
+    study.StudyInstanceUID = volume.source.study
+    study.ReferencedSeriesSequence = []
+    for series, classes in files.items():
+        item = Dataset()
+        item.SeriesInstanceUID = series
+        item.ReferencedSOPSequence = []
+        for instance, sop_class in classes.items():
+            file = Dataset()
+            file.ReferencedSOPClassUID, file.ReferencedSOPInstanceUID = sop_class, instance
+            item.ReferencedSOPSequence.append(file)
+        study.ReferencedSeriesSequence.append(item)
+    return study
