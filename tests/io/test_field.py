@@ -59,7 +59,7 @@ UNSURE = {
 }
 REFUSED = {
     "F12b": "is an NRRD file, but masks must be NIfTI",
-    "F12d": "is a DICOM structure set (RTSTRUCT), but masks must be NIfTI",
+    "F12d": "no structure has closed contours",
     "F25a": "vox_offset",
 }
 

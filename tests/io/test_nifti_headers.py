@@ -405,7 +405,7 @@ def test_files_of_other_kinds_are_called_by_their_kind(tmp_path, head, kind, pac
 
 @pytest.mark.parametrize(
     ("modality", "words"),
-    [("RTSTRUCT", "a DICOM structure set"), ("US", "a DICOM file")],
+    [("SR", "a DICOM report (SR)"), ("US", "a DICOM file")],
 )
 def test_a_dicom_object_as_mask_is_called_by_its_kind(tmp_path, head, modality, words):
     from phantoms.io_cases import dicom_slices, write_dicom

@@ -60,3 +60,63 @@ def write_seg(path, slices, masks, kind="BINARY", names=None, **options):
             **options,
         )
     seg.save_as(path)
+
+
+def write_rtstruct(path, slices, structures, images=None, **tags):
+    """Write a structure set of images (data sets).
+
+    Args:
+        path: The file.
+        slices: The images that it names.
+        structures: {number: (name, [(geometric type, (n, 3) points in LPS mm), ...])}.
+        images: The SOPInstanceUIDs that it names instead.
+        tags: Further tags of the file.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+
+    def item(**values):
+        ds = Dataset()
+        for name, value in values.items():
+            setattr(ds, name, value)
+        return ds
+
+    first = slices[0]
+    named = images or [ds.SOPInstanceUID for ds in slices]
+    series = item(
+        SeriesInstanceUID=first.SeriesInstanceUID,
+        ContourImageSequence=[item(ReferencedSOPInstanceUID=uid) for uid in named],
+    )
+    study = item(RTReferencedSeriesSequence=[series])
+    frame = item(FrameOfReferenceUID=first.FrameOfReferenceUID, RTReferencedStudySequence=[study])
+    ds = item(
+        SOPClassUID=RTStructureSetStorage,
+        SOPInstanceUID=generate_uid(),
+        Modality="RTSTRUCT",
+        StudyInstanceUID=first.StudyInstanceUID,
+        PatientName="SECRET^NAME",
+        ReferencedFrameOfReferenceSequence=[frame],
+        StructureSetROISequence=[
+            item(ROINumber=number, ROIName=name) for number, (name, _) in structures.items()
+        ],
+        ROIContourSequence=[
+            item(
+                ReferencedROINumber=number,
+                ContourSequence=[
+                    item(
+                        ContourGeometricType=kind,
+                        NumberOfContourPoints=len(points),
+                        ContourData=[f"{v:.4f}" for v in np.ravel(points)],
+                    )
+                    for kind, points in contours
+                ],
+            )
+            for number, (_, contours) in structures.items()
+        ],
+        **tags,
+    )
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    ds.save_as(path, enforce_file_format=True)

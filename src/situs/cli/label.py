@@ -45,8 +45,8 @@ def label(
         typer.Option(
             "--roi",
             metavar="ROI",
-            help="Regions of interest: a NIfTI mask or a DICOM segmentation (SEG). Each value or segment is "
-            "a region.",
+            help="Regions of interest: a NIfTI mask, a DICOM segmentation (SEG) or structure set (RTSTRUCT). "
+            "Each value, segment or structure is a region.",
         ),
     ],
     bundle: Annotated[

@@ -72,6 +72,8 @@ def read_rois(
             - A NIfTI mask of whole numbers, 0 where there is no lesion, or one with a channel a region. It is
               bound voxel by voxel or through patient space, as both headers suggest (`situs.io.binding`).
             - A DICOM segmentation (SEG), bound by its UIDs and its frames' positions (`situs.io.segments`).
+            - A DICOM structure set (RTSTRUCT), bound by its UIDs and its contours' points
+              (`situs.io.contours`).
         volume: The scan, shape (ni, nj, nk).
         mask_space: ``index`` binds the mask voxel by voxel, ``world`` through patient space, whatever headers
             and UIDs suggest.
@@ -89,19 +91,20 @@ def read_rois(
     if threshold is not None and not 0 < threshold <= 1:
         raise RoiError(f"threshold: expected more than 0 and at most 1, got {threshold:g}")
     path = Path(path)
-    if roi_kind(path) == "SEG":
+    kind = roi_kind(path)
+    if kind != "mask" and mask_space == "index":
+        raise RoiError(f"{path}: --mask-space index is for masks on a grid, this has positions: leave it out")
+    if kind == "SEG":
         from situs.io.segments import read_segments
 
-        _refuse_index(path, mask_space)
         return read_segments(path, volume, mask_space == "world", threshold)
+    if kind == "RTSTRUCT":
+        from situs.io.contours import read_contours
+
+        return read_contours(path, volume, mask_space == "world")
     from situs.io.rois import read_mask
 
     return read_mask(path, volume, mask_space)
-
-
-def _refuse_index(path: Path, mask_space: MaskSpace | None) -> None:
-    if mask_space == "index":
-        raise RoiError(f"{path}: --mask-space index is for masks on a grid, this has positions: leave it out")
 
 
 def _meets(roi: Path) -> Meets:
@@ -109,10 +112,15 @@ def _meets(roi: Path) -> Meets:
 
     @cache
     def read() -> tuple[References | None, NDArray[np.float64]]:
-        if roi_kind(roi) == "SEG":
+        kind = roi_kind(roi)
+        if kind == "SEG":
             from situs.io.segments import segment_positions, segment_references
 
             return segment_references(roi), segment_positions(roi)
+        if kind == "RTSTRUCT":
+            from situs.io.contours import contour_positions, contour_references
+
+            return contour_references(roi), contour_positions(roi)
         from situs.io.rois import mask_positions
 
         return None, mask_positions(roi)

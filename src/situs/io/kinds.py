@@ -72,7 +72,7 @@ def dicom_kind(file: Path | BinaryIO) -> str:
 
 
 def roi_kind(path: Path) -> str:
-    """What a file of regions is: ``SEG``, or ``mask`` for anything else.
+    """What a file of regions is: ``SEG``, ``RTSTRUCT``, or ``mask`` for anything else.
 
     Raises:
         RoiError: There is no such file, or it is a folder or empty.
@@ -82,7 +82,7 @@ def roi_kind(path: Path) -> str:
     if file_kind(start) != "a DICOM file":
         return "mask"
     kind = dicom_kind(path)
-    return next((modality for modality in ("SEG",) if kind == _MODALITIES[modality]), "mask")
+    return next((modality for modality in ("SEG", "RTSTRUCT") if kind == _MODALITIES[modality]), "mask")
 
 
 def no_scan_text(kinds: Collection[str], in_folder: bool) -> str:

@@ -126,7 +126,7 @@ def _other_kind(path: Path, start: bytes, error: type[InputError]) -> str:
     if kind == "a DICOM file":
         kind = dicom_kind(path)
     if issubclass(error, RoiError):
-        expected += " or DICOM segmentations (SEG)"
+        expected += " or DICOM (SEG, RTSTRUCT)"
         return f"is {kind or 'no NIfTI file'}, but masks must be {expected}: save the mask as .nii.gz"
     if issubclass(error, ScanError):
         expected += " or DICOM"

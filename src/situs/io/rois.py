@@ -21,11 +21,19 @@ from situs.io.nifti import NiftiGrid, read_nifti_grid
 from situs.io.regrid import iter_values, regrid
 from situs.volume import OutsideRoi, Roi, Volume
 
-__all__ = ["bound_regions", "label_regions", "mask_positions", "read_mask", "resampled_regions"]
+__all__ = [
+    "BETWEEN_NOTE",
+    "MUCH_BEYOND",
+    "bound_regions",
+    "label_regions",
+    "mask_positions",
+    "read_mask",
+    "resampled_regions",
+]
 
 _POSITIONS_OF_A_SLICE = 200
-_MUCH_BEYOND = 0.1  # of a region; with more outside the scan, what is left may be another site
-_BETWEEN_NOTE = "A part of the region lies between two slices of the scan; it was moved to the nearest one."
+MUCH_BEYOND = 0.1  # of a region; with more outside the scan, what is left may be another site
+BETWEEN_NOTE = "A part of the region lies between two slices of the scan; it was moved to the nearest one."
 
 
 def read_mask(path: Path, volume: Volume, space: MaskSpace | None = None) -> list[Roi | OutsideRoi]:
@@ -107,7 +115,7 @@ def resampled_regions(
     for roi in _rois(found.labels, geometry, found.between):
         share = found.beyond.get(roi.value, 0.0)
         sentence = f"{100 * share:.0f} % of the region lies outside the scan."
-        if share > _MUCH_BEYOND:
+        if share > MUCH_BEYOND:
             roi = replace(roi, doubts=(sentence,))
         elif share > 0.01:
             roi = replace(roi, notes=(*roi.notes, sentence))
@@ -127,11 +135,11 @@ def _rois(
         notes: tuple[str, ...] = ()
         if value in between:
             start, mask = _union(start, mask, between.pop(value))
-            notes = (_BETWEEN_NOTE,)
+            notes = (BETWEEN_NOTE,)
         rois[value] = Roi(np.ascontiguousarray(mask), _triple(start), geometry, value, notes=notes)
     for value, extra in between.items():
         start, mask = _union(extra[0], np.ones((1, 1, 1), dtype=bool), extra)
-        rois[value] = Roi(mask, _triple(start), geometry, value, notes=(_BETWEEN_NOTE,))
+        rois[value] = Roi(mask, _triple(start), geometry, value, notes=(BETWEEN_NOTE,))
     return [rois[value] for value in sorted(rois)]
 
 
