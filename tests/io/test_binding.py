@@ -10,8 +10,8 @@ from phantoms.io_cases import dicom_slices, write_dicom
 
 from situs.geometry import Geometry, axial_order
 from situs.io import read_rois, read_volume
+from situs.io.arrays import FileGrid
 from situs.io.binding import BindingError, bind
-from situs.io.nifti import NiftiGrid
 from situs.io.rois import bound_regions
 from situs.volume import Roi, StoredGrid, Volume, largest_part
 
@@ -25,7 +25,7 @@ def nifti(array, affine, others=(), oriented=True):
     values = array.transpose(order)
     geometry = Geometry.from_affine(values.shape, affine[:, columns])
     others = tuple(other[:, columns] for other in others)
-    return NiftiGrid(values, affine[:, columns], geometry, order, oriented, others, 0.0, ())
+    return FileGrid(values, affine[:, columns], geometry, order, oriented, others, ())
 
 
 def scan_of(grid):

@@ -42,6 +42,7 @@ READ = {
     "F10": "",
     "F11": "",
     "F12a": "",
+    "F12b": "",
     "F12c": "no DICOM UIDs",
     "F14": "no orientation; numbers and sizes of voxels agree",
     "F22a": "metres",
@@ -58,7 +59,6 @@ UNSURE = {
     "F37": "Left and right cannot be trusted",
 }
 REFUSED = {
-    "F12b": "is an NRRD file, but masks must be NIfTI",
     "F12d": "no structure has closed contours",
     "F25a": "vox_offset",
 }

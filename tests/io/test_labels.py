@@ -6,7 +6,7 @@ import pytest
 from phantoms.io_cases import assert_one_line, head_affine, head_scan, save
 
 from situs.errors import RoiError
-from situs.io import nifti, read_rois, read_volume
+from situs.io import arrays, read_rois, read_volume
 from situs.io.labels import WholeNumbers, to_layers
 from situs.io.nifti import read_nifti_grid
 
@@ -70,7 +70,7 @@ def test_fractions_are_no_labels(factor):
 
 def test_a_probability_map_in_bytes_is_no_mask():
     values = (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 256).astype(np.float32) / 255
-    refused(values, "threshold it", step=1 / 255)
+    refused(values, "for probabilities add --threshold 0.5", step=1 / 255)
 
 
 def test_nan_is_no_lesion_and_it_is_said():
@@ -85,7 +85,7 @@ def test_nan_is_no_lesion_and_it_is_said():
 @pytest.mark.parametrize("channels", [False, True])
 def test_a_mask_is_read_as_small_integers_whatever_its_kind(tmp_path, monkeypatch, dtype, channels):
     """Piece by piece: labels of two bytes, rounding, NaN and a fraction each stand in another piece."""
-    monkeypatch.setattr(nifti, "_PIECE", 1000)
+    monkeypatch.setattr(arrays, "_PIECE", 1000)
     mask = (one_hot() if channels else three_boxes(np.uint16)).astype(dtype)
     mask[mask == 3] = 300
     expected = np.array(mask, np.uint16)

@@ -275,9 +275,9 @@ def damaged(kind, head, path):
         ("header", "header"),
         ("quaternion", "qform cannot be used"),
         ("cut", "100 of its bytes are missing"),
-        ("cut header", "unknown kind, expected NIfTI (.nii, .nii.gz) or DICOM"),
+        ("cut header", "unknown kind, expected NIfTI (.nii, .nii.gz), NRRD, MetaImage or DICOM"),
         ("empty", "empty"),
-        ("text", "unknown kind, expected NIfTI (.nii, .nii.gz) or DICOM"),
+        ("text", "unknown kind, expected NIfTI (.nii, .nii.gz), NRRD, MetaImage or DICOM"),
     ],
 )
 def test_what_is_no_head_ct_is_refused_in_one_line(head, tmp_path, kind, words):

@@ -208,9 +208,9 @@ def test_every_number_format_is_read_as_nibabel_reads_it(head, tmp_path, dtype):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32])
 def test_scaling_in_pieces_is_as_nibabel_scales(head, raw, tmp_path, dtype, scale, monkeypatch):
     """Numbers change their format on the way where a piece needs a larger one."""
-    from situs.io import nifti
+    from situs.io import arrays, nifti
 
-    monkeypatch.setattr(nifti, "_PIECE", 1_000)
+    monkeypatch.setattr(arrays, "_PIECE", 1_000)
     stored = np.arange(head[0].size).reshape(head[0].shape, order="F") % 200
     image = nibabel.Nifti1Image(stored.astype(dtype), head[1])
     nibabel.save(image, tmp_path / "m.nii")
@@ -224,9 +224,9 @@ def test_scaling_in_pieces_is_as_nibabel_scales(head, raw, tmp_path, dtype, scal
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_floats_that_are_not_whole_stay_floats(head, tmp_path, dtype, monkeypatch):
-    from situs.io import nifti
+    from situs.io import arrays
 
-    monkeypatch.setattr(nifti, "_PIECE", 1_000)
+    monkeypatch.setattr(arrays, "_PIECE", 1_000)
     data = head[0].astype(dtype)
     data[20:30] += 0.25
     volume = read_volume(save(tmp_path / "scan.nii.gz", data, head[1]))
@@ -385,8 +385,6 @@ def test_impossible_names(tmp_path, head, name):
 
 
 OTHERS = {
-    "an NRRD file": b"NRRD0004\ntype: uchar\ndimension: 3\n\n",
-    "a MetaImage file": b"ObjectType = Image\nNDims = 3\n",
     "an MGH file": struct.pack(">7i", 1, 8, 8, 8, 1, 0, 1) + bytes(400),
     "an Analyze 7.5 header": struct.pack("<i", 348) + bytes(344),
     "a PNG picture": b"\x89PNG\r\n\x1a\n" + bytes(400),
@@ -399,7 +397,7 @@ def test_files_of_other_kinds_are_called_by_their_kind(tmp_path, head, kind, pac
     raw = gzip.compress(OTHERS[kind]) if packed else OTHERS[kind]
     refused(raw, tmp_path / "scan.x", f"is {kind}")
     scan = read_volume(save(tmp_path / "scan.nii", *head))
-    words = "masks must be NIfTI"
+    words = "expected regions as NIfTI"
     refused(raw, tmp_path / "mask.x", words, RoiError, lambda path: read_rois(path, scan))
 
 
@@ -414,4 +412,4 @@ def test_a_dicom_object_as_mask_is_called_by_its_kind(tmp_path, head, modality, 
     (path,) = write_dicom(tmp_path / "d", dicom_slices([0], Modality=modality)).iterdir()
     with pytest.raises(RoiError) as error:
         read_rois(path, scan)
-    assert_one_line(error, path.name, f"is {words}", "masks must be NIfTI")
+    assert_one_line(error, path.name, f"is {words}", "expected regions as NIfTI")

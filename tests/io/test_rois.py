@@ -330,7 +330,7 @@ def refused(kind, head, path):
         ("rgb", "RGB"),
         ("unoriented", "no orientation"),
         ("cut", "50 of its bytes are missing"),
-        ("text", "no NIfTI file, but masks must be NIfTI"),
+        ("text", "of an unknown kind, expected regions as NIfTI"),
     ],
 )
 def test_what_is_no_mask_of_this_scan_is_refused_in_one_line(head, scan, tmp_path, kind, words):
@@ -359,3 +359,44 @@ def test_scan_and_mask_both_without_orientation_fit_if_their_grids_do(head, tmp_
         nibabel.save(image, tmp_path / f"{name}.nii")
     rois = read_rois(tmp_path / "m.nii", read_volume(tmp_path / "scan.nii"))
     assert [r.value for r in rois] == [3, 7]
+
+
+# Probabilities
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("least", [0.5, 0.3, 0.7, 1.0])
+def test_a_map_of_probabilities_is_cut_at_the_threshold(head, scan, tmp_path, dtype, least):
+    steps = np.arange(11) / 10
+    chances = np.zeros(head[0].shape, dtype)
+    chances[10:21, 20:30, 5:9] = steps[:, None, None]
+    chances[0, 0, 0] = np.nan
+    path = save(tmp_path / "m.nii.gz", chances, head[1])
+    (roi,) = read_rois(path, scan, threshold=least)
+    expected = np.zeros(head[0].shape, bool)
+    expected[10:21, 20:30, 5:9] = (np.arange(11) >= round(10 * least))[:, None, None]
+    assert np.array_equal(whole(roi), expected) and roi.value == 1
+    assert roi.notes == (f"Voxels of the mask with a probability of at least {least:g} were taken.",)
+    with pytest.raises(RoiError, match="for probabilities add --threshold"):
+        read_rois(path, scan)
+
+
+def test_probabilities_stored_as_scaled_bytes(head, scan, tmp_path):
+    mask = np.zeros(head[0].shape, np.uint8)
+    mask[10:14, 20:30, 5:9] = np.array([255, 128, 127, 1], np.uint8)[:, None, None]
+    path = save(tmp_path / "m.nii", mask, head[1])
+    raw = bytearray(path.read_bytes())
+    raw[112:116] = np.float32(1 / 255).tobytes()  # scl_slope
+    path.write_bytes(raw)
+    (roi,) = read_rois(path, scan, threshold=0.5)
+    assert np.array_equal(whole(roi), mask >= 128)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_labels_with_a_threshold_are_refused_unless_they_are_0_and_1(head, scan, tmp_path, dtype):
+    mask = two_balls(head[0].shape, head[1]).astype(dtype)
+    with pytest.raises(RoiError) as error:
+        read_rois(save(tmp_path / "m.nii", mask, head[1]), scan, threshold=0.5)
+    assert_one_line(error, "m.nii", "expected probabilities from 0 to 1", "leave --threshold out")
+    (roi,) = read_rois(save(tmp_path / "m.nii", (mask > 0).astype(dtype), head[1]), scan, threshold=0.5)
+    assert np.array_equal(whole(roi), mask > 0)

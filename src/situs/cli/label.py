@@ -38,15 +38,18 @@ _MANY = 150
 
 def label(
     scan: Annotated[
-        Path, typer.Argument(metavar="SCAN", help="Head CT: a NIfTI file, a DICOM folder or a zip of one.")
+        Path,
+        typer.Argument(
+            metavar="SCAN", help="Head CT: a file (NIfTI, NRRD, MetaImage), a DICOM folder or a zip of one."
+        ),
     ],
     roi: Annotated[
         Path,
         typer.Option(
             "--roi",
             metavar="ROI",
-            help="Regions of interest: a NIfTI mask, a DICOM segmentation (SEG) or structure set (RTSTRUCT). "
-            "Each value, segment or structure is a region.",
+            help="Regions of interest: a mask (NIfTI, NRRD, MetaImage), a DICOM segmentation (SEG) or "
+            "structure set (RTSTRUCT). Each value, segment or structure is a region.",
         ),
     ],
     bundle: Annotated[
@@ -72,8 +75,8 @@ def label(
         float | None,
         typer.Option(
             metavar="P",
-            help="Of a fractional DICOM segmentation, take pixels with at least this probability. "
-            "Default: 0.5.",
+            help="For a map of probabilities or a fractional DICOM segmentation: take voxels with at least "
+            "this probability. Default: 0.5 for DICOM.",
         ),
     ] = None,
     json_file: JsonOption = None,

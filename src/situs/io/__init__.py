@@ -1,7 +1,7 @@
 """Files in, volumes and regions out. World frame RAS+ in mm; LPS exists only inside the DICOM code.
 
 What a file is, is decided by its content, not by its name: a folder, a zip or a DICOM file is read by
-`situs.io.dicom`, everything else by `situs.io.nifti`.
+`situs.io.dicom`, everything else by `situs.io.grid_files`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def read_volume(path: str | Path, series: str | None = None, roi: str | Path | N
     """Read a head CT.
 
     Args:
-        path: A NIfTI file (.nii, .nii.gz), a folder or a zip of DICOM files, or one DICOM file. A DICOMDIR
-            stands for its folder.
+        path: A NIfTI file (.nii, .nii.gz), NRRD or MetaImage, a folder or a zip of DICOM files, or one DICOM
+            file. A DICOMDIR stands for its folder.
         series: SeriesNumber or SeriesInstanceUID of the DICOM series to read. By default the plain axial head
             CT is chosen, and `Volume.assumptions` names the choice.
         roi: The mask that will be bound to the scan. Of several DICOM series, those that it meets come first.
@@ -51,9 +51,9 @@ def read_volume(path: str | Path, series: str | None = None, roi: str | Path | N
         return read_dicom(path, series, None if roi is None else _meets(Path(roi)))
     if series is not None:
         raise ScanError(f"{path}: series={series!r} was asked for, but this is not DICOM: leave it out")
-    from situs.io.nifti import read_nifti
+    from situs.io.grid_files import read_grid_volume
 
-    return read_nifti(path)
+    return read_grid_volume(path)
 
 
 def read_rois(
@@ -69,16 +69,19 @@ def read_rois(
     Args:
         path: One of these files. `Roi.notes` and `Roi.doubts` say how it was bound.
 
-            - A NIfTI mask of whole numbers, 0 where there is no lesion, or one with a channel a region. It is
-              bound voxel by voxel or through patient space, as both headers suggest (`situs.io.binding`).
+            - A mask (NIfTI, NRRD, MetaImage) of whole numbers, 0 where there is no lesion, or one with a
+              channel a region. It is bound voxel by voxel or through patient space, as both headers suggest
+              (`situs.io.binding`). With `threshold`, a map of probabilities. Segments of 3D Slicer
+              (.seg.nrrd) keep their names.
             - A DICOM segmentation (SEG), bound by its UIDs and its frames' positions (`situs.io.segments`).
             - A DICOM structure set (RTSTRUCT), bound by its UIDs and its contours' points
               (`situs.io.contours`).
         volume: The scan, shape (ni, nj, nk).
         mask_space: ``index`` binds the mask voxel by voxel, ``world`` through patient space, whatever headers
             and UIDs suggest.
-        threshold: For a fractional DICOM segmentation: the probability, in (0, 1], from which on a pixel
-            belongs to its region. None for 0.5.
+        threshold: For a map of probabilities or a fractional DICOM segmentation: the probability, in (0, 1],
+            from which on a voxel belongs to the region. None for 0.5 of a DICOM segmentation; a mask then
+            must hold whole numbers.
 
     Returns:
         The regions, and then for each value the lesions that lie wholly outside the scan.
@@ -104,7 +107,7 @@ def read_rois(
         return read_contours(path, volume, mask_space == "world")
     from situs.io.rois import read_mask
 
-    return read_mask(path, volume, mask_space)
+    return read_mask(path, volume, mask_space, threshold)
 
 
 def _meets(roi: Path) -> Meets:

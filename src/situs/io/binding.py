@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
+from situs.io.arrays import FileGrid
 from situs.io.grids import (
     SAME_VOXEL,
     apart_mm,
@@ -46,7 +47,6 @@ from situs.io.grids import (
     size_text,
     steps,
 )
-from situs.io.nifti import NiftiGrid
 from situs.volume import Volume
 
 __all__ = ["Binding", "BindingError", "MaskSpace", "bind", "resampled_note"]
@@ -89,7 +89,7 @@ class Binding:
         return labels.transpose(self.axes)[tuple(slice(None, None, -1 if b else 1) for b in self.backward)]
 
 
-def bind(mask: NiftiGrid, scan: Volume, space: MaskSpace | None = None) -> Binding:
+def bind(mask: FileGrid, scan: Volume, space: MaskSpace | None = None) -> Binding:
     """Decide how a mask is bound to a scan.
 
     Args:
@@ -124,7 +124,7 @@ def bind(mask: NiftiGrid, scan: Volume, space: MaskSpace | None = None) -> Bindi
     return Binding(None, notes=(resampled_note(mask.geometry),), doubts=tuple(_box_doubts(mask, scan)))
 
 
-def _by_grid(mask: NiftiGrid, scan: Volume) -> Binding | None:
+def _by_grid(mask: FileGrid, scan: Volume) -> Binding | None:
     """By index, if the mask's grid is the scan's or stands for it (points 1 and 2)."""
     for grid in _grids(mask):
         for geometry in _geometries(scan):
@@ -138,7 +138,7 @@ def _by_grid(mask: NiftiGrid, scan: Volume) -> Binding | None:
     return None
 
 
-def _grids(mask: NiftiGrid) -> list[Geometry]:
+def _grids(mask: FileGrid) -> list[Geometry]:
     """Where a mask's voxels lie by each affine of its header."""
     return [mask.geometry, *(Geometry.from_affine(mask.geometry.shape, affine) for affine in mask.others)]
 
@@ -183,7 +183,7 @@ def _but_straight(grid: Geometry, geometry: Geometry) -> Binding | None:
     return Binding(axes, backward, notes=(note,))
 
 
-def _by_array(mask: NiftiGrid, scan: Volume) -> Binding | None:
+def _by_array(mask: FileGrid, scan: Volume) -> Binding | None:
     """The binding of one file's array to another's, if they have one shape (point 3).
 
     A DICOM series counts as an array of columns, rows and slices from feet to head, as ITK orders it. The
@@ -199,7 +199,7 @@ def _by_array(mask: NiftiGrid, scan: Volume) -> Binding | None:
     return Binding(axes)
 
 
-def _judged_by_place(binding: Binding, mask: NiftiGrid, scan: Volume) -> Binding:
+def _judged_by_place(binding: Binding, mask: FileGrid, scan: Volume) -> Binding:
     """A binding by index, doubtful if the headers put the same voxel at two places."""
     assert binding.axes is not None
     grids = [reordered(grid, binding.axes, binding.backward) for grid in _grids(mask)]
@@ -218,7 +218,7 @@ def _judged_by_place(binding: Binding, mask: NiftiGrid, scan: Volume) -> Binding
     return replace(binding, doubts=(doubt,))
 
 
-def _judged_by_size(binding: Binding, mask: NiftiGrid, scan: Volume) -> Binding:
+def _judged_by_size(binding: Binding, mask: FileGrid, scan: Volume) -> Binding:
     """A binding by index where one side has no orientation, doubtful if the sizes of the voxels differ."""
     assert binding.axes is not None
     sizes, expected = (np.linalg.norm(steps(g), axis=0) for g in (mask.geometry, scan.geometry))
@@ -234,7 +234,7 @@ def _judged_by_size(binding: Binding, mask: NiftiGrid, scan: Volume) -> Binding:
     return replace(binding, notes=(f"{start}; numbers and sizes of voxels agree, so {end}.",))
 
 
-def _box_doubts(mask: NiftiGrid, scan: Volume) -> Iterator[str]:
+def _box_doubts(mask: FileGrid, scan: Volume) -> Iterator[str]:
     """Why a mask on another grid may lie elsewhere than its header says (point 4)."""
     places = _both_places(mask.geometry, scan)
     if (shared := shared_box(mask.geometry, scan.geometry)) < _SHARED_BOX:

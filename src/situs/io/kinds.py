@@ -9,12 +9,14 @@ from typing import BinaryIO
 from situs.errors import RoiError
 from situs.io.stream import ByteStream
 
-__all__ = ["dicom_kind", "file_kind", "no_scan_text", "roi_kind"]
+__all__ = ["METAIMAGE", "NRRD", "dicom_kind", "file_kind", "no_scan_text", "roi_kind"]
 
+NRRD = "an NRRD file"
+METAIMAGE = "a MetaImage file (.mha, .mhd)"
 _STARTS = {
-    b"NRRD": "an NRRD file",
-    b"ObjectType": "a MetaImage file (.mha, .mhd)",
-    b"NDims": "a MetaImage file (.mha, .mhd)",
+    b"NRRD": NRRD,
+    b"ObjectType": METAIMAGE,
+    b"NDims": METAIMAGE,
     b"\x00\x00\x00\x01": "an MGH file (.mgh, .mgz)",
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from situs.errors import RoiError
 from situs.io.regrid import iter_values
 
-__all__ = ["Labels", "Layer", "WholeNumbers", "refuse_noise", "to_layers"]
+__all__ = ["Labels", "Layer", "Threshold", "WholeNumbers", "refuse_noise", "to_layers"]
 
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 0.05, 0.25  # from a whole number
 _MOST_NEGATIVE = 8  # different negative labels; a scan has hundreds
@@ -19,6 +19,7 @@ _MOST_REGIONS = 10_000
 _MOST_LESIONS = 10_000
 _NOISE_RUNS = 50_000  # as many runs of equal labels along a row, and as many of the marked voxels begin one
 _NOISE_SHARE = 0.4
+_PROBABILITY_ROUNDING = 1e-3
 _EXACT_FLOAT = 2**24  # single precision holds all whole numbers up to here
 
 Labels = NDArray[Any]
@@ -82,22 +83,58 @@ class WholeNumbers:
             example = float(values.flat[off.argmax()])
             raise RoiError(
                 f"{self._name}: holds values that are not whole (such as {example:.3g}), expected 0, 1, ...: "
-                "threshold it and save it as integers"
+                "save labels as integers; for probabilities add --threshold 0.5"
             )
         self._farthest = max(self._farthest, largest)
         return nearest
 
 
-def to_layers(labels: Labels, name: str) -> tuple[list[Layer], tuple[str, ...]]:
+class Threshold:
+    """Makes labels of probabilities, piece by piece: 1 where they reach a threshold, else 0.
+
+    Args:
+        name: The mask's file, for the error text.
+        least: The threshold, in (0, 1].
+    """
+
+    def __init__(self, name: str, least: float) -> None:
+        self._name, self._least = name, least
+
+    def __call__(self, values: NDArray[Any], step: float) -> Labels:
+        """1 and 0 for probabilities; NaN is 0.
+
+        Raises:
+            RoiError: They are no probabilities.
+        """
+        values = np.nan_to_num(values, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        low, high = float(values.min()), float(values.max())
+        if low < -_PROBABILITY_ROUNDING or high > 1 + _PROBABILITY_ROUNDING:
+            raise RoiError(
+                f"{self._name}: holds values from {low:g} to {high:g}, expected probabilities from 0 to 1: "
+                "divide them by the largest, or leave --threshold out if they are labels"
+            )
+        # 0.7 in single precision is less than 0.7, and reaches it all the same.
+        least = values.dtype.type(self._least) if values.dtype.kind == "f" else self._least
+        return (values >= least).astype(np.uint8)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed."""
+        return (f"Voxels of the mask with a probability of at least {self._least:g} were taken.",)
+
+
+def to_layers(labels: Labels, name: str, named: bool = False) -> tuple[list[Layer], tuple[str, ...]]:
     """The layers of a mask.
 
     Args:
         labels: (ni, nj, nk) or, with channels, (ni, nj, nk, nc) whole numbers. They may be changed in place.
         name: The mask's file, for the error text.
+        named: Whether the file names its labels, which may be several in a channel.
 
     Returns:
         The layers, and one sentence per assumption. Without channels there is one layer, (None, labels),
-        whose labels are the values of the regions. With channels there is a layer for each that is not
+        whose labels are the values of the regions; with channels whose labels are named, there is one
+        such layer for each. With other channels there is a layer for each that is not
         empty, (value, labels), in which all that is not 0 is the region of that value.
 
     Raises:
@@ -114,6 +151,8 @@ def to_layers(labels: Labels, name: str) -> tuple[list[Layer], tuple[str, ...]]:
     labels = labels.astype(np.min_scalar_type(high), copy=False)
     if labels.ndim == 3:
         layers: list[Layer] = [(None, labels)]
+    elif named:
+        layers = [(None, labels[..., channel]) for channel in range(labels.shape[3])]
     else:
         layers, channel_notes = _channels(labels, name)
         notes += channel_notes

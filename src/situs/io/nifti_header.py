@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEADER_BYTES", "HeaderError", "NiftiHeader", "is_nifti", "parse_header"]
+__all__ = [
+    "HEADER_BYTES",
+    "HeaderError",
+    "NiftiHeader",
+    "check_affine",
+    "check_voxels",
+    "is_nifti",
+    "parse_header",
+]
 
 HEADER_BYTES = (
     544  # of the longer of both versions, in a single file; the shorter one's first voxel is at 352
@@ -131,6 +140,14 @@ def _shape(header: Any) -> tuple[tuple[int, ...], list[str]]:
     if not 1 <= count <= 7:
         raise HeaderError(f"its header is damaged (dim[0] is {count}, expected 1 to 7): export it again")
     shape = [n or int(axis >= 3) for axis, n in enumerate(sizes[1 : count + 1])]  # some writers leave 0 for 1
+    check_voxels(shape)
+    kept = (*shape[:3], *(n for n in shape[3:] if n != 1))
+    notes = ["Further axes of the file, all of length 1, were left out."] if len(kept) < count else []
+    return kept + (1,) * (3 - len(kept)), notes
+
+
+def check_voxels(shape: Sequence[int]) -> None:
+    """Refuse an array without voxels, or with more than any scan has."""
     text = "x".join(map(str, shape))
     if min(shape) < 1:
         raise HeaderError(
@@ -138,9 +155,6 @@ def _shape(header: Any) -> tuple[tuple[int, ...], list[str]]:
         )
     if math.prod(shape) > _MOST_VOXELS:
         raise HeaderError(f"its header says {text} voxels, expected at most 2^30: crop it to the head")
-    kept = (*shape[:3], *(n for n in shape[3:] if n != 1))
-    notes = ["Further axes of the file, all of length 1, were left out."] if len(kept) < count else []
-    return kept + (1,) * (3 - len(kept)), notes
 
 
 def _dtype(header: Any) -> np.dtype[Any]:
@@ -251,19 +265,24 @@ def _in_mm(affine: Array, header: Any, shape: tuple[int, ...]) -> tuple[Array, l
     """
     unit = int(header["xyzt_units"]) & 7
     if unit not in _UNITS_MM:
-        _check(affine, shape)
+        check_affine(affine, shape)
         return affine, []
     name, factor = _UNITS_MM[unit]
     scaled = np.diag([factor, factor, factor, 1.0]) @ affine
     try:
-        _check(scaled, shape)
+        check_affine(scaled, shape)
     except ValueError:
-        _check(affine, shape)  # the unit is wrong, not the numbers
+        check_affine(affine, shape)  # the unit is wrong, not the numbers
         return affine, [f"The header's unit is {name}, but its numbers are millimetres; so they were taken."]
     return scaled, [f"The header's unit is {name}; it was converted to millimetres."]
 
 
-def _check(affine: Array, shape: tuple[int, ...]) -> None:
+def check_affine(affine: Array, shape: tuple[int, ...]) -> None:
+    """Refuse an affine that is none of a scan.
+
+    Raises:
+        ValueError: The text says why.
+    """
     if not np.isfinite(affine).all():
         raise ValueError("it holds NaN or infinite numbers")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from situs.errors import RoiError
 from situs.geometry import Geometry
+from situs.io.arrays import FileGrid, NamedSegment
 from situs.io.binding import Binding, BindingError, MaskSpace, bind
+from situs.io.grid_files import read_grid
 from situs.io.grids import box_text
-from situs.io.labels import Labels, Layer, WholeNumbers, to_layers
-from situs.io.nifti import NiftiGrid, read_nifti_grid
+from situs.io.labels import Labels, Layer, Threshold, WholeNumbers, to_layers
 from situs.io.regrid import iter_values, regrid
 from situs.volume import OutsideRoi, Roi, Volume
 
@@ -36,30 +37,53 @@ MUCH_BEYOND = 0.1  # of a region; with more outside the scan, what is left may b
 BETWEEN_NOTE = "A part of the region lies between two slices of the scan; it was moved to the nearest one."
 
 
-def read_mask(path: Path, volume: Volume, space: MaskSpace | None = None) -> list[Roi | OutsideRoi]:
-    """The regions of a NIfTI mask on the scan's grid, one per value, ascending.
+def read_mask(
+    path: Path, volume: Volume, space: MaskSpace | None = None, threshold: float | None = None
+) -> list[Roi | OutsideRoi]:
+    """The regions of a mask on the scan's grid, one per value, ascending.
 
     Raises:
         RoiError: see `situs.io.read_rois`
     """
-    whole = WholeNumbers(str(path))
-    grid = read_nifti_grid(path, RoiError, whole)
-    layers, notes = to_layers(grid.values, str(path))
+    convert = WholeNumbers(str(path)) if threshold is None else Threshold(str(path), threshold)
+    grid = read_grid(path, RoiError, convert)
+    if threshold is not None and grid.values.max() > 1:
+        raise RoiError(
+            f"{path}: holds labels up to {grid.values.max()}, expected probabilities from 0 to 1: leave "
+            "--threshold out"
+        )
+    layers, notes = to_layers(grid.values, str(path), bool(grid.segments))
     try:
         binding = bind(grid, volume, space)
     except BindingError as problem:
         raise RoiError(f"{path}: {problem}") from problem
-    regions = bound_regions(layers, grid, volume, binding)
+    regions = [
+        _named(region, number, grid.segments)
+        for number, layer in enumerate(layers)
+        for region in bound_regions([layer], grid, volume, binding)
+    ]
     if not any(isinstance(region, Roi) for region in regions):
         raise RoiError(
             f"{path}: none of it meets the scan (mask: {box_text(grid.geometry)}; scan: "
             f"{box_text(volume.geometry)}): it is of another patient space; draw it on this scan"
         )
-    return [replace(region, notes=(*whole.notes, *notes, *region.notes)) for region in regions]
+    regions.sort(key=lambda region: (isinstance(region, OutsideRoi), region.value))
+    said = (*convert.notes, *notes)
+    return [replace(region, notes=(*said, *region.notes)) for region in regions]
+
+
+def _named(region: Roi | OutsideRoi, layer: int, segments: tuple[NamedSegment, ...]) -> Roi | OutsideRoi:
+    """A region with the name of its segment, and with its number where segments share a label."""
+    own = [n for n, s in enumerate(segments) if (s.layer, s.value) == (layer, region.value)]
+    if not own:
+        return region
+    one_each = len({s.value for s in segments}) == len(segments)
+    value = region.value if one_each else own[0] + 1
+    return replace(region, value=value, name=segments[own[0]].name)
 
 
 def mask_positions(path: Path) -> NDArray[np.float64]:
-    """Where a NIfTI mask lies in the patient, by its own header: some of its voxels on each slice.
+    """Where a mask lies in the patient, by its own header: some of its voxels on each slice.
 
     Returns:
         (n, 3) RAS+ mm; none if the mask is empty or its header has no orientation.
@@ -67,7 +91,8 @@ def mask_positions(path: Path) -> NDArray[np.float64]:
     Raises:
         RoiError: The mask cannot be read.
     """
-    grid = read_nifti_grid(path, RoiError, WholeNumbers(str(path)))
+    # Of a map of probabilities, the likelier half.
+    grid = read_grid(path, RoiError, lambda values, _: values >= 0.5)
     if not grid.oriented:
         return np.empty((0, 3))
     positions = []
@@ -79,11 +104,13 @@ def mask_positions(path: Path) -> NDArray[np.float64]:
 
 
 def bound_regions(
-    layers: list[Layer], grid: NiftiGrid, volume: Volume, binding: Binding
+    layers: list[Layer], grid: FileGrid, volume: Volume, binding: Binding
 ) -> list[Roi | OutsideRoi]:
     """The regions of a mask's layers (see `situs.io.labels.to_layers`) that is bound to a scan."""
     regions: list[Roi | OutsideRoi] = []
     for value, labels in layers:
+        if not labels.any():
+            continue
         if binding.axes is not None:
             own: list[Roi | OutsideRoi] = [*label_regions(binding.to_scan_axes(labels), volume.geometry)]
         else:

@@ -48,15 +48,20 @@ class ByteStream:
     Args:
         path: The file.
         error: What a file that cannot be read raises.
+        start: So many bytes of the file are left out.
+        packed: Whether what follows is packed (gzip or zlib); None to tell from its first bytes (gzip).
 
     Attributes:
+        packed: Whether it is.
         most_bytes: More bytes than this the content cannot have.
 
     Raises:
         InputError: `error`, if there is no such file, it is a folder, it is empty, or it cannot be read.
     """
 
-    def __init__(self, path: Path, error: type[InputError]) -> None:
+    def __init__(
+        self, path: Path, error: type[InputError], start: int = 0, packed: bool | None = None
+    ) -> None:
         self.path, self._error = path, error
         if is_folder(path, error):
             raise error(f"{path}: is a folder, expected a file")
@@ -69,9 +74,9 @@ class ByteStream:
         if not first:
             self._file.close()
             raise error(f"{path}: the file is empty: copy or export it again")
-        self.packed = first == _GZIP
-        self.most_bytes = size * _DEFLATE_RATIO if self.packed else size
-        self._file.seek(0)
+        self.packed = first == _GZIP if packed is None else packed
+        self.most_bytes = max(0, size - start) * (_DEFLATE_RATIO if self.packed else 1)
+        self._file.seek(start)
         self._pieces = self._unpacked() if self.packed else iter(lambda: self._read_file(_CHUNK), b"")
         self._rest = memoryview(b"")
         self._checked = not self.packed  # whether the checksum of all bytes so far was met
@@ -133,10 +138,10 @@ class ByteStream:
         return True
 
     def _unpacked(self) -> Iterator[bytes]:
-        """The content of a gzip file, all its members joined; rubbish after a member ends it."""
+        """Packed content, all members of a gzip file joined; rubbish after a member ends it."""
         packed = b""
         while True:
-            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip's header and checksum are checked too
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # header and checksum are checked too
             while not unpacker.eof:
                 packed = packed or self._read_file(_PACKED_CHUNK)
                 if not packed:
