@@ -29,14 +29,16 @@ MAY_IMPORT = {
     "synth": {"", "io", "cohort", "synth"},
     "learn": {"", "bundle", "cohort", "learn"},
     "paper": {"", "bundle", "io", "cohort", "synth", "learn", "paper"},
-    "cli": {"", "bundle", "io", "report", "cohort", "synth", "learn", "paper", "cli"},
+    "pacs": {"", "bundle", "io", "report", "pacs"},
+    "cli": {"", "bundle", "io", "report", "pacs", "cohort", "synth", "learn", "paper", "cli"},
 }
 # The rooms that need packages of an extra; what labels a scan needs none. `cohort` has joblib for `--jobs`,
-# `report` has highdicom for Structured Reports.
+# `report` has highdicom for Structured Reports, `pacs` all that speaks with an archive.
 NEED_EXTRAS = {"synth", "learn", "paper"}
 MAY_IMPORT_EXTRAS = {
     "cohort": {"joblib"},
     "report": {"highdicom"},
+    "pacs": {"dicomweb_client", "requests"},
     **{key: set(EXTRAS) for key in NEED_EXTRAS},
 }
 

@@ -37,6 +37,7 @@ EXTRAS = {
     "matplotlib": "plots",
     "onnx": "train",
     "onnxscript": "train",
+    "requests": "dicom",
     "sklearn": "train",
     "torch": "train",
 }

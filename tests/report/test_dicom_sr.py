@@ -14,6 +14,7 @@ from situs.anatomy import SITES
 from situs.io.patient import read_patient
 from situs.report import dicom_sr
 from situs.report.dicom_sr import format_sr
+from situs.volume import DicomImage
 
 KEYS = {(site.code_scheme, site.code): site.key for site in SITES}
 SIDES = {"Left": "left", "Right": "right", "Bilateral": "bilateral", "Midline": "midline"}
@@ -133,7 +134,7 @@ def test_the_same_key_gives_the_same_uids(made):
     folder, volume, findings, path = made
     patient = read_patient(folder, volume)
     uids = [
-        pydicom.dcmread(io.BytesIO(format_sr(volume, findings, patient, key))).SOPInstanceUID
+        pydicom.dcmread(io.BytesIO(format_sr(volume, findings, patient, key=key))).SOPInstanceUID
         for key in ("one", "two", "", "")
     ]
     assert uids[0] == pydicom.dcmread(path).SOPInstanceUID
@@ -164,6 +165,26 @@ def test_frames_of_one_file_are_told_apart(tmp_path, made):
     path.write_bytes(format_sr(cut, findings, patient))
     (image,) = sr.srread(path).content.get_image_measurement_groups()[0].source_images
     assert image.referenced_frame_numbers == [image.frame for image in images]
+
+
+def test_a_lesion_of_a_segmentation_refers_to_its_segment(made, tmp_path):
+    folder, volume, findings, _ = made
+    seg = DicomImage("1.2.840.10008.5.1.4.1.1.66.4", "2.25.17", "2.25.18")
+    path = tmp_path / "r.dcm"
+    path.write_bytes(format_sr(volume, findings, read_patient(folder, volume), seg))
+    document = sr.srread(path)
+    groups = document.content.get_volumetric_roi_measurement_groups()
+    for group, finding in zip(groups, findings, strict=True):
+        segment = group.referenced_segment
+        item = segment[0].ReferencedSOPSequence[0]
+        assert (item.ReferencedSOPInstanceUID, item.ReferencedSegmentNumber) == ("2.25.17", finding.roi_value)
+        if finding.slices:
+            images = [image.referenced_sop_instance_uid for image in segment.source_images_for_segmentation]
+            assert images == [volume.source.images[k].instance for k in finding.slices]
+        assert values(group, "RELATION_SCORE") == pytest.approx(finding.scores, abs=1e-6)
+    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    assert len(study.ReferencedSeriesSequence) == 2
+    assert_valid(path)
 
 
 def test_every_private_code_is_documented():

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from situs import __version__
-from situs.cli import label, learn, references
+from situs.cli import label, learn, pacs, references
 from situs.cli.console import explain
 from situs.errors import InputError
 
@@ -72,3 +72,4 @@ def _situs(
 for command in (label.label, learn.synth, learn.train, learn.evaluate, learn.calibrate, learn.reproduce):
     app.command()(command)
 app.add_typer(references.app, name="references")
+app.add_typer(pacs.app, name="pacs")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from situs.bundle import Bundle
     from situs.finding import Finding
-    from situs.volume import Roi, Volume
+    from situs.volume import DicomImage, Roi, Volume
 
 __all__ = ["label"]
 
@@ -114,11 +114,12 @@ def label(
         if sr is not None:
             import situs.report.dicom_sr  # noqa: F401  # a missing extra is told before the work
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
-        patient = None
+        patient = segmentation = None
         if outputs.name_the_patient:
             from situs.io.patient import read_patient
+            from situs.io.segments import segmentation_image
 
-            patient = read_patient(scan, volume)
+            patient, segmentation = read_patient(scan, volume), segmentation_image(roi)
         regions = read_rois(roi, volume, mask_space, threshold)
         lesions = [
             lesion for region in regions if isinstance(region, Roi) for lesion in split_lesions(region)
@@ -130,7 +131,7 @@ def label(
         with _progress(quiet) as progress:
             findings = labeler.label(volume, [*lesions, *outside], progress)
             outputs.write_pictures(volume, lesions, findings, labeler.bundle, patient, progress)
-        outputs.write_reports(volume, findings, patient)
+        outputs.write_reports(volume, findings, patient, segmentation)
     if not quiet and STDOUT not in (json_file, csv_file):
         from situs.report import format_text
 
@@ -194,15 +195,21 @@ class _Outputs:
                 write_file(self.sc / f"{title}.dcm", capture)
             progress("pictures", number, len(lesions))
 
-    def write_reports(self, volume: Volume, findings: Sequence[Finding], patient: Dataset | None) -> None:
-        """Write the tables, and the Structured Report for the patient."""
+    def write_reports(
+        self,
+        volume: Volume,
+        findings: Sequence[Finding],
+        patient: Dataset | None,
+        segmentation: DicomImage | None,
+    ) -> None:
+        """Write the tables, and for the patient the Structured Report, which names the segmentation."""
         from situs.report import format_csv, format_json
 
         if self.sr is not None and patient is not None:
             from situs.files import write_file
             from situs.report.dicom_sr import format_sr
 
-            write_file(self.sr, format_sr(volume, findings, patient))
+            write_file(self.sr, format_sr(volume, findings, patient, segmentation))
         for path, form in ((self.csv, format_csv), (self.json, format_json)):
             if path is not None:
                 write_text(path, form(volume, findings))

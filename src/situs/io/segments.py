@@ -19,12 +19,14 @@ from situs.io.binding import resampled_note
 from situs.io.dicom_headers import MOST_PIXELS, look, numbers
 from situs.io.dicom_rois import References, check_belongs, items, open_dataset, text_of
 from situs.io.grids import SliceMatch, match_slice
+from situs.io.kinds import roi_kind
 from situs.io.labels import refuse_noise
 from situs.io.rois import label_regions, resampled_regions
+from situs.io.series import UID
 from situs.io.stacks import LPS_TO_RAS, in_plane_steps
-from situs.volume import OutsideRoi, Roi, Volume
+from situs.volume import DicomImage, OutsideRoi, Roi, Volume
 
-__all__ = ["read_segments", "segment_positions", "segment_references"]
+__all__ = ["read_segments", "segment_positions", "segment_references", "segmentation_image"]
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -114,6 +116,21 @@ def segment_references(path: Path) -> References:
     """
     with open_dataset(path, _KIND) as dataset:
         return _references(dataset)
+
+
+def segmentation_image(path: Path) -> DicomImage | None:
+    """What a segmentation itself is called; None if it lacks a UID, or if the file is none.
+
+    Raises:
+        RoiError: It is damaged.
+    """
+    if roi_kind(path) != "SEG":
+        return None
+    with open_dataset(path, _KIND) as dataset:
+        keys = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
+        sop_class, instance, series = (text_of(dataset, key) for key in keys)
+    whole = all(map(UID.fullmatch, (sop_class, instance, series)))
+    return DicomImage(sop_class, instance, series) if whole else None
 
 
 def segment_positions(path: Path) -> NDArray[np.float64]:

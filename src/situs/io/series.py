@@ -14,7 +14,7 @@ import numpy as np
 from situs.errors import ScanError
 from situs.io.stacks import Stack, stack_geometry
 
-__all__ = ["UID", "Meets", "choose_stack"]
+__all__ = ["UID", "Meets", "choose_stack", "is_head"]
 
 Meets = Callable[[Stack], float]
 
@@ -142,16 +142,20 @@ def _extent_mm(stack: Stack) -> float:
     return float(np.ptp(stack_geometry(stack.frames).heights_mm))
 
 
+def is_head(body_part: str) -> bool:
+    """Whether a BodyPartExamined names the head or a part of it."""
+    return any(word in body_part.upper() for word in _HEAD)
+
+
 def _rank(stack: Stack, widest_mm: float) -> tuple[int, ...]:
     """Smaller is better; one entry for each of `_RANKS` after the first."""
     first = stack.first
-    part = first.body_part.upper()
-    is_head = any(word in part for word in _HEAD)
+    of_head = is_head(first.body_part)
     return (
-        int(bool(part) and not is_head),
+        int(bool(first.body_part) and not of_head),
         int(stack.dynamic),
         int(first.plane != "axial"),
-        int(not is_head),
+        int(not of_head),
         int(_extent_mm(stack) < 0.6 * widest_mm),
         int("DERIVED" in first.image_type),
         int(first.sharp),

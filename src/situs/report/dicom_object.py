@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from situs import __version__
 from situs.finding import Finding
 
-__all__ = ["MAKER", "derived_uid", "new_object", "to_bytes"]
+__all__ = ["MAKER", "derived_uid", "new_object", "object_uids", "to_bytes"]
 
 MAKER = "The situs developers"
 _NAMESPACE = UUID("6d8b2f0c-3c0e-4a5e-9d0a-5f1c7e2b9a41")
@@ -23,6 +23,11 @@ _NAMESPACE = UUID("6d8b2f0c-3c0e-4a5e-9d0a-5f1c7e2b9a41")
 def derived_uid(*parts: str) -> str:
     """A UID that is the same whenever these texts are the same (PS3.5, B.2: derived from a UUID)."""
     return f"2.25.{uuid5(_NAMESPACE, '/'.join(parts)).int}"
+
+
+def object_uids(key: str, modality: str, number: int = 1) -> tuple[str, str]:
+    """The SeriesInstanceUID and the SOPInstanceUID of the object that `new_object` makes."""
+    return derived_uid(key, modality), derived_uid(key, modality, str(number))
 
 
 def new_object(
@@ -52,9 +57,8 @@ def new_object(
         made.update({element.tag: element for element in patient})
     made.SpecificCharacterSet = "ISO_IR 192"
     made.SOPClassUID = sop_class
-    made.SOPInstanceUID = derived_uid(key, modality, str(number))
+    made.SeriesInstanceUID, made.SOPInstanceUID = object_uids(key, modality, number)
     made.Modality = modality
-    made.SeriesInstanceUID = derived_uid(key, modality)
     made.SeriesNumber, made.InstanceNumber = series_number, number
     made.SeriesDescription = "situs: sites of lesions (research only)"
     made.Manufacturer, made.ManufacturerModelName = MAKER, "situs"

@@ -39,13 +39,20 @@ _DOUBT = sr.CodedConcept("DOUBT", _SCHEME, "Reason for doubt")
 _ROI_NAME = sr.CodedConcept("ROI_NAME", _SCHEME, "Name of the region")
 
 
-def format_sr(volume: Volume, findings: Sequence[Finding], patient: Dataset, key: str = "") -> bytes:
+def format_sr(
+    volume: Volume,
+    findings: Sequence[Finding],
+    patient: Dataset,
+    segmentation: DicomImage | None = None,
+    key: str = "",
+) -> bytes:
     """A Comprehensive 3D SR document as the bytes of a DICOM file.
 
     Args:
         volume: The scan, read from DICOM.
         findings: What was found, at least one.
         patient: The attributes of the Patient and General Study modules (`situs.io.patient.read_patient`).
+        segmentation: The DICOM segmentation that the lesions are of, if they are of one.
         key: What the UIDs of the document are derived from: the same key gives the same UIDs. By default they
             are new.
     """
@@ -58,27 +65,29 @@ def format_sr(volume: Volume, findings: Sequence[Finding], patient: Dataset, key
     document.CodingSchemeIdentificationSequence = [
         CodingSchemeIdentificationItem(_SCHEME, name="Private codes of situs", responsible_organization=MAKER)
     ]
-    document.CurrentRequestedProcedureEvidenceSequence = [_evidence(volume)]
-    document.update(_report(volume, findings, key)[0])
+    document.CurrentRequestedProcedureEvidenceSequence = [_evidence(volume, segmentation)]
+    document.update(_report(volume, findings, segmentation, key)[0])
     return to_bytes(document)
 
 
-def _report(volume: Volume, findings: Sequence[Finding], key: str) -> sr.MeasurementReport:
+def _report(
+    volume: Volume, findings: Sequence[Finding], segmentation: DicomImage | None, key: str
+) -> sr.MeasurementReport:
     first = findings[0]
     software = f"situs {__version__}, bundle {first.bundle_name} {first.bundle_version}"
     device = sr.DeviceObserverIdentifyingAttributes(derived_uid(software), "situs", MAKER, software)
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(sr.ObserverContext(codes.DCM.Device, device)),
         procedure_reported=codes.SCT.ComputedTomographyOfHead,
-        imaging_measurements=[_group(volume, finding, key) for finding in findings],
+        imaging_measurements=[_group(volume, finding, segmentation, key) for finding in findings],
     )
 
 
-def _group(volume: Volume, finding: Finding, key: str) -> Any:
-    """The measurement group of one lesion, TID 1501."""
+def _group(volume: Volume, finding: Finding, segmentation: DicomImage | None, key: str) -> Any:
+    """The measurement group of one lesion: TID 1411 if it is of a segment, else TID 1501."""
     name = finding.lesion_name
     sites = [] if finding.site is None else [_finding_site(finding.site, finding.side)]
-    group = sr.MeasurementsAndQualitativeEvaluations(
+    content = dict(
         tracking_identifier=sr.TrackingIdentifier(derived_uid(key, name), name),
         finding_type=codes.SCT.Lesion,
         finding_sites=sites,
@@ -97,11 +106,21 @@ def _group(volume: Volume, finding: Finding, key: str) -> Any:
             sr.QualitativeEvaluation(_CERTAINTY, _SURE if finding.sure else _NOT_SURE),
             *(sr.QualitativeEvaluation(_POSSIBLE_SITE, _code(site)) for site in finding.site_set),
         ],
-        source_images=[
-            sr.SourceImageForMeasurementGroup(sop_class, instance, frames)
-            for (sop_class, instance), frames in _references(_images_of(volume, finding)).items()
-        ],
     )
+    files = _references(_images_of(volume, finding)).items()
+    if segmentation is None:
+        images = [sr.SourceImageForMeasurementGroup(*file, frames) for file, frames in files]
+        group: Any = sr.MeasurementsAndQualitativeEvaluations(**content, source_images=images)
+    else:
+        assert volume.source is not None
+        segment = sr.ReferencedSegment(
+            segmentation.sop_class,
+            segmentation.instance,
+            finding.roi_value,
+            source_images=[sr.SourceImageForSegmentation(*file, frames) for file, frames in files] or None,
+            source_series=sr.SourceSeriesForSegmentation(volume.source.images[0].series),
+        )
+        group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(**content, referenced_segment=segment)
     texts = [(_DOUBT, doubt) for doubt in finding.doubts] + [
         (codes.DCM.Comment, note) for note in finding.notes
     ]
@@ -154,11 +173,11 @@ def _references(images: Iterable[DicomImage]) -> dict[tuple[str, str], list[int]
     return frames
 
 
-def _evidence(volume: Volume) -> Dataset:
-    """All files of the scan, series by series."""
+def _evidence(volume: Volume, segmentation: DicomImage | None) -> Dataset:
+    """All files of the scan, series by series, and that of the segmentation."""
     assert volume.source is not None
     files: dict[str, dict[str, str]] = {}
-    for image in volume.source.images:
+    for image in (*volume.source.images, *([segmentation] if segmentation else [])):
         files.setdefault(image.series, {})[image.instance] = image.sop_class
     study = Dataset()
     study.StudyInstanceUID = volume.source.study

@@ -1,0 +1,1 @@
+"""Segmentations in a DICOM archive, labelled over DICOMweb. Needs the extra ``dicom``."""

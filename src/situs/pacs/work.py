@@ -1,0 +1,187 @@
+"""Labels segmentations of an archive and stores a Structured Report for each, once.
+
+The UID of a report is derived from the segmentation's UID and from the bundle's name and version. So the
+archive itself says whether a segmentation was labelled, and a report that is sent again is the same object.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from situs.errors import InputError, SitusError
+from situs.finding import Finding
+from situs.io import read_rois, read_volume
+from situs.io.patient import read_patient
+from situs.io.segments import segment_references, segmentation_image
+from situs.io.series import is_head
+from situs.labeler import Labeler
+from situs.pacs.archive import Archive, ArchiveError, Series
+from situs.report.dicom_object import object_uids
+from situs.report.dicom_sr import format_sr
+
+__all__ = ["Labelled", "Watcher", "label_study"]
+
+_MOST_LOOKS = 64  # between two attempts at a segmentation
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of one segmentation.
+
+    Attributes:
+        instance: Its SOPInstanceUID.
+        findings: The findings of the report that was stored; none if there was a report, or after an error.
+        error: Why it was not labelled.
+    """
+
+    instance: str
+    findings: tuple[Finding, ...] = ()
+    error: SitusError | None = None
+
+
+def label_study(archive: Archive, study: str, labeler: Labeler) -> Iterator[Labelled]:
+    """Label each segmentation of a study that has no report yet.
+
+    Args:
+        archive: The archive.
+        study: StudyInstanceUID.
+        labeler: The labeler.
+
+    Raises:
+        ArchiveError: The archive does not answer.
+        InputError: The study has no segmentation.
+    """
+    series = archive.series("SEG", study)
+    if not series:
+        raise InputError(
+            "the study holds no DICOM segmentation (SEG), or there is no such study: check STUDY"
+        )
+    for one in series:
+        for instance in archive.instances(one):
+            yield _label_once(archive, one, instance, labeler)
+
+
+class Watcher:
+    """Labels the segmentations that come to an archive.
+
+    Args:
+        archive: The archive.
+        labeler: The labeler.
+        since: Only studies from this date on, YYYYMMDD. Empty for all.
+    """
+
+    def __init__(self, archive: Archive, labeler: Labeler, since: str = "") -> None:
+        self._archive = archive
+        self._labeler = labeler
+        self._since = since
+        self._finished: set[Series] = set()  # with their counts: a series that grows is looked at again
+        self._refused: set[str] = set()
+        self._failures: Counter[str] = Counter()
+        self._next: dict[str, int] = {}
+        self._looks = 0
+
+    def look(self) -> Iterator[Labelled]:
+        """Label what is new.
+
+        A segmentation that cannot be labelled is left alone from then on. If it is the archive that fails, it
+        is tried again, by the next look and then more and more rarely.
+
+        Raises:
+            ArchiveError: The archive does not answer.
+        """
+        self._looks += 1
+        for series in self._archive.series("SEG", since=self._since):
+            if series in self._finished:
+                continue
+            open_ends = series.n_instances == 0
+            for instance in self._archive.instances(series):
+                if instance in self._refused:
+                    continue
+                if self._next.get(instance, 0) > self._looks:
+                    open_ends = True
+                    continue
+                done = self._label(series, instance)
+                open_ends |= isinstance(done.error, ArchiveError)
+                if done.error is not None or done.findings:
+                    yield done
+            if not open_ends:
+                self._finished.add(series)
+
+    def _label(self, series: Series, instance: str) -> Labelled:
+        try:
+            done = _label_once(self._archive, series, instance, self._labeler, head_only=True)
+        except Exception as fault:  # the watch goes on; the text may quote a header
+            done = Labelled(instance, error=SitusError(f"internal fault: {type(fault).__name__}"))
+        if isinstance(done.error, ArchiveError):
+            self._failures[instance] += 1
+            self._next[instance] = self._looks + min(2 ** (self._failures[instance] - 1), _MOST_LOOKS)
+        elif done.error is not None:
+            self._refused.add(instance)
+        return done
+
+
+def _label_once(
+    archive: Archive, series: Series, instance: str, labeler: Labeler, head_only: bool = False
+) -> Labelled:
+    """Label a segmentation unless the archive has its report."""
+    folder = ""
+    key = f"{instance}/{labeler.bundle.name}/{labeler.bundle.version}"
+    try:
+        if archive.has(series.study, *object_uids(key, "SR")):
+            return Labelled(instance)
+        with tempfile.TemporaryDirectory(prefix="situs-pacs-") as folder:
+            return _label(archive, series, instance, labeler, key, Path(folder), head_only)
+    except InputError as error:
+        return Labelled(instance, error=InputError(str(error).replace(f"{folder}/", "")))
+    except SitusError as error:
+        return Labelled(instance, error=error)
+
+
+def _label(
+    archive: Archive,
+    series: Series,
+    instance: str,
+    labeler: Labeler,
+    key: str,
+    folder: Path,
+    head_only: bool,
+) -> Labelled:
+    roi, scan = folder / "segmentation.dcm", folder / "scan"
+    archive.fetch_instance(series, instance, roi)
+    _fetch_scan(archive, series, roi, scan, head_only)
+    volume = read_volume(scan, roi=roi)
+    findings = labeler.label(volume, read_rois(roi, volume))
+    report = format_sr(volume, findings, read_patient(scan, volume), segmentation_image(roi), key)
+    archive.store(report, series.study)
+    return Labelled(instance, tuple(findings))
+
+
+def _fetch_scan(archive: Archive, series: Series, roi: Path, folder: Path, head_only: bool) -> None:
+    """Fetch the CT series of the study that a segmentation names; all of them if it names none of them.
+
+    Raises:
+        ArchiveError: The CT has not come to the archive, or not all images that the segmentation names.
+        InputError: With `head_only`, no CT may be of a head.
+    """
+    scans = archive.series("CT", series.study)
+    if not scans:
+        raise ArchiveError("its study holds no CT series: store the CT that it was drawn on", temporary=True)
+    references = segment_references(roi)
+    named = [scan for scan in scans if scan.uid in references.series]
+    scans = named or scans
+    if head_only:
+        scans = [scan for scan in scans if not scan.body_part or is_head(scan.body_part)]
+        if not scans:
+            raise InputError("its CT is not of the head (BodyPartExamined): it was left alone")
+    images: set[str] = set()
+    for number, scan in enumerate(scans):
+        (folder / str(number)).mkdir(parents=True)
+        images |= archive.fetch_series(scan, folder / str(number))
+    if named and (missing := len(references.images - images)):
+        raise ArchiveError(
+            f"{missing} images that it names are not in the archive: store them", temporary=True
+        )
