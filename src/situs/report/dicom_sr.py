@@ -29,6 +29,7 @@ _SMALLEST_SHARE = 0.005
 
 _SCHEME = "99SITUS"
 _MILLILITRE = sr.CodedConcept("ml", "UCUM", "milliliter")
+_NO_UNITS = sr.CodedConcept("1", "UCUM", "no units")
 _RELATION_SCORE = sr.CodedConcept("RELATION_SCORE", _SCHEME, "Relation score")
 _SHARE = sr.CodedConcept("SHARE", _SCHEME, "Share of the lesion")
 _CERTAINTY = sr.CodedConcept("CERTAINTY", _SCHEME, "Certainty of the site")
@@ -139,7 +140,7 @@ def _by_site(
     for key, value in values.items():
         if value >= least:
             yield sr.Measurement(
-                concept, round(value, 6), codes.UCUM.NoUnits, finding_sites=[_finding_site(key, None)]
+                concept, round(value, 6), _NO_UNITS, finding_sites=[_finding_site(key, None)]
             )
 
 
