@@ -25,6 +25,7 @@ __all__ = [
     "format_json",
     "format_text",
     "millilitres",
+    "one_line",
     "site_name",
     "slice_ranges",
     "to_json_object",
@@ -101,7 +102,7 @@ def format_text(volume: Volume, findings: Sequence[Finding]) -> str:
     bundles = dict.fromkeys(f"bundle {f.bundle_name} {f.bundle_version}" for f in findings)
     details = "; ".join([" x ".join(map(str, volume.geometry.shape)) + " voxels", *bundles])
     lines = [
-        f"{_one_line(volume.name)}: {count}   ({details})",
+        f"{one_line(volume.name)}: {count}   ({details})",
         "",
         text_table(rows, rules=(), left=_TEXT_LEFT),
     ]
@@ -111,7 +112,7 @@ def format_text(volume: Volume, findings: Sequence[Finding]) -> str:
         ("assumed about the scan", volume.assumptions),
     ):
         if sentences:
-            lines += ["", f"{title}:", *(f"  - {_one_line(sentence)}" for sentence in sentences)]
+            lines += ["", f"{title}:", *(f"  - {one_line(sentence)}" for sentence in sentences)]
     lines += ["", f"Slices count from 0; sides are the patient's; scores are not probabilities. {DISCLAIMER}"]
     return "\n".join(lines) + "\n"
 
@@ -210,7 +211,7 @@ def _csv_row(report: dict[str, Any], finding: dict[str, Any]) -> list[Any]:
 def _text_row(number: int, finding: Finding) -> tuple[str, ...]:
     return (
         str(number),
-        f"{finding.roi_value} {_one_line(finding.roi_name)}".strip(),
+        f"{finding.roi_value} {one_line(finding.roi_name)}".strip(),
         str(finding.component),
         site_name(finding),
         finding.side or "-",
@@ -246,9 +247,9 @@ def _with_rows(sentences: Sequence[Iterable[str]]) -> list[str]:
     ]
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text with a space for every control character, since names come from files of others."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
+    return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).strip()
 
 
 def _number(value: float) -> float:

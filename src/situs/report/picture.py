@@ -1,17 +1,12 @@
 """One picture per lesion: its largest slice with its contour, its site, and the relation scores as bars.
 
 If the bundle has pictures of the references to compare with, they stand beneath.
-
-The slice is shown as radiologists hang it: anterior up, the patient's left on the picture's right. It has
-square pixels and the brain window, whatever the order of the file's voxels. The suffix ``_px`` means pixels
-of the picture.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,17 +15,23 @@ from numpy.typing import NDArray
 from situs.anatomy import SITE_INDEX, SITES
 from situs.bundle.pictures import OUTLINE
 from situs.finding import Finding, Reference
-from situs.geometry import Geometry
 from situs.report.findings import DISCLAIMER, millilitres, site_name, slice_ranges
-from situs.views import BRAIN_WINDOW_HU, Place, head_centre_mm, resample_slice, to_gray
+from situs.report.slices import ACCENT, TEXT, draw_slice, font
 from situs.volume import Roi, Volume
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
-__all__ = ["COMPARISON_BOXES", "SLICE_BOX", "draw_finding", "iter_pictures", "picture_name"]
+__all__ = [
+    "COMPARISON_BOXES",
+    "SLICE_BOX",
+    "draw_finding",
+    "enlarge_reference",
+    "iter_lesions",
+    "iter_pictures",
+    "picture_name",
+]
 
 _SIZE = (960, 560)
 _COMPARISON_PX = 262  # added to the height if there are pictures of references
@@ -38,18 +39,11 @@ SLICE_BOX = (16, 16, 520, 520)  # left, upper, right, lower of the slice within 
 _PANEL = (548, 944)  # left and right of the text beside the slice
 # left, upper, right, lower of the references within the picture
 COMPARISON_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 784, 188))
-_FIELD_MM = 240.0  # the field of the networks' global view; wider if the lesion would be cut off
-_MARGIN_MM = 10.0  # around a lesion for which the field is made wider
-_SCALE_BAR_MM = 20.0
-_CONTOUR_PX = 1.5
 
 _BACKGROUND = (18, 20, 24)
-_TEXT = (236, 238, 241)
 _FAINT = (150, 157, 168)
 _TRACK = (38, 42, 49)
 _BAR = (92, 106, 128)
-_ACCENT = (255, 176, 32)
-_OTHER = (70, 148, 170)
 
 
 def picture_name(finding: Finding) -> str:
@@ -78,19 +72,33 @@ def iter_pictures(
         KeyError: If the lesion of a finding is not in ``lesions``.
         BundleError: If the pictures of the references cannot be used.
     """
+    for finding, lesion, others in iter_lesions(lesions, findings):
+        content = io.BytesIO()
+        draw_finding(volume, finding, lesion, others, reference_picture).save(content, format="PNG")
+        yield picture_name(finding), content.getvalue()
+
+
+def iter_lesions(
+    lesions: Sequence[Roi], findings: Sequence[Finding]
+) -> Iterator[tuple[Finding, Roi, list[Roi]]]:
+    """Every finding that is not outside the scan, its lesion, and the other lesions of its largest slice.
+
+    Args:
+        lesions: The lesions of the scan, in any order.
+        findings: The findings of some of these lesions.
+
+    Raises:
+        KeyError: If the lesion of a finding is not in ``lesions``.
+    """
     by_name = {(lesion.value, lesion.component): lesion for lesion in lesions}
     on_slice: dict[int, list[Roi]] = {}
     for lesion in lesions:
         for k in lesion.areas_px:
             on_slice.setdefault(k, []).append(lesion)
     for finding in findings:
-        if not finding.slices:
-            continue
-        lesion = by_name[finding.roi_value, finding.component]
-        others = [other for other in on_slice[lesion.largest_slice] if other is not lesion]
-        content = io.BytesIO()
-        draw_finding(volume, finding, lesion, others, reference_picture).save(content, format="PNG")
-        yield picture_name(finding), content.getvalue()
+        if finding.slices:
+            lesion = by_name[finding.roi_value, finding.component]
+            yield finding, lesion, [other for other in on_slice[lesion.largest_slice] if other is not lesion]
 
 
 def draw_finding(
@@ -119,10 +127,8 @@ def draw_finding(
     shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.comparison]
     height = _SIZE[1] + (_COMPARISON_PX if any(small is not None for _, small in shown) else 0)
     picture = Image.new("RGB", (_SIZE[0], height), _BACKGROUND)
-    pixels, field_mm = _slice_pixels(volume, lesion.largest_slice, lesion, others)
-    picture.paste(Image.fromarray(pixels), SLICE_BOX[:2])
+    picture.paste(draw_slice(volume, lesion, others, SLICE_BOX[2] - SLICE_BOX[0]), SLICE_BOX[:2])
     draw = ImageDraw.Draw(picture)
-    _draw_marks(draw, field_mm)
     _draw_heading(draw, finding)
     if finding.scores:
         _draw_bars(draw, finding)
@@ -130,91 +136,28 @@ def draw_finding(
     left, _, _, lower = SLICE_BOX
     slice_number = f"slice {lesion.largest_slice} of 0-{volume.geometry.shape[2] - 1}"
     name = _shortened(volume.name, 13, 380)
-    draw.text((left, lower + 20), f"{name}   {slice_number}", _FAINT, _font(13), anchor="lm")
-    draw.text((_PANEL[1], lower + 20), DISCLAIMER, _FAINT, _font(13), anchor="rm")
+    draw.text((left, lower + 20), f"{name}   {slice_number}", _FAINT, font(13), anchor="lm")
+    draw.text((_PANEL[1], lower + 20), DISCLAIMER, _FAINT, font(13), anchor="rm")
     if height > _SIZE[1]:
         _draw_comparison(picture, draw, finding, shown)
     return picture
 
 
-def _slice_pixels(
-    volume: Volume, k: int, lesion: Roi, others: Sequence[Roi]
-) -> tuple[NDArray[np.uint8], float]:
-    """The slice with its contours, (size, size, 3), and the width of its square field of view in mm."""
-    size = SLICE_BOX[2] - SLICE_BOX[0]
-    hu = np.asarray(volume.hu[:, :, k], dtype=np.float32)
-    geometry = volume.geometry
-    centre = head_centre_mm(hu, geometry, k)
-    field_mm = max(_FIELD_MM, _needed_field_mm(geometry, lesion.slice_mask(k), k, centre))
-    place = Place(centre, field_mm / size)
-    shown = resample_slice(hu, geometry, k, place, (size, size), outside=BRAIN_WINDOW_HU[0])
-    pixels = np.repeat(255 * to_gray(shown, "brain")[:, :, None], 3, axis=2)
-    rest = np.zeros(hu.shape, dtype=bool)
-    for other in others:
-        if k in other.areas_px:
-            rest[other.pixels(k)] = True
-    for mask, colour, strength in ((rest, _OTHER, 0.75), (lesion.slice_mask(k), _ACCENT, 1.0)):
-        if mask.any():
-            cover = strength * _contour(mask, geometry, k, place, size)[:, :, None]
-            pixels = pixels * (1 - cover) + np.array(colour) * cover
-    return np.rint(pixels).astype(np.uint8), field_mm
-
-
-def _contour(
-    mask: NDArray[np.bool_],
-    geometry: Geometry,
-    k: int,
-    place: Place,
-    size: int,
-) -> NDArray[np.float32]:
-    """The part of every pixel (size, size) that a thin line just outside the mask (ni, nj) covers, 0 to 1."""
-    from scipy import ndimage
-
-    finer = 2  # the line is drawn at twice the size, so that it comes out smooth
-    shape = (size * finer, size * finer)
-    fine = replace(place, pixel_mm=place.pixel_mm / finer)
-    inside = resample_slice(mask.astype(np.float32), geometry, k, fine, shape) >= 0.5
-    ball = ndimage.generate_binary_structure(2, 1)
-    line = ndimage.binary_dilation(inside, ball, iterations=round(_CONTOUR_PX * finer)) & ~inside
-    return np.asarray(line.reshape(size, finer, size, finer).mean(axis=(1, 3), dtype=np.float32))
-
-
-def _needed_field_mm(
-    geometry: Geometry, mask: NDArray[np.bool_], k: int, centre: NDArray[np.float64]
-) -> float:
-    """Width of the field of view around `centre` (3,) that shows all of the mask (ni, nj), with a margin."""
-    i, j = np.nonzero(mask)
-    world = geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1)) - centre
-    in_plane = np.abs(world @ np.stack(geometry.display_axes, axis=1))
-    return float(2 * (in_plane.max() + _MARGIN_MM))
-
-
-def _draw_marks(draw: ImageDraw, field_mm: float) -> None:
-    left, upper, right, lower = SLICE_BOX
-    for x, letter, anchor in ((left + 12, "R", "lm"), (right - 12, "L", "rm")):
-        draw.text(
-            (x, upper + 20), letter, _TEXT, _font(22), anchor=anchor, stroke_width=2, stroke_fill="black"
-        )
-    length = _SCALE_BAR_MM * (right - left) / field_mm
-    draw.line([(left + 12, lower - 14), (left + 12 + length, lower - 14)], _TEXT, 2)
-    draw.text((left + 20 + length, lower - 14), f"{_SCALE_BAR_MM:.0f} mm", _TEXT, _font(13), anchor="lm")
-
-
 def _draw_heading(draw: ImageDraw, finding: Finding) -> None:
     x, right = _PANEL
-    draw.text((x, 34), site_name(finding), _TEXT, _font(28), anchor="lm")
-    draw.text((x, 66), finding.side or "", _ACCENT, _font(20), anchor="lm")
+    draw.text((x, 34), site_name(finding), TEXT, font(28), anchor="lm")
+    draw.text((x, 66), finding.side or "", ACCENT, font(20), anchor="lm")
     roi = f"ROI {finding.roi_value} {finding.roi_name}".strip()
     size = f"{millilitres(finding)} ml   slices {slice_ranges(finding.slices)}"
     details = f"{roi}, lesion {finding.component}   {size}"
-    draw.text((x, 94), _shortened(details, 14, right - x), _FAINT, _font(14), anchor="lm")
+    draw.text((x, 94), _shortened(details, 14, right - x), _FAINT, font(14), anchor="lm")
 
 
 def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
     """One bar per site, the highest relation score first."""
     left, right = _PANEL
     start, end, step, thick = left + 168, right - 44, 22.0, 12
-    draw.text((left, 126), "relation scores (not probabilities)", _FAINT, _font(13), anchor="lm")
+    draw.text((left, 126), "relation scores (not probabilities)", _FAINT, font(13), anchor="lm")
     ranked = sorted(SITES, key=lambda site: -finding.scores[site.key])
     for row, site in enumerate(ranked):
         y = 150 + row * step
@@ -224,10 +167,10 @@ def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
         draw.rounded_rectangle(box, 3, _TRACK)
         length = (end - start) * min(max(score, 0.0), 1.0)
         if length >= 1:
-            draw.rounded_rectangle((start, box[1], start + length, box[3]), 3, _ACCENT if chosen else _BAR)
-        text = _TEXT if chosen else _FAINT
-        draw.text((start - 10, y), site.name, text, _font(14), anchor="rm")
-        draw.text((right, y), f"{score:.2f}", text, _font(14), anchor="rm")
+            draw.rounded_rectangle((start, box[1], start + length, box[3]), 3, ACCENT if chosen else _BAR)
+        text = TEXT if chosen else _FAINT
+        draw.text((start - 10, y), site.name, text, font(14), anchor="rm")
+        draw.text((right, y), f"{score:.2f}", text, font(14), anchor="rm")
 
 
 def _draw_sentences(draw: ImageDraw, sentences: Sequence[str]) -> None:
@@ -237,7 +180,7 @@ def _draw_sentences(draw: ImageDraw, sentences: Sequence[str]) -> None:
     if len(lines) > 2:
         lines[1] = f"{lines[1]} ..."
     for row, line in enumerate(lines[:2]):
-        draw.text((left, 488 + row * 18), line, _ACCENT, _font(13), anchor="lm")
+        draw.text((left, 488 + row * 18), line, ACCENT, font(13), anchor="lm")
 
 
 def _draw_comparison(
@@ -251,25 +194,25 @@ def _draw_comparison(
 
     left, upper, _, _ = COMPARISON_BOXES[0]
     title = "nearest references of this site, and of the next in score (distances of embeddings, no unit)"
-    draw.text((left, upper - 16), title, _FAINT, _font(13), anchor="lm")
+    draw.text((left, upper - 16), title, _FAINT, font(13), anchor="lm")
     for (reference, small), box in zip(shown, COMPARISON_BOXES, strict=False):
         same_site = reference.site == finding.site
         if small is None:
             draw.rectangle(box, _TRACK)
             middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-            draw.text(middle, "no picture", _FAINT, _font(13), anchor="mm")
+            draw.text(middle, "no picture", _FAINT, font(13), anchor="mm")
         else:
             size = (box[2] - box[0], box[3] - box[1])
-            picture.paste(Image.fromarray(_enlarged(small, size)), box[:2])
+            picture.paste(Image.fromarray(enlarge_reference(small, size)), box[:2])
         draw.rectangle(
-            (box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=_ACCENT if same_site else _BAR, width=2
+            (box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=ACCENT if same_site else _BAR, width=2
         )
         site = SITES[SITE_INDEX[reference.site]].name
-        draw.text((box[0], box[3] + 16), site, _TEXT if same_site else _FAINT, _font(14), anchor="lm")
-        draw.text((box[0], box[3] + 35), f"distance {reference.distance:.2f}", _FAINT, _font(13), anchor="lm")
+        draw.text((box[0], box[3] + 16), site, TEXT if same_site else _FAINT, font(14), anchor="lm")
+        draw.text((box[0], box[3] + 35), f"distance {reference.distance:.2f}", _FAINT, font(13), anchor="lm")
 
 
-def _enlarged(small: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def enlarge_reference(small: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The picture (h, w) of a reference, scaled to ``size`` (width, height), its outline in colour."""
     from PIL import Image
     from scipy import ndimage
@@ -283,7 +226,7 @@ def _enlarged(small: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
         for image in (small, line)
     )
     cover = np.clip(cover, 0, 1)[:, :, None]
-    pixels = np.clip(gray, 0, 255)[:, :, None] * (1 - cover) + np.array(_ACCENT) * cover
+    pixels = np.clip(gray, 0, 255)[:, :, None] * (1 - cover) + np.array(ACCENT) * cover
     return np.rint(pixels).astype(np.uint8)
 
 
@@ -291,7 +234,7 @@ def _wrapped(text: str, size_px: int, width_px: float) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(size_px).getlength(longer) > width_px - 20:
+        if lines[-1] and font(size_px).getlength(longer) > width_px - 20:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -300,14 +243,8 @@ def _wrapped(text: str, size_px: int, width_px: float) -> list[str]:
 
 def _shortened(text: str, size_px: int, width_px: float) -> str:
     text = "".join(c if c.isprintable() else " " for c in text)
-    if _font(size_px).getlength(text) <= width_px:
+    if font(size_px).getlength(text) <= width_px:
         return text
-    while text and _font(size_px).getlength(f"{text} ...") > width_px:
+    while text and font(size_px).getlength(f"{text} ...") > width_px:
         text = text[:-1]
     return f"{text} ..."
-
-
-def _font(size_px: int) -> FreeTypeFont | ImageFont:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size=size_px)
