@@ -127,7 +127,7 @@ def test_structures_outside_the_scan_have_rows_of_their_own(tmp_path):
     }
     scan, path = case(tmp_path, structures, slices, slices[4:])
     half, inside, low = read_rois(path, scan)
-    assert half.doubts == ("2 of the 4 planes of its contours lie outside the scan.",) and inside.doubts == ()
+    assert half.doubts == ("50 % of the region lies outside the scan.",) and inside.doubts == ()
     assert isinstance(low, OutsideRoi) and (low.value, low.name) == (1, "low")
     assert low.volumes_ml == (pytest.approx(2 * 4 * 5 * 4.5 * 4 * 8 / 1000),)
 

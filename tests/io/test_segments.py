@@ -249,7 +249,7 @@ def test_damaged_segmentations_are_refused_in_one_line(tmp_path, spoil, words):
 
 def test_wrong_options_are_refused(tmp_path):
     scan, _, path = case(tmp_path)
-    with pytest.raises(RoiError, match="--mask-space index is for masks on a grid"):
+    with pytest.raises(RoiError, match="--mask-space index is for masks"):
         read_rois(path, scan, "index")
     for threshold in (0, -1, 1.5, float("nan")):
         with pytest.raises(RoiError, match="more than 0 and at most 1"):

@@ -1,4 +1,4 @@
-"""DICOM segmentations of the phantoms' CT series, written by highdicom."""
+"""DICOM segmentations (by highdicom) and structure sets of the phantoms' CT series."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-__all__ = ["write_seg"]
+__all__ = ["write_rtstruct", "write_seg"]
 
 
 def write_seg(path, slices, masks, kind="BINARY", names=None, **options):

@@ -48,8 +48,9 @@ def label(
         typer.Option(
             "--roi",
             metavar="ROI",
-            help="Regions of interest: a mask (NIfTI, NRRD, MetaImage), a DICOM segmentation (SEG) or "
-            "structure set (RTSTRUCT). Each value, segment or structure is a region.",
+            help="Regions of interest: a mask (NIfTI, NRRD, MetaImage), a DICOM segmentation (SEG), "
+            "a DICOM structure set (RTSTRUCT), or boxes and points (JSON, CSV). Each value, segment, "
+            "structure or shape is a region.",
         ),
     ],
     bundle: Annotated[

@@ -76,6 +76,8 @@ def read_rois(
             - A DICOM segmentation (SEG), bound by its UIDs and its frames' positions (`situs.io.segments`).
             - A DICOM structure set (RTSTRUCT), bound by its UIDs and its contours' points
               (`situs.io.contours`).
+            - Boxes and points (JSON, CSV), in voxel indices or in millimetres of the patient
+              (`situs.io.shapes`).
         volume: The scan, shape (ni, nj, nk).
         mask_space: ``index`` binds the mask voxel by voxel, ``world`` through patient space, whatever headers
             and UIDs suggest.
@@ -95,8 +97,15 @@ def read_rois(
         raise RoiError(f"threshold: expected more than 0 and at most 1, got {threshold:g}")
     path = Path(path)
     kind = roi_kind(path)
-    if kind != "mask" and mask_space == "index":
-        raise RoiError(f"{path}: --mask-space index is for masks on a grid, this has positions: leave it out")
+    if kind in ("RTSTRUCT", "shapes") and threshold is not None:
+        raise RoiError(f"{path}: --threshold is for probabilities, this holds none: leave it out")
+    spaces = {"mask": ("index", "world"), "shapes": ()}.get(kind, ("world",))
+    if mask_space is not None and mask_space not in spaces:
+        raise RoiError(f"{path}: --mask-space {mask_space} is for masks, this has positions: leave it out")
+    if kind == "shapes":
+        from situs.io.shapes import read_shapes
+
+        return read_shapes(path, volume)
     if kind == "SEG":
         from situs.io.segments import read_segments
 
@@ -124,6 +133,10 @@ def _meets(roi: Path) -> Meets:
             from situs.io.contours import contour_positions, contour_references
 
             return contour_references(roi), contour_positions(roi)
+        if kind == "shapes":
+            from situs.io.shapes import shape_positions, shape_references
+
+            return shape_references(roi), shape_positions(roi)
         from situs.io.rois import mask_positions
 
         return None, mask_positions(roi)

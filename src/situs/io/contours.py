@@ -21,7 +21,7 @@ from situs.geometry import Geometry
 from situs.io.dicom_rois import References, check_belongs, items, open_dataset, text_of
 from situs.io.grids import SAME_VOXEL
 from situs.io.polygons import crosses_itself, fill
-from situs.io.rois import BETWEEN_NOTE, MUCH_BEYOND, label_regions
+from situs.io.rois import BETWEEN_NOTE, label_regions, with_outside_share
 from situs.io.stacks import LPS_TO_RAS
 from situs.volume import OutsideRoi, Roi, Volume
 
@@ -184,13 +184,8 @@ def _rasterise(
         return OutsideRoi(_volumes_ml(planes), structure.number, structure.name, notes, doubts)
     if moved:
         notes += (BETWEEN_NOTE,)
-    if beyond:
-        sentence = f"{beyond} of the {len(planes)} planes of its contours lie outside the scan."
-        if beyond > MUCH_BEYOND * len(planes):
-            doubts += (sentence,)
-        else:
-            notes += (sentence,)
-    return replace(found[0], value=structure.number, name=structure.name, notes=notes, doubts=doubts)
+    roi = replace(found[0], value=structure.number, name=structure.name, notes=notes, doubts=doubts)
+    return with_outside_share(roi, beyond)
 
 
 def _is_planar(contour: Array, geometry: Geometry) -> bool:
@@ -217,15 +212,15 @@ def _planes(contours: list[Array], geometry: Geometry) -> dict[float, list[Array
 
 def _by_slice(
     planes: dict[float, list[Array]], geometry: Geometry
-) -> tuple[list[tuple[int, list[Array]]], bool, int]:
-    """The contours of each slice; whether some were moved to it; how many planes lie beyond all slices."""
+) -> tuple[list[tuple[int, list[Array]]], bool, float]:
+    """The contours of each slice; whether some were moved to it; the share of planes beyond all slices."""
     at, heights, thickness = np.array([*planes]), geometry.heights_mm, geometry.slice_thickness_mm
     own = np.abs(at[:, None] - heights).argmin(axis=1)
     off = np.abs(at - heights[own]) / thickness[own]
     inside = off <= _REACH
     if (off[inside] <= SAME_VOXEL).all():
         on = np.flatnonzero(inside)
-        return [(int(own[n]), planes[at[n]]) for n in on], False, int(np.count_nonzero(~inside))
+        return [(int(own[n]), planes[at[n]]) for n in on], False, float((~inside).mean())
     half = float(np.median(np.diff(at))) / 2 + _SAME_PLANE_MM if at.size > 1 else 0.0
     slices, used = [], np.zeros(at.size, dtype=bool)
     for k, height in enumerate(heights):
@@ -235,7 +230,7 @@ def _by_slice(
             used[n] = True
     moved = np.flatnonzero(inside & ~used)
     slices += [(int(own[n]), planes[at[n]]) for n in moved]
-    return slices, bool(moved.size), int(np.count_nonzero(~inside & ~used))
+    return slices, bool(moved.size), float((~inside & ~used).mean())
 
 
 def _fill_slice(contours: list[Array], geometry: Geometry, k: int) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from situs.errors import RoiError
 from situs.io.stream import ByteStream
 
-__all__ = ["METAIMAGE", "NRRD", "dicom_kind", "file_kind", "no_scan_text", "roi_kind"]
+__all__ = ["METAIMAGE", "NRRD", "dicom_kind", "file_kind", "is_shapes", "no_scan_text", "roi_kind"]
 
 NRRD = "an NRRD file"
 METAIMAGE = "a MetaImage file (.mha, .mhd)"
@@ -37,6 +37,8 @@ _MODALITIES = {
 }
 _DOCUMENTS = "1.2.840.10008.5.1.4.1.1.104."  # PDF and others, whatever their Modality
 _MASKS = (_MODALITIES["SEG"], _MODALITIES["RTSTRUCT"])
+_MOST_FIRST_LINE = 4096
+_SHAPES_COLUMNS = {b"shape", b"space", b"x", b"y", b"z"}
 _DICOM_MARK = slice(128, 132)
 _ANALYZE_BYTES = 348
 _ANALYZE_STARTS = (_ANALYZE_BYTES.to_bytes(4, "little"), _ANALYZE_BYTES.to_bytes(4, "big"))
@@ -74,17 +76,30 @@ def dicom_kind(file: Path | BinaryIO) -> str:
 
 
 def roi_kind(path: Path) -> str:
-    """What a file of regions is: ``SEG``, ``RTSTRUCT``, or ``mask`` for anything else.
+    """What a file of regions is: ``SEG``, ``RTSTRUCT``, ``shapes``, or ``mask`` for anything else.
 
     Raises:
         RoiError: There is no such file, or it is a folder or empty.
     """
     with ByteStream(path, RoiError) as stream:
-        start = stream.peek(132)
+        start = stream.peek(_MOST_FIRST_LINE)
+    if is_shapes(start):
+        return "shapes"
     if file_kind(start) != "a DICOM file":
         return "mask"
     kind = dicom_kind(path)
     return next((modality for modality in ("SEG", "RTSTRUCT") if kind == _MODALITIES[modality]), "mask")
+
+
+def is_shapes(start: bytes) -> bool:
+    """Whether a file that starts so is meant to hold boxes and points (JSON or CSV).
+
+    >>> is_shapes(b"shape,space,x,y,z,radius_mm\\npoint,ras,1,2,3,5")
+    True
+    """
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    columns = {name.strip() for name in text.partition(b"\n")[0].split(b",")}
+    return text.startswith(b"{") or columns >= _SHAPES_COLUMNS
 
 
 def no_scan_text(kinds: Collection[str], in_folder: bool) -> str:

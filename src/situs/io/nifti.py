@@ -55,7 +55,7 @@ def _other_kind(path: Path, start: bytes, error: type[InputError]) -> str:
     if kind in (NRRD, METAIMAGE):
         return f"is {kind} that is packed as a whole (gzip): unpack it with gunzip"
     if issubclass(error, RoiError):
-        others = "NRRD, MetaImage, DICOM (SEG, RTSTRUCT)"
+        others = "NRRD, MetaImage, DICOM (SEG, RTSTRUCT), or boxes and points (JSON, CSV)"
         return (
             f"is {kind or 'of an unknown kind'}, expected regions as {expected}, {others}: save it as .nii.gz"
         )

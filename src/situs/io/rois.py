@@ -24,16 +24,17 @@ from situs.volume import OutsideRoi, Roi, Volume
 
 __all__ = [
     "BETWEEN_NOTE",
-    "MUCH_BEYOND",
     "bound_regions",
     "label_regions",
     "mask_positions",
     "read_mask",
     "resampled_regions",
+    "with_outside_share",
 ]
 
 _POSITIONS_OF_A_SLICE = 200
-MUCH_BEYOND = 0.1  # of a region; with more outside the scan, what is left may be another site
+_LEAST_OUTSIDE = 0.01  # of a region that is worth a note
+_MUCH_OUTSIDE = 0.1  # of a region; with more outside the scan, what is left may be another site
 BETWEEN_NOTE = "A part of the region lies between two slices of the scan; it was moved to the nearest one."
 
 
@@ -140,14 +141,16 @@ def resampled_regions(
     found = regrid(labels, affine, geometry)
     regions: list[Roi | OutsideRoi] = []
     for roi in _rois(found.labels, geometry, found.between):
-        share = found.beyond.get(roi.value, 0.0)
-        sentence = f"{100 * share:.0f} % of the region lies outside the scan."
-        if share > MUCH_BEYOND:
-            roi = replace(roi, doubts=(sentence,))
-        elif share > 0.01:
-            roi = replace(roi, notes=(*roi.notes, sentence))
-        regions.append(roi)
+        regions.append(with_outside_share(roi, found.beyond.get(roi.value, 0.0)))
     return regions + [OutsideRoi(found.outside_ml[value], value) for value in sorted(found.outside_ml)]
+
+
+def with_outside_share(roi: Roi, share: float) -> Roi:
+    """A region with a note, or a doubt if it is much, that a share of it lies outside the scan."""
+    sentence = f"{100 * share:.0f} % of the region lies outside the scan."
+    if share > _MUCH_OUTSIDE:
+        return replace(roi, doubts=(*roi.doubts, sentence))
+    return replace(roi, notes=(*roi.notes, sentence)) if share > _LEAST_OUTSIDE else roi
 
 
 def _rois(

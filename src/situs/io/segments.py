@@ -18,13 +18,13 @@ from situs.geometry import Geometry
 from situs.io.binding import resampled_note
 from situs.io.dicom_headers import MOST_PIXELS, look, numbers
 from situs.io.dicom_rois import References, check_belongs, items, open_dataset, text_of
-from situs.io.grids import SliceMatch, match_slice
+from situs.io.grids import SAME_VOXEL, SliceMatch, match_slice
 from situs.io.kinds import roi_kind
 from situs.io.labels import refuse_noise
 from situs.io.rois import label_regions, resampled_regions
 from situs.io.series import UID
 from situs.io.stacks import LPS_TO_RAS, in_plane_steps
-from situs.volume import DicomImage, OutsideRoi, Roi, Volume
+from situs.volume import DicomImage, OutsideRoi, Roi, Volume, bounding_box
 
 __all__ = ["read_segments", "segment_positions", "segment_references", "segmentation_image"]
 
@@ -33,18 +33,18 @@ DEFAULT_THRESHOLD = 0.5
 _KIND = "DICOM segmentation (SEG)"
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 _MOST_FRAMES = 200_000
-_EVEN_VOXELS = 0.25  # by so much frames of an even stack may lie off
+_MOST_SLICES = 10_000
+_SAME_STEP_MM = 1e-4
 _POSITIONS_OF_A_FRAME = 200
 
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """One frame: its number, the segment that it shows (0: all), where it lies, and its thickness in mm."""
+    """One frame: its number, the segment that it shows (0: all), and where it lies."""
 
     index: int
     segment: int
     place: Geometry
-    thickness: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,15 +150,14 @@ def segment_positions(path: Path) -> NDArray[np.float64]:
 
 
 def _references(dataset: Any) -> References:
-    sources = ("DerivationImageSequence", "SourceImageSequence")
-    groups = [
-        *items(dataset, "PerFrameFunctionalGroupsSequence"),
-        *items(dataset, "SharedFunctionalGroupsSequence"),
-    ]
-    named = [
-        *items(dataset, "ReferencedSeriesSequence", "ReferencedInstanceSequence"),
-        *(image for group in groups for image in items(group, *sources)),
-    ]
+    named = items(dataset, "ReferencedSeriesSequence", "ReferencedInstanceSequence")
+    if not named:  # each frame may name its own, which takes long to look up
+        groups = (
+            *items(dataset, "PerFrameFunctionalGroupsSequence"),
+            *items(dataset, "SharedFunctionalGroupsSequence"),
+        )
+        derived = ("DerivationImageSequence", "SourceImageSequence")
+        named = [image for group in groups for image in items(group, *derived)]
     return References(
         text_of(dataset, "StudyInstanceUID"),
         text_of(dataset, "FrameOfReferenceUID"),
@@ -190,7 +189,8 @@ def _parse(ds: Any, path: Path, threshold: float | None) -> tuple[_Segmentation,
             "export it again"
         )
     shared = (items(ds, "SharedFunctionalGroupsSequence") or [{}])[0]
-    frames = [_frame(n, (own, shared), ds, kind, path) for n, own in enumerate(groups)]
+    places: dict[tuple[float, ...], Geometry] = {}
+    frames = [_frame(n, (own, shared), ds, kind, places, path) for n, own in enumerate(groups)]
     names = {int(s.SegmentNumber): _name(s) for s in items(ds, "SegmentSequence")}
     notes: tuple[str, ...] = ()
     least = 1.0
@@ -204,32 +204,36 @@ def _parse(ds: Any, path: Path, threshold: float | None) -> tuple[_Segmentation,
     return _Segmentation(ds, frames, names, least), notes
 
 
-def _frame(index: int, place: tuple[Any, ...], ds: Any, kind: str, path: Path) -> _Frame:
-    position = numbers(look(place, "PlanePositionSequence", "ImagePositionPatient"), 3)
-    orientation = numbers(look(place, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
-    spacing = numbers(look(place, "PixelMeasuresSequence", "PixelSpacing"), 2)
+def _frame(
+    index: int,
+    group: tuple[Any, ...],
+    ds: Any,
+    kind: str,
+    places: dict[tuple[float, ...], Geometry],
+    path: Path,
+) -> _Frame:
+    """One frame, by its own functional groups and the shared ones; `places` are those of other frames."""
+    position = numbers(look(group, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    orientation = numbers(look(group, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    spacing = numbers(look(group, "PixelMeasuresSequence", "PixelSpacing"), 2)
     if not (position and orientation and spacing):
         raise RoiError(
             f"{path}: frame {index + 1} has no place in the patient (ImagePositionPatient, "
             "ImageOrientationPatient, PixelSpacing): export it again"
         )
-    thickness = [
-        *numbers(look(place, "PixelMeasuresSequence", "SpacingBetweenSlices"), 1),
-        *numbers(look(place, "PixelMeasuresSequence", "SliceThickness"), 1),
-    ]
-    step_i, step_j = in_plane_steps(orientation, spacing)
-    origin = np.array([position]) * LPS_TO_RAS
-    segment = (
-        0
-        if kind == "LABELMAP"
-        else int(look(place, "SegmentIdentificationSequence", "ReferencedSegmentNumber"))
-    )
-    if kind != "LABELMAP" and segment < 1:
-        raise RoiError(
-            f"{path}: frame {index + 1} is of segment {segment}, expected 1, 2, ...: export it again"
-        )
-    geometry = Geometry((int(ds.Columns), int(ds.Rows), 1), step_i, step_j, origin)
-    return _Frame(index, segment, geometry, thickness[0] if thickness and thickness[0] > 0 else 1.0)
+    segment = 0
+    if kind != "LABELMAP":
+        segment = int(look(group, "SegmentIdentificationSequence", "ReferencedSegmentNumber"))
+        if segment < 1:
+            raise RoiError(
+                f"{path}: frame {index + 1} is of segment {segment}, expected 1, 2, ...: export it again"
+            )
+    key = (*position, *orientation, *spacing)
+    if key not in places:
+        step_i, step_j = in_plane_steps(orientation, spacing)
+        origin = np.array([position]) * LPS_TO_RAS
+        places[key] = Geometry((int(ds.Columns), int(ds.Rows), 1), step_i, step_j, origin)
+    return _Frame(index, segment, places[key])
 
 
 def _name(segment: Any) -> str:
@@ -240,13 +244,9 @@ def _name(segment: Any) -> str:
 
 def _regions(seg: _Segmentation, volume: Volume, path: Path) -> tuple[list[Roi | OutsideRoi], list[int]]:
     """The regions of all segments, and the numbers of segments without a pixel."""
-    matches: dict[bytes, SliceMatch | None] = {}
-    for frame in seg.frames:
-        key = _key(frame)
-        if key not in matches:
-            matches[key] = match_slice(frame.place, volume.geometry)
-    on_slices = all(match is not None for match in matches.values())
-    grid = None if on_slices else _even_grid(seg.frames, path)
+    places = dict.fromkeys(frame.place for frame in seg.frames)
+    matches = {place: match_slice(place, volume.geometry) for place in places}
+    grid = None if all(matches.values()) else _even_grid([*places], _thickness(seg.dataset), path)
     regions: list[Roi | OutsideRoi] = []
     segments: dict[int, list[_Frame]] = {}
     for frame in seg.frames:
@@ -256,34 +256,41 @@ def _regions(seg: _Segmentation, volume: Volume, path: Path) -> tuple[list[Roi |
         if grid is None:
             labels, first = _on_slices(seg, frames, matches, volume.geometry)
         else:
-            labels = grid.labels(seg, frames)
+            labels, first = grid.labels(seg, frames), 0
         if not labels.any():
             continue
-        refuse_noise(labels, str(path))
+        refuse_noise(labels[bounding_box(labels)], str(path))
         own: list[Roi | OutsideRoi]
         if grid is None:
             own = [*label_regions(labels, volume.geometry, first)]
         else:
             note = resampled_note(grid.geometry)
-            own = [
-                replace(r, notes=(note, *r.notes))
-                for r in resampled_regions(labels, grid.affine, volume.geometry)
-            ]
+            found = resampled_regions(labels, grid.geometry.affine, volume.geometry)
+            own = [replace(region, notes=(note, *region.notes)) for region in found]
         regions += own if segment == 0 else [replace(region, value=segment) for region in own]
         filled |= {region.value for region in own} if segment == 0 else {segment}
     return regions, sorted({*seg.names, *segments} - filled - {0})
 
 
-def _key(frame: _Frame) -> bytes:
-    g = frame.place
-    return bytes(np.concatenate([g.step_i, g.step_j, g.origins[0]]).tobytes())
+def _thickness(ds: Any) -> float:
+    """The thickness of a segmentation's frames in mm; 1 if it is not known."""
+    group = (items(ds, "SharedFunctionalGroupsSequence") or [{}])[0]
+    own = items(ds, "PerFrameFunctionalGroupsSequence")[0]
+    for tag in ("SpacingBetweenSlices", "SliceThickness"):
+        found = numbers(look((own, group), "PixelMeasuresSequence", tag), 1)
+        if found and found[0] > 0:
+            return found[0]
+    return 1.0
 
 
 def _on_slices(
-    seg: _Segmentation, frames: list[_Frame], matches: dict[bytes, SliceMatch | None], geometry: Geometry
+    seg: _Segmentation,
+    frames: list[_Frame],
+    matches: dict[Geometry, SliceMatch | None],
+    geometry: Geometry,
 ) -> tuple[NDArray[Any], int]:
     """Labels (ni, nj, n) on the slices of the scan that the frames lie on, and the first slice."""
-    placed = [(match, frame) for frame in frames if (match := matches[_key(frame)]) is not None]
+    placed = [(match, frame) for frame in frames if (match := matches[frame.place]) is not None]
     first, last = (end(match.k for match, _ in placed) for end in (min, max))
     labels = np.zeros((*geometry.shape[:2], last - first + 1), _dtype(seg), order="F")
     for match, frame in placed:
@@ -297,48 +304,40 @@ def _dtype(seg: _Segmentation) -> type[np.unsignedinteger[Any]]:
 
 @dataclass(frozen=True, eq=False)
 class _EvenGrid:
-    """An even stack that frames lie on, with the slice of each frame by its place."""
+    """An even stack that frames lie on, with the slice of each place."""
 
     geometry: Geometry
-    slices: dict[bytes, int]
-
-    @property
-    def affine(self) -> NDArray[np.float64]:
-        return self.geometry.affine
+    slices: dict[Geometry, int]
 
     def labels(self, seg: _Segmentation, frames: list[_Frame]) -> NDArray[Any]:
         labels = np.zeros(self.geometry.shape, _dtype(seg), order="F")
         for frame in frames:
-            np.maximum(slot := labels[:, :, self.slices[_key(frame)]], seg.pixels(frame), out=slot)
+            np.maximum(slot := labels[:, :, self.slices[frame.place]], seg.pixels(frame), out=slot)
         return labels
 
 
-def _even_grid(frames: list[_Frame], path: Path) -> _EvenGrid:
+def _even_grid(places: list[Geometry], thickness: float, path: Path) -> _EvenGrid:
     """The even stack of frames that lie on no slices of the scan; some of its slices may have no frame.
 
     Raises:
         RoiError: They lie on none.
     """
-    places = {_key(frame): frame for frame in frames}
-    first = frames[0].place
-    origins = np.array([frame.place.origins[0] for frame in places.values()])
-    parallel = all(
-        np.abs(np.stack([f.place.step_i - first.step_i, f.place.step_j - first.step_j])).max() < 1e-4
-        for f in places.values()
-    )
+    first = places[0]
+    origins = np.array([place.origins[0] for place in places])
+    aside = max(np.abs([p.step_i - first.step_i, p.step_j - first.step_j]).max() for p in places)
     heights = origins @ first.normal
     low, high = int(heights.argmin()), int(heights.argmax())
     distances = np.diff(np.unique(np.round(heights, 3)))
-    step = float(distances.min()) if distances.size else frames[0].thickness
-    numbers_up = np.rint((heights - heights[low]) / step).astype(int)
-    count = int(numbers_up[high]) + 1
+    step = float(distances.min()) if distances.size else thickness
+    slices = np.rint((heights - heights[low]) / step).astype(int)
+    count = int(slices[high]) + 1
     up = (origins[high] - origins[low]) / (count - 1) if count > 1 else first.normal * step
-    off = np.linalg.norm(origins - origins[low] - numbers_up[:, None] * up, axis=1)
-    if not parallel or count > _MOST_FRAMES or off.max() > _EVEN_VOXELS * min(*first.spacing_mm, step):
+    off = np.linalg.norm(origins - origins[low] - slices[:, None] * up, axis=1)
+    tolerance = SAME_VOXEL * min(*first.spacing_mm, step)
+    if aside > _SAME_STEP_MM or count > _MOST_SLICES or off.max() > tolerance:
         raise RoiError(
             f"{path}: its frames lie neither on the scan's slices nor at even distances: draw it on this scan"
         )
-    geometry = Geometry(
-        (*first.shape[:2], count), first.step_i, first.step_j, origins[low] + np.arange(count)[:, None] * up
-    )
-    return _EvenGrid(geometry, dict(zip(places, numbers_up.tolist(), strict=True)))
+    stack = origins[low] + np.arange(count)[:, None] * up
+    geometry = Geometry((*first.shape[:2], count), first.step_i, first.step_j, stack)
+    return _EvenGrid(geometry, dict(zip(places, slices.tolist(), strict=True)))
