@@ -2,7 +2,12 @@
 
 import io
 import json
+import shutil
+import ssl
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pydicom
@@ -12,10 +17,9 @@ from phantoms.dicom_case import write_scan
 from situs.cli import main
 from situs.errors import InputError
 from situs.finding import Finding
-from situs.labeler import Labeler
 from situs.pacs.access import VARIABLE, Access, read_access
 from situs.pacs.archive import Archive, ArchiveError, Series
-from situs.pacs.work import Watcher
+from situs.pacs.work import Labelled, Watcher
 
 JSON = {"Content-Type": "application/dicom+json"}
 SERIES = Series("1.2", "1.2.3")
@@ -26,11 +30,12 @@ class Stub:
 
     def __init__(self):
         stub = self
-        self.answers, self.requests = [], []
+        self.answers, self.requests, self.delay = [], [], 0.0
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                time.sleep(stub.delay)
                 stub.requests.append((self.command, self.path, dict(self.headers)))
                 status, headers, body = stub.answers[0]
                 if len(stub.answers) > 1:
@@ -238,16 +243,19 @@ def test_files_of_the_access_that_are_missing_are_refused(tmp_path):
         read_access("https://host", tmp_path / "absent")
     with pytest.raises(InputError, match="--ca-file"):
         read_access("https://host", None, tmp_path / "absent")
+    (tmp_path / "text").write_text("no certificate")
+    with pytest.raises(InputError, match="--ca-file"):
+        read_access("https://host", None, tmp_path / "text")
 
 
 # The watch
 
 
-class FakeArchive:
-    """Two segmentations; the second one's objects cannot be fetched while `down`."""
+class FakeWorker:
+    """Two segmentations. The first sets off a fault; the archive fails for the second while it is `down`."""
 
     def __init__(self):
-        self.down, self.asked = True, []
+        self.archive, self.down, self.tried = self, True, []
 
     def series(self, modality, study=None, since=""):
         return [Series("1.2", "1.2.3", n_instances=2)]
@@ -255,26 +263,67 @@ class FakeArchive:
     def instances(self, series):
         return ["1.1", "1.2"]
 
-
-def test_the_watch_goes_on_after_errors_and_asks_a_failing_archive_more_and_more_rarely(monkeypatch):
-    archive, tried = FakeArchive(), []
-
-    def label_once(archive, series, instance, labeler, head_only):
-        from situs.pacs.work import Labelled
-
-        tried.append((watcher._looks, instance))
+    def label_once(self, series, instance):
+        self.tried.append(instance)
         if instance == "1.1":
             raise RuntimeError("Jane Doe")
-        if archive.down:
+        if self.down:
             return Labelled(instance, error=ArchiveError("down", temporary=True))
         return Labelled(instance, findings=(object.__new__(Finding),))
 
-    monkeypatch.setattr("situs.pacs.work._label_once", label_once)
-    watcher = Watcher(archive, object.__new__(Labeler))
-    results = [list(watcher.look()) for _ in range(8)]
+
+def test_the_watch_goes_on_after_errors_and_asks_a_failing_archive_more_and_more_rarely():
+    worker = FakeWorker()
+    watcher = Watcher(worker)
+    results, tried = [], []
+    for _ in range(8):
+        worker.tried.clear()
+        results.append(list(watcher.look()))
+        tried.append(list(worker.tried))
     assert [str(one.error) for one in results[0]] == ["internal fault: RuntimeError", "down"]
-    assert [look for look, instance in tried if instance == "1.2"] == [1, 2, 4, 8]
-    assert [look for look, instance in tried if instance == "1.1"] == [1]
-    archive.down = False
+    assert tried == [["1.1", "1.2"], ["1.2"], [], ["1.2"], [], [], [], ["1.2"]]
+    worker.down = False
     later = [list(watcher.look()) for _ in range(20)]
     assert sum(len(result) for result in later) == 1
+
+
+def test_an_archive_that_is_slow_is_one_line(stub, monkeypatch):
+    monkeypatch.setattr("situs.pacs.archive._TIMEOUT_S", 0.05)
+    stub.answers = [(200, {**JSON, "Content-Length": "9"}, b"")]
+    with Archive(Access(stub.url), pause=lambda seconds: None) as archive:
+        stub.delay = 0.2
+        with pytest.raises(ArchiveError, match="does not answer in time") as error:
+            archive.series("SEG")
+    assert error.value.temporary
+
+
+def test_a_failing_archive_prints_one_line_and_no_more():
+    """As a process, because pytest takes what loggers would print."""
+    args = ["pacs", "label", "1.2.3", "--url", "http://127.0.0.1:9"]
+    code = "import situs.pacs.archive as a, sys; a._FIRST_PAUSE_S = 0; from situs.cli import main; "
+    command = [sys.executable, "-c", f"{code}sys.exit(main({args!r}))"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (2, "") and run.stderr.count("\n") == 1
+    assert "cannot be reached" in run.stderr
+
+
+# TLS
+
+
+def test_a_certificate_is_checked_and_one_of_the_archives_own_can_be_trusted(stub, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
+    command = [*command.split(), "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    stub.server.socket = context.wrap_socket(stub.server.socket, server_side=True)
+    stub.answers = [found(tag="0020000E")]
+    url = stub.url.replace("http:", "https:")
+    with Archive(read_access(url)) as archive, pytest.raises(ArchiveError, match="--ca-file") as error:
+        archive.series("SEG")
+    assert not error.value.temporary
+    with Archive(read_access(url, ca_file=certificate)) as archive:
+        assert archive.series("SEG") == []

@@ -1,6 +1,9 @@
 """Against a real archive: the CT and its segmentation go in, one report comes out, whatever is restarted."""
 
 import io
+import os
+import subprocess
+import sys
 from contextlib import ExitStack
 
 import numpy as np
@@ -17,7 +20,7 @@ from situs.cli import main
 from situs.labeler import Labeler
 from situs.pacs.access import VARIABLE, read_access
 from situs.pacs.archive import Archive, ArchiveError
-from situs.pacs.work import Watcher
+from situs.pacs.work import Watcher, Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Invalid value for VR")]
 
@@ -77,7 +80,7 @@ def watcher(archive):
         def start():
             access = read_access(archive.url)
             opened = stack.enter_context(Archive(access, pause=lambda seconds: None))
-            return Watcher(opened, Labeler.load(small_bundle()))
+            return Watcher(Worker(opened, Labeler.load(small_bundle()), head_only=True))
 
         yield start
 
@@ -111,6 +114,27 @@ def test_a_ct_that_is_not_of_the_head_is_left_alone(archive, watcher, tmp_path):
     archive.store(tmp_path / "seg.dcm")
     (done,) = watcher().look()
     assert "not of the head" in str(done.error)
+
+
+def test_the_command_that_watches_stops_cleanly(archive, tmp_path):
+    """It runs as a process: it prints each line at once, and SIGTERM ends it without a trace of the scan."""
+    segment(write_scan(tmp_path / "ct"), tmp_path / "seg.dcm")
+    archive.store(tmp_path / "ct")
+    archive.store(tmp_path / "seg.dcm")
+    (tmp_path / "tmp").mkdir()
+    command = ["pacs", "watch", "--url", archive.url, "--every", "1", "--pictures"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "situs", *command, "--bundle", str(small_bundle())],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "report stored (roi01_lesion1" in process.stdout.readline()
+    process.terminate()
+    assert process.communicate() == ("", "") and process.returncode == 0
+    assert list((tmp_path / "tmp").glob("situs*")) == []
+    assert (archive.count("SR"), archive.count("OT")) == (1, 2)
 
 
 def test_a_wrong_password_is_one_line_without_it(archive, monkeypatch, capsys):

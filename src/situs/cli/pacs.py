@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from situs.cli.console import no_warnings, print_text
-from situs.errors import InputError, SitusError
+from situs.errors import InputError
 
 if TYPE_CHECKING:
-    from situs.labeler import Labeler
     from situs.pacs.archive import Archive
     from situs.pacs.work import Labelled
 
@@ -54,6 +53,14 @@ BundleOption = Annotated[
 ]
 
 
+PicturesOption = Annotated[
+    bool,
+    typer.Option(
+        "--pictures", help="Store a picture of each lesion too, for viewers that show no Structured Report."
+    ),
+]
+
+
 @app.command("label")
 def label_study(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="StudyInstanceUID of the study.")],
@@ -61,6 +68,7 @@ def label_study(
     bundle: BundleOption = None,
     auth_file: AuthOption = None,
     ca_file: CaOption = None,
+    pictures: PicturesOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
     """Label each segmentation of a study that has no report of this bundle yet."""
@@ -68,17 +76,16 @@ def label_study(
 
     if not UID.fullmatch(study):
         raise InputError("STUDY: expected a StudyInstanceUID, digits and dots")
-    with no_warnings():
-        archive, labeler = _open(url, bundle, auth_file, ca_file)
-        from situs.pacs import work
+    with no_warnings(), _open(url, auth_file, ca_file) as archive:
+        from situs.labeler import Labeler
+        from situs.pacs.work import Worker
 
         errors = []
-        with archive:
-            for done in work.label_study(archive, study, labeler):
-                if done.error is not None:
-                    errors.append(done.error)
-                if not quiet:
-                    print_text(_line(done))
+        for done in Worker(archive, Labeler.load(bundle), pictures).label_study(study):
+            if done.error is not None:
+                errors.append(done.error)
+            if not quiet:
+                _print_line(_result(done))
     if errors:
         raise errors[0]
 
@@ -96,6 +103,7 @@ def watch(
     bundle: BundleOption = None,
     auth_file: AuthOption = None,
     ca_file: CaOption = None,
+    pictures: PicturesOption = False,
 ) -> None:
     """Label each segmentation of a head CT that comes to the archive, until Ctrl-C.
 
@@ -104,52 +112,48 @@ def watch(
     """
     if since and not (len(since) == 8 and since.isascii() and since.isdecimal()):
         raise InputError(f"--since: expected a date as YYYYMMDD, got {since!r}")
-    with no_warnings():
-        archive, labeler = _open(url, bundle, auth_file, ca_file)
+    with no_warnings(), _open(url, auth_file, ca_file) as archive:
+        from situs.labeler import Labeler
         from situs.pacs.archive import ArchiveError
-        from situs.pacs.work import Watcher
+        from situs.pacs.work import Watcher, Worker
 
+        worker = Worker(archive, Labeler.load(bundle), pictures, head_only=True)
+        watcher, pause = Watcher(worker, since), every
         # An end that leaves no scan in the temporary folder.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        watcher, pause = Watcher(archive, labeler, since), every
         while True:
             try:
                 for done in watcher.look():
-                    print_text(_line(done))
+                    _print_line(_result(done))
                 pause = every
             except ArchiveError as error:
-                print_text(f"{_now()} error: {_one_line(error)}\n")
+                _print_line(f"error: {error}")
                 pause = min(2 * pause, max(every, _LONGEST_PAUSE_S))
             time.sleep(pause)
 
 
-def _open(
-    url: str, bundle: str | None, auth_file: Path | None, ca_file: Path | None
-) -> tuple[Archive, Labeler]:
-    from situs.labeler import Labeler
+def _open(url: str, auth_file: Path | None, ca_file: Path | None) -> Archive:
     from situs.pacs.access import read_access
     from situs.pacs.archive import Archive
 
-    archive = Archive(read_access(url, auth_file, ca_file))
-    return archive, Labeler.load(bundle)
+    return Archive(read_access(url, auth_file, ca_file))
 
 
-def _line(done: Labelled) -> str:
-    """A line on a segmentation, with its findings beneath."""
-    line = f"{_now()} segmentation {done.instance}: "
+def _result(done: Labelled) -> str:
+    """What became of a segmentation."""
     if done.error is not None:
-        return f"{line}error: {_one_line(done.error)}\n"
-    if not done.findings:
-        return f"{line}was labelled before\n"
-    from situs.report.findings import site_name
+        result = f"error: {done.error}"
+    elif not done.findings:
+        result = "was labelled before"
+    else:
+        from situs.report.findings import site_name
 
-    sites = ", ".join(f"{finding.lesion_name} {site_name(finding)}" for finding in done.findings)
-    return f"{line}report stored ({sites})\n"
-
-
-def _one_line(error: SitusError) -> str:
-    return " ".join(str(error).split())
+        sites = ", ".join(f"{finding.lesion_name} {site_name(finding)}" for finding in done.findings)
+        result = f"report stored ({sites})"
+    return f"segmentation {done.instance}: {result}"
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
+def _print_line(text: str) -> None:
+    """Print a line with the time; at once, because a log is read while it grows."""
+    print_text(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(text.split())}\n")
+    sys.stdout.flush()

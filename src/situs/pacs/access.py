@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest, Session
@@ -33,6 +35,17 @@ class _Bearer(AuthBase):
         return request
 
 
+class _TrustingSession(Session):
+    """A session that trusts certificates of its own, whatever variables of the environment name."""
+
+    def __init__(self, ca_file: Path) -> None:
+        super().__init__()
+        self._ca_file = str(ca_file)
+
+    def merge_environment_settings(self, *args: Any) -> Any:
+        return {**super().merge_environment_settings(*args), "verify": self._ca_file}
+
+
 @dataclass(frozen=True)
 class Access:
     """An archive's address, and how to be let in.
@@ -49,10 +62,8 @@ class Access:
 
     def session(self) -> Session:
         """A session of HTTP that sends the secret to the archive's host alone."""
-        session = Session()
+        session = Session() if self.ca_file is None else _TrustingSession(self.ca_file)
         session.auth = self.auth
-        if self.ca_file is not None:
-            session.verify = str(self.ca_file)
         return session
 
 
@@ -78,8 +89,11 @@ def read_access(url: str, auth_file: Path | None = None, ca_file: Path | None = 
         raise InputError("--url: expected https://HOST/PATH, the root of the archive's DICOMweb services")
     if parts.username is not None or parts.query or parts.fragment:
         raise InputError(f"--url: give the address alone; a user and a password belong into {VARIABLE}")
-    if ca_file is not None and not ca_file.is_file():
-        raise InputError(f"{ca_file}: no such file; --ca-file names certificates in PEM form")
+    if ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=ca_file)
+        except OSError as error:  # there is no such file, or it holds no certificate
+            raise InputError(f"{ca_file}: cannot be read as certificates in PEM form (--ca-file)") from error
     auth = _read_auth(auth_file)
     if auth is not None and parts.scheme == "http" and not _is_loopback(host):
         raise InputError("--url: http would send the user's secret unencrypted: give an https address")

@@ -22,8 +22,9 @@ from situs.pacs.access import VARIABLE, Access
 
 __all__ = ["Archive", "ArchiveError", "Series"]
 
-# What the library logs may be an archive's own words; whoever wants it sets a handler.
-logging.getLogger("dicomweb_client").addHandler(logging.NullHandler())
+# What these log is an archive's own words, or a traceback for each attempt; errors are told in one line.
+for _name in ("dicomweb_client", "retrying"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 _T = TypeVar("_T")
 _ATTEMPTS = 4

@@ -21,9 +21,12 @@ from situs.io.series import is_head
 from situs.labeler import Labeler
 from situs.pacs.archive import Archive, ArchiveError, Series
 from situs.report.dicom_object import object_uids
+from situs.report.dicom_sc import format_capture
 from situs.report.dicom_sr import format_sr
+from situs.report.picture import iter_pictures
+from situs.volume import OutsideRoi, Roi, split_lesions
 
-__all__ = ["Labelled", "Watcher", "label_study"]
+__all__ = ["Labelled", "Watcher", "Worker"]
 
 _MOST_LOOKS = 64  # between two attempts at a segmentation
 
@@ -43,40 +46,114 @@ class Labelled:
     error: SitusError | None = None
 
 
-def label_study(archive: Archive, study: str, labeler: Labeler) -> Iterator[Labelled]:
-    """Label each segmentation of a study that has no report yet.
+@dataclass(frozen=True)
+class Worker:
+    """Labels segmentations of an archive.
 
-    Args:
+    Attributes:
         archive: The archive.
-        study: StudyInstanceUID.
         labeler: The labeler.
-
-    Raises:
-        ArchiveError: The archive does not answer.
-        InputError: The study has no segmentation.
+        pictures: Whether a picture of each lesion is stored too.
+        head_only: Whether a CT is left alone that is not of the head by its BodyPartExamined.
     """
-    series = archive.series("SEG", study)
-    if not series:
-        raise InputError(
-            "the study holds no DICOM segmentation (SEG), or there is no such study: check STUDY"
-        )
-    for one in series:
-        for instance in archive.instances(one):
-            yield _label_once(archive, one, instance, labeler)
+
+    archive: Archive
+    labeler: Labeler
+    pictures: bool = False
+    head_only: bool = False
+
+    def label_study(self, study: str) -> Iterator[Labelled]:
+        """Label each segmentation of a study that has no report yet.
+
+        Args:
+            study: StudyInstanceUID.
+
+        Raises:
+            ArchiveError: The archive does not answer.
+            InputError: The study has no segmentation.
+        """
+        found = self.archive.series("SEG", study)
+        if not found:
+            raise InputError(
+                "the study holds no DICOM segmentation (SEG), or there is no such study: check STUDY"
+            )
+        for series in found:
+            for instance in self.archive.instances(series):
+                yield self.label_once(series, instance)
+
+    def label_once(self, series: Series, instance: str) -> Labelled:
+        """Label a segmentation unless the archive has its report."""
+        folder = ""
+        key = f"{instance}/{self.labeler.bundle.name}/{self.labeler.bundle.version}"
+        try:
+            if self.archive.has(series.study, *object_uids(key, "SR")):
+                return Labelled(instance)
+            with tempfile.TemporaryDirectory(prefix="situs-pacs-") as folder:
+                return self._label(series, instance, key, Path(folder))
+        except InputError as error:
+            return Labelled(instance, error=InputError(str(error).replace(f"{folder}/", "")))
+        except SitusError as error:
+            return Labelled(instance, error=error)
+
+    def _label(self, series: Series, instance: str, key: str, folder: Path) -> Labelled:
+        roi, scan = folder / "segmentation.dcm", folder / "scan"
+        self.archive.fetch_instance(series, instance, roi)
+        self._fetch_scan(series, roi, scan)
+        volume = read_volume(scan, roi=roi)
+        patient = read_patient(scan, volume)
+        regions = read_rois(roi, volume)
+        lesions = [part for region in regions if isinstance(region, Roi) for part in split_lesions(region)]
+        outside = [region for region in regions if isinstance(region, OutsideRoi)]
+        findings = self.labeler.label(volume, [*lesions, *outside])
+        if self.pictures:
+            pictures = iter_pictures(volume, lesions, findings, self.labeler.bundle.picture)
+            for number, (name, png) in enumerate(pictures, start=1):
+                capture = format_capture(png, Path(name).stem, findings[0], patient, key, number)
+                self.archive.store(capture, series.study)
+        # The report comes last: where it is, the work is done.
+        report = format_sr(volume, findings, patient, segmentation_image(roi), key)
+        self.archive.store(report, series.study)
+        return Labelled(instance, tuple(findings))
+
+    def _fetch_scan(self, series: Series, roi: Path, folder: Path) -> None:
+        """Fetch the CT series of the study that a segmentation names; all of them if it names none of them.
+
+        Raises:
+            ArchiveError: The CT has not come to the archive, or not all images that the segmentation names.
+            InputError: With `head_only`, no CT may be of a head.
+        """
+        scans = self.archive.series("CT", series.study)
+        if not scans:
+            raise ArchiveError(
+                "its study holds no CT series: store the CT that it was drawn on", temporary=True
+            )
+        references = segment_references(roi)
+        named = [scan for scan in scans if scan.uid in references.series]
+        scans = named or scans
+        if self.head_only:
+            scans = [scan for scan in scans if not scan.body_part or is_head(scan.body_part)]
+            if not scans:
+                raise InputError("its CT is not of the head (BodyPartExamined): it was left alone")
+        images: set[str] = set()
+        for number, scan in enumerate(scans):
+            (folder / str(number)).mkdir(parents=True)
+            images |= self.archive.fetch_series(scan, folder / str(number))
+        if named and (missing := len(references.images - images)):
+            raise ArchiveError(
+                f"{missing} images that it names are not in the archive: store them", temporary=True
+            )
 
 
 class Watcher:
     """Labels the segmentations that come to an archive.
 
     Args:
-        archive: The archive.
-        labeler: The labeler.
+        worker: Labels one.
         since: Only studies from this date on, YYYYMMDD. Empty for all.
     """
 
-    def __init__(self, archive: Archive, labeler: Labeler, since: str = "") -> None:
-        self._archive = archive
-        self._labeler = labeler
+    def __init__(self, worker: Worker, since: str = "") -> None:
+        self._worker = worker
         self._since = since
         self._finished: set[Series] = set()  # with their counts: a series that grows is looked at again
         self._refused: set[str] = set()
@@ -94,11 +171,11 @@ class Watcher:
             ArchiveError: The archive does not answer.
         """
         self._looks += 1
-        for series in self._archive.series("SEG", since=self._since):
+        for series in self._worker.archive.series("SEG", since=self._since):
             if series in self._finished:
                 continue
             open_ends = series.n_instances == 0
-            for instance in self._archive.instances(series):
+            for instance in self._worker.archive.instances(series):
                 if instance in self._refused:
                     continue
                 if self._next.get(instance, 0) > self._looks:
@@ -113,7 +190,7 @@ class Watcher:
 
     def _label(self, series: Series, instance: str) -> Labelled:
         try:
-            done = _label_once(self._archive, series, instance, self._labeler, head_only=True)
+            done = self._worker.label_once(series, instance)
         except Exception as fault:  # the watch goes on; the text may quote a header
             done = Labelled(instance, error=SitusError(f"internal fault: {type(fault).__name__}"))
         if isinstance(done.error, ArchiveError):
@@ -122,66 +199,3 @@ class Watcher:
         elif done.error is not None:
             self._refused.add(instance)
         return done
-
-
-def _label_once(
-    archive: Archive, series: Series, instance: str, labeler: Labeler, head_only: bool = False
-) -> Labelled:
-    """Label a segmentation unless the archive has its report."""
-    folder = ""
-    key = f"{instance}/{labeler.bundle.name}/{labeler.bundle.version}"
-    try:
-        if archive.has(series.study, *object_uids(key, "SR")):
-            return Labelled(instance)
-        with tempfile.TemporaryDirectory(prefix="situs-pacs-") as folder:
-            return _label(archive, series, instance, labeler, key, Path(folder), head_only)
-    except InputError as error:
-        return Labelled(instance, error=InputError(str(error).replace(f"{folder}/", "")))
-    except SitusError as error:
-        return Labelled(instance, error=error)
-
-
-def _label(
-    archive: Archive,
-    series: Series,
-    instance: str,
-    labeler: Labeler,
-    key: str,
-    folder: Path,
-    head_only: bool,
-) -> Labelled:
-    roi, scan = folder / "segmentation.dcm", folder / "scan"
-    archive.fetch_instance(series, instance, roi)
-    _fetch_scan(archive, series, roi, scan, head_only)
-    volume = read_volume(scan, roi=roi)
-    findings = labeler.label(volume, read_rois(roi, volume))
-    report = format_sr(volume, findings, read_patient(scan, volume), segmentation_image(roi), key)
-    archive.store(report, series.study)
-    return Labelled(instance, tuple(findings))
-
-
-def _fetch_scan(archive: Archive, series: Series, roi: Path, folder: Path, head_only: bool) -> None:
-    """Fetch the CT series of the study that a segmentation names; all of them if it names none of them.
-
-    Raises:
-        ArchiveError: The CT has not come to the archive, or not all images that the segmentation names.
-        InputError: With `head_only`, no CT may be of a head.
-    """
-    scans = archive.series("CT", series.study)
-    if not scans:
-        raise ArchiveError("its study holds no CT series: store the CT that it was drawn on", temporary=True)
-    references = segment_references(roi)
-    named = [scan for scan in scans if scan.uid in references.series]
-    scans = named or scans
-    if head_only:
-        scans = [scan for scan in scans if not scan.body_part or is_head(scan.body_part)]
-        if not scans:
-            raise InputError("its CT is not of the head (BodyPartExamined): it was left alone")
-    images: set[str] = set()
-    for number, scan in enumerate(scans):
-        (folder / str(number)).mkdir(parents=True)
-        images |= archive.fetch_series(scan, folder / str(number))
-    if named and (missing := len(references.images - images)):
-        raise ArchiveError(
-            f"{missing} images that it names are not in the archive: store them", temporary=True
-        )
