@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from phantoms.io_cases import write_dicom
+from phantoms.dicom_rois import write_rtstruct, write_seg
+from phantoms.io_cases import dicom_slices, write_dicom
 from phantoms.small_bundle import small_bundle
 from phantoms.telltale import TELLTALE, assert_silent, named_slices
 
@@ -144,3 +145,23 @@ def test_series_that_are_to_be_chosen_from_are_told_without_a_name(folder, capfd
     _, out, err = label(capfd)
     assert_silent(out)
     assert_silent(err)
+
+
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
+def test_of_a_dicom_roi_nothing_is_shown_but_the_names_of_its_regions(tmp_path, capfd, kind):
+    slices = dicom_slices(range(-72, 73, 16))  # of the patient SECRET
+    write_dicom(tmp_path / "ct", slices)
+    if kind == "SEG":
+        mask = np.zeros((1, len(slices), 56, 48), bool)
+        mask[0, 3:6, 20:30, 20:28] = True
+        write_seg(tmp_path / "roi.dcm", slices, mask, names={1: "clot"})
+    else:
+        corners = np.array([(-20, -20, -8), (20, -20, -8), (20, 20, -8), (-20, 20, -8)])
+        write_rtstruct(tmp_path / "roi.dcm", slices, {1: ("clot", [("CLOSED_PLANAR", corners)])})
+    assert b"SECRET" in (tmp_path / "roi.dcm").read_bytes()
+    table, csv_file = tmp_path / "f.json", tmp_path / "f.csv"
+    roi = ["--roi", str(tmp_path / "roi.dcm"), "--bundle", str(small_bundle())]
+    assert main(["label", str(tmp_path / "ct"), *roi, "--json", str(table), "--csv", str(csv_file)]) == 0
+    texts = [*capfd.readouterr(), table.read_text(), csv_file.read_text()]
+    assert not any("SECRET" in text for text in texts)
+    assert all("clot" in text for text in (texts[0], *texts[2:]))
