@@ -4,30 +4,17 @@ import csv
 import io
 import os
 import sys
-from types import SimpleNamespace
 
 import nibabel as nib
 import pytest
 from phantoms import small_case
 from phantoms.commands import refused
 from phantoms.findings_schema import read_findings
+from phantoms.small_case import FakeLabeler
 
 from situs.cli import main
 from situs.errors import BundleError, RoiError, ScanError
 from situs.report import DISCLAIMER
-
-
-class FakeLabeler:
-    """Stands for the networks: answers with `small_case.findings`."""
-
-    bundle = SimpleNamespace(name="fake", version="1", pictures={}, picture=lambda reference_id: None)
-
-    @classmethod
-    def load(cls, bundle=None):
-        return cls()
-
-    def label(self, volume, rois, progress=None):
-        return small_case.findings(rois)
 
 
 @pytest.fixture

@@ -297,6 +297,7 @@ def test_an_archive_that_is_slow_is_one_line(stub, monkeypatch):
     assert error.value.temporary
 
 
+@pytest.mark.slow
 def test_a_failing_archive_prints_one_line_and_no_more():
     """As a process, because pytest takes what loggers would print."""
     args = ["pacs", "label", "1.2.3", "--url", "http://127.0.0.1:9"]

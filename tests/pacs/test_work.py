@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from phantoms.dicom_rois import write_seg
 from phantoms.io_cases import write_dicom
-from phantoms.small_bundle import small_bundle
+from phantoms.small_case import FakeLabeler
 from phantoms.telltale import TELLTALE, assert_silent, named_slices
 
 from situs.cli import main
@@ -68,31 +68,34 @@ class FolderArchive:
         return [ds for ds, _ in self.objects.values() if ds.Modality == "SR"]
 
 
-@pytest.fixture
-def archive(tmp_path, monkeypatch):
-    """A study whose every text tag tells; temporary folders are made in ``tmp``."""
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The files of a CT and its segmentation, whose every text tag tells."""
+    folder = tmp_path_factory.mktemp("study")
     slices = named_slices()
     for ds in slices:
         ds.BodyPartExamined = "HEAD"
-    write_dicom(tmp_path / "ct", slices)
+    write_dicom(folder, slices)
     masks = np.zeros((1, 2, slices[0].Rows, slices[0].Columns), np.uint8)
     masks[0, :, 24:32, 12:18] = 1
-    write_seg(
-        tmp_path / "seg.dcm",
-        [pydicom.dcmread(path) for path in sorted((tmp_path / "ct").iterdir())][2:4],
-        masks,
-    )
-    small_bundle()  # made before, since it takes temporary files too
+    write_seg(folder / "seg.dcm", slices[2:4], masks)
+    return folder
+
+
+@pytest.fixture
+def archive(study, tmp_path, monkeypatch):
+    """An archive of this study, in the place of a real one; temporary folders are made in ``tmp``."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    made = FolderArchive([*(tmp_path / "ct").iterdir(), tmp_path / "seg.dcm"])
+    made = FolderArchive(study.iterdir())
     monkeypatch.setattr("situs.pacs.archive.Archive", lambda access: made)
+    monkeypatch.setattr("situs.labeler.Labeler", FakeLabeler)
     return made
 
 
 def run(capfd, caplog):
     with caplog.at_level(logging.DEBUG, "situs"):
-        code = main(["pacs", "label", "1.2.3", "--url", "https://host", "--bundle", str(small_bundle())])
+        code = main(["pacs", "label", "1.2.3", "--url", "https://host"])
     out, err = capfd.readouterr()
     for text in (out, err, caplog.text):
         assert_silent(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -85,3 +86,16 @@ def finding(lesion: Roi, judged: bool = True) -> Finding:
         bundle_name="compact",
         bundle_version="3",
     )
+
+
+class FakeLabeler:
+    """Stands for the networks: answers with `findings`."""
+
+    bundle = SimpleNamespace(name="fake", version="1", pictures={}, picture=lambda reference_id: None)
+
+    @classmethod
+    def load(cls, bundle=None):
+        return cls()
+
+    def label(self, volume, rois, progress=None):
+        return findings(rois)
