@@ -213,6 +213,19 @@ def test_the_secret_of_a_file_or_of_the_environment_is_sent(
     assert line.split()[1] not in repr(access)
 
 
+def test_the_secret_is_not_sent_on_to_another_server(stub, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "bearer TOKEN")
+    other = Stub()
+    other.answers = [found()]
+    stub.answers = [(302, {"Location": f"{other.url}/series"}, b"")]
+    with Archive(read_access(stub.url)) as archive:
+        assert archive.series("SEG") == []
+    other.server.shutdown()
+    other.server.server_close()
+    assert "Authorization" in stub.requests[0][2]
+    assert "Authorization" not in other.requests[0][2]
+
+
 @pytest.mark.parametrize(
     ("url", "auth", "words"),
     [

@@ -60,7 +60,11 @@ def test_a_study_is_labelled_once_and_its_report_is_found_again(archive, tmp_pat
     archive.start()
     assert main(command) == 0
     assert archive.count("SR") == 1
-    document = sr.srread(io.BytesIO(archive.only("SR")))
+    report = archive.only("SR")
+    with Archive(read_access(archive.url)) as client:
+        client.store(report, study)  # as another watch may do at the same time
+    assert archive.count("SR") == 1
+    document = sr.srread(io.BytesIO(report))
     assert (document.PatientID, document.StudyInstanceUID) == (PATIENT["PatientID"], study)
     groups = document.content.get_volumetric_roi_measurement_groups()
     assert [group.tracking_identifier for group in groups] == ["roi01_lesion1", "roi02_lesion1"]
@@ -94,6 +98,9 @@ def test_the_watch_labels_each_new_segmentation_once_and_outlives_restarts(archi
     archive.store(tmp_path / "one")
     archive.store(tmp_path / "one.dcm")
     archive.store(tmp_path / "two.dcm")  # its CT has not come yet
+    with Archive(read_access(archive.url)) as client:
+        found = [len(client.series("SEG", since=date)) for date in ("", "20200304", "20200305")]
+    assert found == [2, 1, 0]  # the second study has no date
     done = list(first.look())
     assert sorted(str(one.error) for one in done)[0] == "None"
     assert "no CT series" in sorted(str(one.error) for one in done)[1]
