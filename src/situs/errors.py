@@ -10,6 +10,7 @@ what is wrong and what to do, ready to be shown to a user.
     │   ├── ManifestError                a cohort's manifest or the files it names
     │   └── BundleError                  a bundle: missing, changed, of an unknown version
     ├── OutputError (also OSError)       a result cannot be written
+    ├── situs.pacs.archive.ArchiveError  a DICOM archive does not do what it is asked
     └── MissingExtraError (also ImportError)   an optional dependency is absent; names the pip line
 """
 
