@@ -120,6 +120,19 @@ def test_one_layer_keeps_the_label_values(head, tmp_path):
     assert [(r.value, r.name) for r in (first, second)] == [(1, ""), (2, "oedema")]
 
 
+def test_of_old_files_each_channel_is_a_segment(head, tmp_path):
+    """3D Slicer up to 4.10 wrote neither labels nor layers."""
+    hu, affine, _ = head
+    scan = read_volume(save(tmp_path / "scan.nii", hu, affine))
+    layers = np.stack([boxes() == 1, boxes() > 0]).astype(np.uint8)
+    fields = space(affine, kinds=("list", "domain", "domain", "domain"))
+    fields["space directions"] = [[np.nan] * 3, *fields["space directions"]]
+    fields |= {"Segment0_Name": "clot", "Segment1_Name": "both"}
+    clot, both = read_rois(write(tmp_path / "s.seg.nrrd", layers, fields), scan)
+    assert [(r.value, r.name) for r in (clot, both)] == [(1, "clot"), (2, "both")]
+    np.testing.assert_array_equal(whole(both), boxes() > 0)
+
+
 def test_without_directions_left_and_right_cannot_be_trusted(head, tmp_path):
     scan = read_volume(write(tmp_path / "s.nrrd", head[0], {"spacings": [4.5, 4.5, 8.0]}))
     assert scan.doubts == ("Left and right cannot be trusted: the scan's header has no orientation.",)

@@ -179,7 +179,7 @@ def _rasterise(
     labels = np.zeros((*geometry.shape[:2], span), dtype=np.uint8, order="F")
     for k, contours in slices:
         labels[:, :, k - first] |= _fill_slice(contours, geometry, k)
-    found = label_regions(labels, geometry, first)
+    found = label_regions(labels, geometry, (0, 0, first))
     if not found:
         return OutsideRoi(_volumes_ml(planes), structure.number, structure.name, notes, doubts)
     if moved:

@@ -5,6 +5,7 @@ Grids are `Geometry`; a mask's is always even, so that an affine is the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -22,7 +23,7 @@ __all__ = [
     "box_text",
     "is_inside",
     "is_part",
-    "match_slice",
+    "match_slices",
     "misfit_mm",
     "nearest_axes",
     "place_text",
@@ -105,20 +106,33 @@ class SliceMatch:
         return own[tuple(slice(None, None, -1 if b else 1) for b in self.backward)]
 
 
-def match_slice(image: Geometry, scan: Geometry) -> SliceMatch | None:
-    """The slice of a scan that an image (ni, nj, 1) lies on, each pixel within `SAME_VOXEL` voxels of one."""
-    axes, backward = nearest_axes(image, scan)
-    turned = reordered(image, axes, backward)
-    if turned.shape[:2] != scan.shape[:2]:
-        return None
-    k = int(np.abs(scan.heights_mm - turned.origins[0] @ scan.normal).argmin())
-    one = Geometry((*scan.shape[:2], 1), scan.step_i, scan.step_j, scan.origins[k : k + 1])
+def match_slices(images: Iterable[Geometry], scan: Geometry) -> dict[Geometry, SliceMatch | None]:
+    """The slice of a scan that each image (ni, nj, 1) lies on, all pixels within `SAME_VOXEL` of one."""
+    alike: dict[tuple[object, ...], list[Geometry]] = {}
+    for image in images:
+        key = (image.shape, image.step_i.tobytes(), image.step_j.tobytes())
+        alike.setdefault(key, []).append(image)
     gap = float(np.median(scan.slice_gaps_mm)) if scan.shape[2] > 1 else max(scan.spacing_mm)
-    apart = apart_mm(turned, one)[0]
     basis = np.stack([scan.step_i, scan.step_j, scan.normal * max(gap, 1e-3)], axis=1)
-    if np.abs(apart @ np.linalg.inv(basis).T).max() > SAME_VOXEL:
-        return None
-    return SliceMatch(k, axes[0] == 1, backward[:2])
+    heights, scan_shape = scan.heights_mm, scan.shape[:2]
+    ends = np.array(
+        [[i, j] for i in (0, scan_shape[0] - 1) for j in (0, scan_shape[1] - 1)], dtype=np.float64
+    )
+    matches: dict[Geometry, SliceMatch | None] = {}
+    for group in alike.values():
+        axes, backward = nearest_axes(group[0], scan)
+        turned = reordered(group[0], axes, backward)
+        if turned.shape[:2] != scan_shape:
+            matches |= dict.fromkeys(group)
+            continue
+        origins = np.concatenate([image.origins for image in group]) + turned.origins[0] - group[0].origins[0]
+        slices = np.abs(origins[:, None] @ scan.normal - heights).argmin(axis=1)
+        in_plane = ends @ np.stack([turned.step_i - scan.step_i, turned.step_j - scan.step_j])
+        apart = (origins - scan.origins[slices])[:, None] + in_plane
+        near = np.abs(apart @ np.linalg.inv(basis).T).max(axis=(1, 2)) <= SAME_VOXEL
+        for image, k, is_near in zip(group, slices, near, strict=True):
+            matches[image] = SliceMatch(int(k), axes[0] == 1, backward[:2]) if is_near else None
+    return matches
 
 
 def is_inside(world: Array, g: Geometry, margin_mm: float = 0.0) -> NDArray[np.bool_]:

@@ -166,8 +166,12 @@ def _segments(keys: dict[str, str]) -> tuple[NamedSegment, ...]:
             found.setdefault(int(match[1]), {})[match[2]] = value.strip()
     if len(found) > _MOST_SEGMENTS:
         raise HeaderError(f"holds {len(found)} segments, expected at most {_MOST_SEGMENTS}: remove some")
+    # Before labels and layers, each segment had a channel of its own.
     return tuple(
-        NamedSegment(int(s.get("Layer", "0")), int(s["LabelValue"]), s.get("Name", ""))
-        for _, s in sorted(found.items())
-        if "LabelValue" in s
+        NamedSegment(
+            int(s.get("Layer", "0" if "LabelValue" in s else n)),
+            int(s.get("LabelValue", "1")),
+            s.get("Name", ""),
+        )
+        for n, (_, s) in enumerate(sorted(found.items()))
     )

@@ -123,9 +123,9 @@ def bound_regions(
     ]
 
 
-def label_regions(labels: Labels, geometry: Geometry, first: int = 0) -> list[Roi]:
-    """The regions of labels (ni, nj, n) that lie on the scan's slices from number `first` on."""
-    return _rois(labels, geometry, {}, first)
+def label_regions(labels: Labels, geometry: Geometry, start: tuple[int, int, int] = (0, 0, 0)) -> list[Roi]:
+    """The regions of labels (li, lj, lk) that are those of the scan from voxel `start` on."""
+    return _rois(labels, geometry, {}, start)
 
 
 def resampled_regions(
@@ -154,14 +154,16 @@ def with_outside_share(roi: Roi, share: float) -> Roi:
 
 
 def _rois(
-    labels: Labels, geometry: Geometry, between: dict[int, NDArray[np.int64]], first: int = 0
+    labels: Labels,
+    geometry: Geometry,
+    between: dict[int, NDArray[np.int64]],
+    first: tuple[int, int, int] = (0, 0, 0),
 ) -> list[Roi]:
-    """One region per value, each only as large as its box; the labels begin at slice `first`."""
+    """One region per value, each only as large as its box; the labels begin at voxel `first`."""
     between = dict(between)
     rois = {}
     for value, box in iter_values(labels):
-        i, j, k = box
-        start, mask = np.array([i.start, j.start, k.start + first]), labels[box] == value
+        start, mask = np.array([s.start for s in box]) + first, labels[box] == value
         notes: tuple[str, ...] = ()
         if value in between:
             start, mask = _union(start, mask, between.pop(value))

@@ -18,7 +18,7 @@ from situs.geometry import Geometry
 from situs.io.binding import resampled_note
 from situs.io.dicom_headers import MOST_PIXELS, look, numbers
 from situs.io.dicom_rois import References, check_belongs, items, open_dataset, text_of
-from situs.io.grids import SAME_VOXEL, SliceMatch, match_slice
+from situs.io.grids import SAME_VOXEL, SliceMatch, match_slices
 from situs.io.kinds import roi_kind
 from situs.io.labels import refuse_noise
 from situs.io.rois import label_regions, resampled_regions
@@ -55,20 +55,30 @@ class _Segmentation:
     frames: list[_Frame]
     names: dict[int, str]
     least: float  # a pixel with at least this value belongs to the segment
+    packed: NDArray[np.uint8] | None  # the pixels, if eight are in a byte
 
     def pixels(self, frame: _Frame) -> NDArray[Any]:
         """(columns, rows) what a frame shows: 0 and 1, or in a label map the numbers of segments."""
-        ds, count = self.dataset, int(np.prod(frame.place.shape))
-        if ds.BitsAllocated == 1 and not ds.file_meta.TransferSyntaxUID.is_compressed:
-            first = frame.index * count
-            packed = np.frombuffer(ds.PixelData, np.uint8)[first // 8 : -(-(first + count) // 8)]
-            bits = np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + count]
-            stored = bits.reshape(ds.Rows, ds.Columns)
-        else:
-            from pydicom.pixels import pixel_array
+        columns, rows, _ = frame.place.shape
+        if self.packed is not None:
+            return (
+                _unpacked(self.packed, frame.index * rows * columns, rows * columns).reshape(rows, columns).T
+            )
+        from pydicom.pixels import pixel_array
 
-            stored = pixel_array(ds, index=frame.index)
+        stored = pixel_array(self.dataset, index=frame.index)
         return (stored if frame.segment == 0 else (stored >= self.least).astype(np.uint8)).T
+
+
+def _unpacked(packed: NDArray[np.uint8], first: int, count: int) -> NDArray[np.uint8]:
+    """(count,) the bits from number `first` on, the lowest of a byte first; most bytes are 0."""
+    start, stop = first // 8, -(-(first + count) // 8)
+    marked = np.flatnonzero(packed[start:stop])
+    bits = np.zeros(8 * (stop - start), dtype=np.uint8)
+    if marked.size:
+        low, high = int(marked[0]), int(marked[-1]) + 1
+        bits[8 * low : 8 * high] = np.unpackbits(packed[start + low : start + high], bitorder="little")
+    return bits[first % 8 : first % 8 + count]
 
 
 def read_segments(
@@ -190,7 +200,8 @@ def _parse(ds: Any, path: Path, threshold: float | None) -> tuple[_Segmentation,
         )
     shared = (items(ds, "SharedFunctionalGroupsSequence") or [{}])[0]
     places: dict[tuple[float, ...], Geometry] = {}
-    frames = [_frame(n, (own, shared), ds, kind, places, path) for n, own in enumerate(groups)]
+    # A functional group is shared or each frame's own. The shared ones are the quicker to look up.
+    frames = [_frame(n, (shared, own), ds, kind, places, path) for n, own in enumerate(groups)]
     names = {int(s.SegmentNumber): _name(s) for s in items(ds, "SegmentSequence")}
     notes: tuple[str, ...] = ()
     least = 1.0
@@ -201,7 +212,9 @@ def _parse(ds: Any, path: Path, threshold: float | None) -> tuple[_Segmentation,
         notes = (f"The segmentation is fractional; pixels with a {what} of at least {share:g} were taken.",)
     elif threshold is not None:
         notes = ("The segmentation is not fractional; the threshold was not used.",)
-    return _Segmentation(ds, frames, names, least), notes
+    in_bits = int(ds.BitsAllocated) == 1 and not compressed
+    packed = np.frombuffer(ds.PixelData, np.uint8) if in_bits else None
+    return _Segmentation(ds, frames, names, least, packed), notes
 
 
 def _frame(
@@ -212,7 +225,7 @@ def _frame(
     places: dict[tuple[float, ...], Geometry],
     path: Path,
 ) -> _Frame:
-    """One frame, by its own functional groups and the shared ones; `places` are those of other frames."""
+    """One frame, by the shared functional groups and its own; `places` are those of other frames."""
     position = numbers(look(group, "PlanePositionSequence", "ImagePositionPatient"), 3)
     orientation = numbers(look(group, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
     spacing = numbers(look(group, "PixelMeasuresSequence", "PixelSpacing"), 2)
@@ -245,7 +258,7 @@ def _name(segment: Any) -> str:
 def _regions(seg: _Segmentation, volume: Volume, path: Path) -> tuple[list[Roi | OutsideRoi], list[int]]:
     """The regions of all segments, and the numbers of segments without a pixel."""
     places = dict.fromkeys(frame.place for frame in seg.frames)
-    matches = {place: match_slice(place, volume.geometry) for place in places}
+    matches = match_slices(places, volume.geometry)
     grid = None if all(matches.values()) else _even_grid([*places], _thickness(seg.dataset), path)
     regions: list[Roi | OutsideRoi] = []
     segments: dict[int, list[_Frame]] = {}
@@ -259,10 +272,16 @@ def _regions(seg: _Segmentation, volume: Volume, path: Path) -> tuple[list[Roi |
             labels, first = grid.labels(seg, frames), 0
         if not labels.any():
             continue
-        refuse_noise(labels[bounding_box(labels)], str(path))
+        box = bounding_box(labels)
+        refuse_noise(labels[box], str(path))
         own: list[Roi | OutsideRoi]
         if grid is None:
-            own = [*label_regions(labels, volume.geometry, first)]
+            i, j, k = (s.start for s in box)
+            start = (i, j, k + first)
+            if segment:
+                own = [Roi(np.ascontiguousarray(labels[box] > 0), start, volume.geometry)]
+            else:
+                own = [*label_regions(labels[box], volume.geometry, start)]
         else:
             note = resampled_note(grid.geometry)
             found = resampled_regions(labels, grid.geometry.affine, volume.geometry)
