@@ -30,12 +30,14 @@ MAY_IMPORT = {
     "learn": {"", "bundle", "cohort", "learn"},
     "paper": {"", "bundle", "io", "cohort", "synth", "learn", "paper"},
     "pacs": {"", "bundle", "io", "report", "pacs"},
-    "cli": {"", "bundle", "io", "report", "pacs", "cohort", "synth", "learn", "paper", "cli"},
+    "batch": {"", "bundle", "io", "report", "batch"},
+    "cli": {"", "bundle", "io", "report", "pacs", "batch", "cohort", "synth", "learn", "paper", "cli"},
 }
 # The rooms that need packages of an extra; what labels a scan needs none. `cohort` has joblib for `--jobs`,
-# `report` has highdicom for Structured Reports, `pacs` all that speaks with an archive.
+# `report` has highdicom for Structured Reports, `pacs` all that speaks with an archive, `batch` pyarrow too.
 NEED_EXTRAS = {"synth", "learn", "paper"}
 MAY_IMPORT_EXTRAS = {
+    "batch": {"joblib", "pyarrow"},
     "cohort": {"joblib"},
     "report": {"highdicom"},
     "pacs": {"dicomweb_client", "requests"},

@@ -38,6 +38,7 @@ EXTRAS = {
     "matplotlib": "plots",
     "onnx": "train",
     "onnxscript": "train",
+    "pyarrow": "batch",
     "requests": "dicom",
     "sklearn": "train",
     "torch": "train",
@@ -78,11 +79,12 @@ class MissingExtraError(SitusError, ImportError):
     """An optional dependency is absent.
 
     Args:
-        package: The package that could not be imported, one of `EXTRAS`.
+        package: The package that could not be imported.
+        extra: The extra that installs it; by default the one of `EXTRAS`.
     """
 
-    def __init__(self, package: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'situs[{EXTRAS[package]}]'")
+    def __init__(self, package: str, extra: str | None = None) -> None:
+        super().__init__(f"{package} is not installed: pip install 'situs[{extra or EXTRAS[package]}]'")
 
     @classmethod
     def from_import(cls, error: Exception) -> "MissingExtraError | None":

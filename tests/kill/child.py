@@ -114,7 +114,8 @@ def obey_permissions() -> None:
 
 
 def prepare_label() -> None:
-    """What labels a scan and changes a bundle."""
+    """What labels a scan or a batch of them, and changes a bundle."""
+    import situs.batch
     import situs.cli
     import situs.cohort.calibrate
     import situs.cohort.references

@@ -15,6 +15,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 LABEL = ["label", "scan.nii.gz", "--roi", "mask.nii.gz", "--bundle", "bundle"]
 LABEL += ["--json", "out/f.json", "--csv", "out/f.csv", "--png", "out"]
+BATCH = ["batch", "batch.csv", "--out", "out", "--bundle", "bundle", "--json"]
 SYNTH = ["synth", "heads", "out", "--scans", 3, "--seed", 5]
 TRAIN = ["train", "cohort", "--out", "out"]
 CHANGES = {

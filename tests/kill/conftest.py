@@ -19,10 +19,20 @@ def label_process():
 
 @pytest.fixture
 def labelling(label_process, tmp_path):
-    """Commands that label ``scan.nii.gz`` with ``mask.nii.gz``, or change ``bundle`` with ``cohort``."""
+    """Commands that label ``scan.nii.gz`` with ``mask.nii.gz``, or change ``bundle`` with ``cohort``.
+
+    ``batch.csv`` holds the scan twice and a scan that is not there.
+    """
     commands = Commands(label_process, tmp_path / "here")
     nib.save(nib.Nifti1Image(small_case.head_hu(), small_case.AFFINE), commands.folder / "scan.nii.gz")
     nib.save(nib.Nifti1Image(small_case.lesion_mask(), small_case.AFFINE), commands.folder / "mask.nii.gz")
+    rows = [
+        "scan,roi,mask_space",
+        "scan.nii.gz,mask.nii.gz",
+        "absent,absent",
+        "scan.nii.gz,mask.nii.gz,index",
+    ]
+    (commands.folder / "batch.csv").write_text("\n".join(rows))
     shutil.copytree(small_bundle(), commands.folder / "bundle")
     draw_cohort(commands.folder / "cohort", patients=1, scans=1, painted=False)
     yield commands

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from kill.commands import CHANGES, LABEL, SYNTH, TRAIN, content, half_written
+from kill.commands import BATCH, CHANGES, LABEL, SYNTH, TRAIN, content, half_written
 from situs.bundle import read_bundle
 
 KILLED, TOO_LARGE = -signal.SIGKILL, -signal.SIGXFSZ
@@ -106,6 +106,24 @@ def kill_until_done(commands, args, least, most, swept):
         yield content(out)
     assert outcome.code == 0 and kills >= 2
     assert alive.exists() and not half_written(commands.folder)
+
+
+@pytest.mark.slow
+def test_a_batch(labelling):
+    whole = labelling.run(*BATCH)
+    assert whole.code == 0
+    out = labelling.folder / "out"
+    expected = content(out)
+    shutil.rmtree(out)
+    for left in kill_until_done(labelling, BATCH, 12, 24, out):
+        assert left.items() <= expected.items()
+    assert content(out) == expected
+    for moment in random.Random(0).sample(range(whole.changes), 3):
+        shutil.rmtree(out)
+        assert labelling.run(*BATCH, moment=moment).code == KILLED
+        assert content(out).items() <= expected.items()
+        assert labelling.run(*BATCH).code == 0
+        assert content(out) == expected and not half_written(labelling.folder)
 
 
 @pytest.mark.slow

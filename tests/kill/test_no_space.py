@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from kill.commands import CHANGES, LABEL, SYNTH, TRAIN, content, half_written, is_one_line
+from kill.commands import BATCH, CHANGES, LABEL, SYNTH, TRAIN, content, half_written, is_one_line
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +16,8 @@ OUTPUTS = {
     "references": [*CHANGES["references add"], "--out", "disk/new"],
     "calibration": [*CHANGES["calibrate"], "--out", "disk/new"],
 }
+
+BATCH_ON_DISK = [*BATCH[:3], "disk/out", *BATCH[4:]]
 
 
 @pytest.fixture
@@ -57,6 +59,18 @@ def test_a_full_disk(labelling, disk, output):
     assert labelling.run(*OUTPUTS[output]).code == 0
 
 
+def test_a_batch_on_a_full_disk(labelling, disk):
+    folder = disk(labelling.folder / "disk", 2**24)
+    assert labelling.run(*BATCH).code == 0
+    for left in (0, 4096, 8192):
+        fill(folder, left)
+        check_refused(labelling.run(*BATCH_ON_DISK), "No space left on device")
+        assert not half_written(folder)
+        (folder / "full").unlink()
+    assert labelling.run(*BATCH_ON_DISK).code == 0
+    assert content(folder / "out") == content(labelling.folder / "out")
+
+
 def check_limits(commands, args, limits, out):
     """Write files that may have too few bytes; what the folder `out` holds is whole."""
     left = []
@@ -71,6 +85,10 @@ def check_limits(commands, args, limits, out):
 
 def test_a_file_too_large_for_the_disk(labelling):
     check_limits(labelling, LABEL, [1000, 3000], labelling.folder / "out")
+
+
+def test_a_batch_too_large_for_the_disk(labelling):
+    check_limits(labelling, BATCH, [1000, 4000], labelling.folder / "out")
 
 
 @pytest.mark.parametrize("command", CHANGES)
@@ -92,6 +110,7 @@ def test_a_training_too_large_for_the_disk(training):
 
 READ_ONLY = {
     **OUTPUTS,
+    "batch": BATCH_ON_DISK,
     "bundle in place": ["references", "add", "disk/bundle", "cohort"],
     "cache of a cohort": ["references", "add", "bundle", "disk/cohort"],
 }

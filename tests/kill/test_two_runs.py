@@ -10,7 +10,7 @@ import signal
 import pytest
 from phantoms.small_cohort import draw_cohort
 
-from kill.commands import LABEL, SYNTH, TRAIN, content, half_written, is_one_line
+from kill.commands import BATCH, LABEL, SYNTH, TRAIN, content, half_written, is_one_line
 from situs.bundle import read_bundle
 
 pytestmark = pytest.mark.slow
@@ -32,6 +32,17 @@ def test_label(labelling):
         shutil.rmtree(out)
         assert [o.code for o in run_within(labelling, moment, LABEL, LABEL)] == [0, 0]
         assert content(out) == expected and not half_written(labelling.folder)
+
+
+def test_batches(labelling):
+    whole = labelling.run(*BATCH)
+    out = labelling.folder / "out"
+    expected = content(out)
+    for moment in random.Random(0).sample(range(3, whole.changes), 2):  # the lock is there by then
+        shutil.rmtree(out)
+        first, second = run_within(labelling, moment, BATCH, BATCH)
+        assert second.code == 2 and is_one_line(second.err) and "another run is writing it" in second.err
+        assert first.code == 0 and content(out) == expected and not half_written(labelling.folder)
 
 
 def check_changes(labelling, n, *options):

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from situs import __version__
-from situs.cli import label, learn, pacs, references
+from situs.cli import batch, label, learn, pacs, references
 from situs.cli.console import explain
 from situs.errors import InputError
 
@@ -69,7 +69,15 @@ def _situs(
         raise typer.Exit(2)
 
 
-for command in (label.label, learn.synth, learn.train, learn.evaluate, learn.calibrate, learn.reproduce):
+for command in (
+    label.label,
+    batch.batch,
+    learn.synth,
+    learn.train,
+    learn.evaluate,
+    learn.calibrate,
+    learn.reproduce,
+):
     app.command()(command)
 app.add_typer(references.app, name="references")
 app.add_typer(pacs.app, name="pacs")

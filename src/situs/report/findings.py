@@ -21,9 +21,12 @@ __all__ = [
     "CSV_COLUMNS",
     "DISCLAIMER",
     "SCHEMA",
+    "csv_cell",
+    "finding_cells",
     "format_csv",
     "format_json",
     "format_text",
+    "json_text",
     "millilitres",
     "one_line",
     "site_name",
@@ -145,16 +148,21 @@ def format_json(volume: Volume, findings: Sequence[Finding]) -> str:
     Raises:
         ValueError: If a number is infinite or not a number.
     """
+    return json_text(to_json_object(volume, findings))
+
+
+def json_text(report: dict[str, Any]) -> str:
+    """A JSON object as indented ASCII text that ends in a newline, see `format_json`."""
     text = io.StringIO()  # of thousands of lesions, it is much smaller than the list of its pieces
-    json.dump(to_json_object(volume, findings), text, indent=2, allow_nan=False)
+    json.dump(report, text, indent=2, allow_nan=False)
     return text.getvalue() + "\n"
 
 
 def format_csv(volume: Volume, findings: Sequence[Finding]) -> str:
     """One row per lesion under `CSV_COLUMNS`; lines end in a bare newline."""
     report = to_json_object(volume, findings)
-    rows = [_csv_row(report, finding) for finding in report["findings"]]
-    return csv_text(CSV_COLUMNS, rows)
+    rows = [finding_cells(report, finding).values() for finding in report["findings"]]
+    return csv_text(CSV_COLUMNS, [[csv_cell(value) for value in row] for row in rows])
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
@@ -185,8 +193,13 @@ def _reference_object(reference: Reference) -> dict[str, Any]:
     return {"id": reference.id, "site": reference.site, "distance": _number(reference.distance)}
 
 
-def _csv_row(report: dict[str, Any], finding: dict[str, Any]) -> list[Any]:
-    """The cells of one finding of the JSON object, under `CSV_COLUMNS`."""
+def finding_cells(report: dict[str, Any], finding: dict[str, Any]) -> dict[str, Any]:
+    """The values of a row of a table, by `CSV_COLUMNS`; None where there is none.
+
+    Args:
+        report: The JSON object of a scan.
+        finding: One of its findings.
+    """
     slices = finding["slices"]
     references = {
         name: [f"{r['id']}:{r['site']}:{r['distance']}" for r in finding[name]]
@@ -198,14 +211,19 @@ def _csv_row(report: dict[str, Any], finding: dict[str, Any]) -> list[Any]:
         "scan_name": report["scan"]["name"],
         "assumptions": report["assumptions"],
         "slice_count": len(slices),
-        "first_slice": slices[0] if slices else "",
-        "last_slice": slices[-1] if slices else "",
-        "sure": str(finding["sure"]).lower(),
+        "first_slice": slices[0] if slices else None,
+        "last_slice": slices[-1] if slices else None,
         **{f"score_{key}": score for key, score in finding["scores"].items()},
         **{f"share_{key}": share for key, share in finding["shares"].items()},
     }
-    row = ["" if cells.get(column) is None else cells[column] for column in CSV_COLUMNS]
-    return [" | ".join(cell) if isinstance(cell, list) else cell for cell in row]
+    return {column: cells.get(column) for column in CSV_COLUMNS}
+
+
+def csv_cell(value: Any) -> Any:
+    """A value of a table as a cell of a CSV: a list is joined, None is empty."""
+    if isinstance(value, list):
+        return " | ".join(value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
 def _text_row(number: int, finding: Finding) -> tuple[str, ...]:

@@ -1,0 +1,192 @@
+"""Runs a batch: labels the rows that have no part yet, on one process or several, then writes the tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from situs import __version__
+from situs.batch.manifest import Case, Manifest, find_pairs
+from situs.batch.parts import PER_FOLDER, part_path, read_part, write_part
+from situs.batch.summary import Summary
+from situs.batch.tables import write_json_files, write_tables
+from situs.batch.work import label_case, label_in_process
+from situs.errors import MissingExtraError
+from situs.files import claim_folder, digest, locked, make_folder, sweep, write_file
+from situs.labeler import Labeler
+from situs.progress import Progress, silent
+
+__all__ = ["label_batch"]
+
+_FORMAT = "situs.batch/1"
+_NOTE = "batch.json"
+_PAIRS = "manifest.csv"
+_KILLED = "the process that labelled it was killed, twice; perhaps the scan needs more memory than there is"
+
+
+def label_batch(
+    source: Path | tuple[str, str],
+    out: Path,
+    bundle: str | None = None,
+    jobs: int = 1,
+    parquet: bool = False,
+    json: bool = False,
+    retry: bool = False,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = lambda: False,
+) -> Summary | None:
+    """Label the scans of a manifest into a folder, or go on with what is there.
+
+    Args:
+        source: The manifest, CSV or Parquet; or two patterns, see `situs.batch.manifest.find_pairs`. Their
+            manifest is written to the folder once.
+        out: The folder. It is made unless it is there.
+        bundle: Folder of a bundle; None for the shipped one.
+        jobs: Processes. The tables do not depend on them.
+        parquet: Whether to write ``findings.parquet`` beside ``findings.csv``.
+        json: Whether to write a JSON file for each scan.
+        retry: Whether to label again what failed in an earlier run.
+        progress: Is told the number of ``scans`` that are done, with rate and time left.
+        stop: Is asked before each scan whether to start no more.
+
+    Returns:
+        The counts; None if it was stopped before all scans were labelled.
+
+    Raises:
+        InputError: The manifest, the patterns or the bundle cannot be used.
+        OutputError: `out` belongs to another batch, another run is writing it, or it cannot be written.
+        MissingExtraError: A package of the extra ``batch`` is absent.
+    """
+    _check_packages(jobs, parquet)
+    labeler = Labeler.load(bundle)
+    # What cannot be used is refused before the folder is made.
+    pairs = None if isinstance(source, Path) else find_pairs(*source)
+    manifest = Manifest(source) if isinstance(source, Path) else None
+    with locked(out):
+        made_of = digest(source) if isinstance(source, Path) else list(source)
+        version = [labeler.bundle.name, labeler.bundle.version]
+        settings = {"format": _FORMAT, "situs": __version__, "bundle": version, "manifest": made_of}
+        claim_folder(out, _NOTE, settings)
+        if pairs is not None and not (out / _PAIRS).exists():
+            write_file(out / _PAIRS, pairs.encode("utf-8", "replace"))
+        batch = _Batch(manifest or Manifest(out / _PAIRS), out, bundle, labeler, jobs, stop)
+        if not _label_all(batch, retry, progress):
+            return None
+        rows = range(1, len(batch.manifest) + 1)
+        summary = write_tables(out, (read_part(out, row) for row in rows), parquet)
+        if json:
+            write_json_files(out, (read_part(out, row) for row in rows))
+        return summary
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the scans of a batch are labelled with."""
+
+    manifest: Manifest
+    out: Path
+    bundle: str | None
+    labeler: Labeler
+    jobs: int
+    stop: Callable[[], bool]
+
+    def has(self, case: Case) -> bool:
+        return part_path(self.out, case.number).exists()
+
+
+def _check_packages(jobs: int, parquet: bool) -> None:
+    """Refuse what needs an absent package before the work."""
+    try:
+        if jobs > 1:
+            import joblib  # noqa: F401
+        if parquet:
+            import pyarrow.parquet  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name).partition(".")[0], "batch") from error
+
+
+def _label_all(batch: _Batch, retry: bool, progress: Progress) -> bool:
+    """Label all rows without a part, a folder of parts at a time; whether none is left."""
+    total, done, new = len(batch.manifest), 0, 0
+    began = time.monotonic()
+    cases = iter(batch.manifest)
+    while block := list(islice(cases, PER_FOLDER)):
+        folder = part_path(batch.out, block[0].number).parent
+        make_folder(folder)
+        if retry:
+            _forget_failures(batch, block)
+        todo = [case for case in block if not batch.has(case)]
+        done += len(block) - len(todo)
+        progress("scans", done, total)
+        try:
+            for _ in _label_block(batch, todo):
+                done, new = done + 1, new + 1
+                progress("scans", done, total, _pace(new, time.monotonic() - began, total - done))
+        finally:
+            sweep(folder)  # of processes that joblib ended
+        if batch.stop() and done < total:
+            return False
+    return True
+
+
+def _forget_failures(batch: _Batch, block: list[Case]) -> None:
+    """Remove the parts of a block that hold an error."""
+    for case in block:
+        if batch.has(case) and read_part(batch.out, case.number).error:
+            part_path(batch.out, case.number).unlink()
+
+
+def _label_block(batch: _Batch, todo: list[Case]) -> Iterator[None]:
+    """Label cases, and yield after each; it ends early if it is to stop."""
+    if batch.jobs == 1:  # needs no more packages than labelling does
+        for case in todo:
+            if batch.stop():
+                return
+            label_case(case, batch.manifest.folder, batch.out, batch.labeler)
+            yield
+        return
+    started: list[Case] = []
+    while todo and not batch.stop():
+        try:
+            yield from _in_processes(batch, todo, started)
+            return
+        except BrokenProcessPool:
+            if batch.stop():
+                return
+            # One of the scans killed its process, but which one: each goes alone.
+            lost = [case for case in started if not batch.has(case)]
+            for case in lost:
+                try:
+                    list(_in_processes(batch, [case], []))
+                except BrokenProcessPool:
+                    write_part(batch.out, case, None, _KILLED)
+                yield
+            todo = [case for case in todo if not batch.has(case)]
+
+
+def _in_processes(batch: _Batch, todo: list[Case], started: list[Case]) -> Iterator[Any]:
+    """Label cases on several processes; those that were given to one join `started`."""
+    from joblib import Parallel, delayed
+
+    def tasks() -> Iterator[Any]:
+        for case in todo:
+            if batch.stop():
+                return
+            started.append(case)
+            yield delayed(label_in_process)(case, batch.manifest.folder, batch.out, batch.bundle)
+
+    run = Parallel(n_jobs=batch.jobs, return_as="generator_unordered", batch_size=1)
+    results: Iterator[Any] = run(tasks())
+    return results
+
+
+def _pace(new: int, seconds: float, left: int) -> str:
+    """The rate of this run, and the time that the rest needs at this rate."""
+    rate = new / max(seconds, 1e-6)
+    return f"{rate:.2f} a second, {timedelta(seconds=round(left / rate))} left"

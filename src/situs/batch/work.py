@@ -1,0 +1,61 @@
+"""What a worker of a batch does: one scan, and the part with what became of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from functools import cache
+from pathlib import Path
+
+from situs.batch.manifest import Case
+from situs.batch.parts import write_part
+from situs.errors import OutputError, SitusError
+from situs.io import read_rois, read_volume
+from situs.labeler import Labeler
+from situs.report import to_json_object
+
+__all__ = ["label_case", "label_in_process"]
+
+
+def label_case(case: Case, folder: Path, out: Path, labeler: Labeler) -> None:
+    """Label the scan of a case and write its part; a scan that cannot be labelled has a part with the reason.
+
+    Args:
+        case: The row of the manifest.
+        folder: What its paths are relative to.
+        out: The folder of the batch.
+        labeler: The labeler.
+
+    Raises:
+        OutputError: The part cannot be written.
+    """
+    if case.error:
+        return write_part(out, case, None, case.error)
+    scan, roi = folder / case.scan, folder / case.roi
+    try:
+        by_index = case.mask_space == "index"
+        volume = read_volume(scan, case.series or None, None if by_index else roi)
+        regions = read_rois(roi, volume, case.mask_space or None)  # type: ignore[arg-type]
+        write_part(out, case, to_json_object(volume, labeler.label(volume, regions)))
+    except OutputError:
+        raise
+    except SitusError as error:
+        text = str(error).replace(str(scan), case.scan).replace(str(roi), case.roi)
+        write_part(out, case, None, text)
+    except Exception as fault:  # its text may quote a header
+        write_part(out, case, None, f"internal fault: {type(fault).__name__}")
+
+
+def label_in_process(case: Case, folder: Path, out: Path, bundle: str | None) -> None:
+    """`label_case` in a process of its own, which keeps its labeler and lets the first one handle Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with warnings.catch_warnings():
+        if not os.environ.get("SITUS_DEBUG"):  # warnings of DICOM readers quote header values
+            warnings.simplefilter("ignore")
+        label_case(case, folder, out, _labeler(bundle))
+
+
+@cache
+def _labeler(bundle: str | None) -> Labeler:
+    return Labeler.load(bundle)

@@ -1,0 +1,119 @@
+"""The command that labels many scans."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from situs.cli.console import check_outputs, no_warnings, print_text, resumable_progress_bar
+from situs.errors import InputError
+
+__all__ = ["batch"]
+
+_FINISHING = b"\nsitus: finishing the scans that were begun; Ctrl-C again stops at once\n"
+
+
+def batch(
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for the findings. If it holds the beginning of this batch, the work goes on there.",
+        ),
+    ],
+    manifest: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MANIFEST]",
+            help="CSV or Parquet file with a row for each scan: columns scan, roi, optional id, series, "
+            "mask_space. Paths are relative to its folder.",
+        ),
+    ] = None,
+    scans: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN", help="Instead of MANIFEST: the scans, with one '*', such as 'scans/*.nii.gz'."
+        ),
+    ] = None,
+    rois: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="With --scans: their regions of interest, such as 'masks/*.nii.gz'. The '*' stands for the "
+            "same text in both.",
+        ),
+    ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of a trained bundle, instead of the one in the package."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of processes that label scans in parallel.")
+    ] = 1,
+    parquet: Annotated[
+        bool | None,
+        typer.Option(help="Write findings.parquet too. Default: if pyarrow is installed."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write a JSON file for each scan too.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Label again the scans that failed in an earlier run.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no summary.")] = False,
+) -> None:
+    """Label many scans into one table, and go on where an earlier run was stopped.
+
+    A scan that cannot be labelled is a row with the reason. It does not stop the others.
+    """
+    source = _source(manifest, scans, rois)
+    inputs = [Path(bundle)] if bundle else []
+    inputs += [source] if isinstance(source, Path) else []
+    tables = {f"--out {out}: {name}": out / name for name in ("findings.csv", "findings.parquet")}
+    check_outputs(tables, inputs, [out])
+    with no_warnings():
+        from situs.batch import label_batch
+
+        wanted = find_spec("pyarrow") is not None if parquet is None else parquet
+        with resumable_progress_bar() as progress, _stoppable() as stop:
+            summary = label_batch(source, out, bundle, jobs, wanted, json, retry, progress, stop)
+            if summary is None:
+                raise KeyboardInterrupt
+    if not quiet:
+        print_text(summary.format_text() + f"\nThe table is {out / 'findings.csv'}\n")
+        if parquet is None and not wanted:
+            print_text("No findings.parquet: it needs pyarrow, pip install 'situs[batch]'\n")
+
+
+def _source(manifest: Path | None, scans: str | None, rois: str | None) -> Path | tuple[str, str]:
+    """The manifest or the two patterns, whichever was given."""
+    if manifest is not None and scans is None and rois is None:
+        return manifest
+    if manifest is None and scans is not None and rois is not None:
+        return scans, rois
+    raise InputError("expected either MANIFEST, or both --scans and --rois (see 'situs batch --help')")
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. The first one is noted; the second raises KeyboardInterrupt."""
+    pressed = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        os.write(2, _FINISHING)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,95 @@
+"""The tables of a batch and their summary, from parts made by hand."""
+
+import csv
+import json
+
+import pytest
+from phantoms import REPO, small_case
+
+from situs.batch.parts import Part
+from situs.batch.tables import COLUMNS, write_json_files, write_tables
+from situs.report import format_csv, format_json, to_json_object
+
+
+@pytest.fixture
+def case():
+    volume = small_case.volume()
+    findings = [*small_case.findings(small_case.rois(volume.geometry)), small_case.outside()]
+    return volume, findings
+
+
+def parts(case):
+    report = json.loads(json.dumps(to_json_object(*case)))
+    return [
+        Part(1, "one", "a/1.nii", "b/1.nii", "", report),
+        Part(2, "", "a/2.nii", "b/2.nii", "a/2.nii: slice 17 is, damaged", None),
+        Part(3, "", "a/3.nii", "b/3.nii", "a/3.nii: slice 4 is, damaged", None),
+        Part(4, "", "a/4.nii", "b/4.nii", "", {**report, "findings": []}),
+    ]
+
+
+def test_a_row_holds_what_situs_label_writes(case, tmp_path):
+    write_tables(tmp_path, parts(case), False)
+    rows = list(csv.DictReader((tmp_path / "findings.csv").read_text().splitlines()))
+    assert tuple(rows[0]) == COLUMNS
+    expected = list(csv.DictReader(format_csv(*case).splitlines()))
+    assert [{name: row[name] for name in expected[0]} for row in rows[:4]] == expected
+    assert [row["row"] for row in rows] == ["1", "1", "1", "1", "2", "3", "4"]
+    assert {row["id"] for row in rows[:4]} == {"one"}
+    failed = {"row": "2", "scan": "a/2.nii", "roi": "b/2.nii", "error": "a/2.nii: slice 17 is, damaged"}
+    assert {name: cell for name, cell in rows[4].items() if cell} == failed
+
+
+def test_parquet_holds_what_the_csv_holds(case, tmp_path):
+    pytest.importorskip("pyarrow")
+    from pyarrow.parquet import read_table
+
+    from situs.report.findings import csv_cell
+
+    write_tables(tmp_path, parts(case), True)
+    table = read_table(tmp_path / "findings.parquet")
+    assert tuple(table.column_names) == COLUMNS
+    rows = [[str(csv_cell(cell)) for cell in row.values()] for row in table.to_pylist()]
+    assert rows == list(csv.reader((tmp_path / "findings.csv").read_text().splitlines()))[1:]
+    assert table["sure"].to_pylist()[:2] == [False, False] and table["sure"][4].as_py() is None
+    assert table["site_set"][0].as_py() == ["thalamus", "brainstem"]
+    write_tables(tmp_path, parts(case), False)
+    assert not (tmp_path / "findings.parquet").exists()
+
+
+def test_a_json_file_for_each_labelled_scan(case, tmp_path):
+    write_json_files(tmp_path, parts(case))
+    files = sorted((tmp_path / "json").rglob("*.json"))
+    assert [file.relative_to(tmp_path / "json").as_posix() for file in files] == [
+        "000000/000000001.json",
+        "000000/000000004.json",
+    ]
+    assert files[0].read_text() == format_json(*case)
+
+
+def test_the_summary_counts(case, tmp_path):
+    summary = write_tables(tmp_path, parts(case), False)
+    assert (summary.scans, summary.failed, summary.lesions, summary.unsure) == (4, 2, 4, 4)
+    assert summary.sites == {
+        ("thalamus", "left"): 1,
+        (None, "left"): 1,
+        ("thalamus", "right"): 1,
+        (None, None): 1,
+    }
+    assert summary.reasons == {"scan: slice # is, damaged": 2}
+    assert summary.format_text() == (
+        "4 scans: 2 labelled, 2 failed; 4 lesions, 4 not sure\n\n"
+        "site            left  right  midline  bilateral  all\n"
+        "----------------------------------------------------\n"
+        "thalamus           1      1        0          0    2\n"
+        "without a site     1      0        0          0    2\n\n"
+        "failed:\n  2 x scan: slice # is, damaged\n"
+    )
+
+
+def test_the_documentation_names_each_column_and_file():
+    text = (REPO / "docs" / "batch.md").read_text(encoding="utf-8")
+    for name in COLUMNS[:5]:
+        assert f"\n| `{name}` |" in text
+    for file in ("findings.csv", "findings.parquet", "batch.json", "manifest.csv"):
+        assert f"\n| `{file}` |" in text
