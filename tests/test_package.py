@@ -34,12 +34,13 @@ MAY_IMPORT = {
     "cli": {"", "bundle", "io", "report", "pacs", "batch", "cohort", "synth", "learn", "paper", "cli"},
 }
 # The rooms that need packages of an extra; what labels a scan needs none. `cohort` has joblib for `--jobs`,
-# `report` has highdicom for Structured Reports, `pacs` all that speaks with an archive, `batch` pyarrow too.
+# `report` has highdicom for Structured Reports and jinja2 for pages, `pacs` all that speaks with an archive,
+# `batch` pyarrow too.
 NEED_EXTRAS = {"synth", "learn", "paper"}
 MAY_IMPORT_EXTRAS = {
     "batch": {"joblib", "pyarrow"},
     "cohort": {"joblib"},
-    "report": {"highdicom"},
+    "report": {"highdicom", "jinja2"},
     "pacs": {"dicomweb_client", "requests"},
     **{key: set(EXTRAS) for key in NEED_EXTRAS},
 }

@@ -34,6 +34,7 @@ __all__ = [
 EXTRAS = {
     "dicomweb_client": "dicom",
     "highdicom": "dicom",
+    "jinja2": "report",
     "joblib": "train",
     "matplotlib": "plots",
     "onnx": "train",

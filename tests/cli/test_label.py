@@ -58,6 +58,17 @@ def test_label_writes_json_csv_and_pictures(files, capsys):
     assert len(list(csv.reader((files / "out" / "f.csv").read_text().splitlines()))) == 4
 
 
+def test_label_writes_a_page(files, capsys):
+    assert main([*LABEL, "--html", "page.html"]) == 0
+    out, err = capsys.readouterr()
+    assert "3 lesions" in out and err == ""
+    page = (files / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n") and "scan.nii.gz" in page
+    assert names(files) == ["mask.nii.gz", "page.html", "scan.nii.gz"]
+    assert main([*LABEL, "--html", "-"]) == 0
+    assert capsys.readouterr().out == page
+
+
 def test_damaged_pictures_of_references_are_refused_only_where_they_are_wanted(files, capsys, monkeypatch):
     class Damaged:
         name, version = "fake", "1"
@@ -69,7 +80,8 @@ def test_damaged_pictures_of_references_are_refused_only_where_they_are_wanted(f
     monkeypatch.setattr(FakeLabeler, "bundle", Damaged())
     assert main([*LABEL, "--json", "f.json"]) == 0
     capsys.readouterr()
-    refused(capsys, [*LABEL, "--json", "g.json", "--png", "out"], "pictures.npz was changed")
+    for option in ("--png", "--html"):
+        refused(capsys, [*LABEL, "--json", "g.json", option, "out"], "pictures.npz was changed")
     assert names(files) == ["f.json", "mask.nii.gz", "scan.nii.gz"]
 
 
@@ -132,6 +144,10 @@ def test_pictures_of_other_names_stay(files):
         (["--csv", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
         (["--json", "."], ["is a folder"]),
         (["--json", "a", "--sr", "./a"], ["--json and --sr", "both are"]),
+        (["--html", "absent/a.html"], ["absent/a.html", "no folder"]),
+        (["--html", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
+        (["--html", "-", "--json", "-"], ["--html -", "--json -"]),
+        (["--csv", "a", "--html", "a"], ["--csv and --html", "both are"]),
         (["--sr", "-"], ["--sr -", "name a file"]),
         (["--sr", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
         (["--sc", "scan.nii.gz"], ["scan.nii.gz", "not a folder"]),
@@ -232,11 +248,17 @@ def test_dicom_objects_are_only_for_scans_that_are_dicom(files, capsys, option):
     assert names(files) == ["mask.nii.gz", "scan.nii.gz"]
 
 
-def test_a_report_without_its_extra_names_the_pip_line_before_the_work(files, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "highdicom", None)
-    monkeypatch.delitem(sys.modules, "situs.report.dicom_sr", raising=False)
+@pytest.mark.parametrize(
+    ("option", "module", "package", "extra"),
+    [("--sr", "dicom_sr", "highdicom", "dicom"), ("--html", "html", "jinja2", "report")],
+)
+def test_a_report_without_its_extra_names_the_pip_line_before_the_work(
+    files, capsys, monkeypatch, option, module, package, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"situs.report.{module}", raising=False)
     monkeypatch.setattr("situs.io.read_volume", lambda *_, **__: pytest.fail("the work began"))
-    refused(capsys, [*LABEL, "--sr", "r.dcm"], "highdicom is not installed: pip install 'situs[dicom]'")
+    refused(capsys, [*LABEL, option, "r"], f"{package} is not installed: pip install 'situs[{extra}]'")
 
 
 def test_a_missing_extra_names_the_pip_line(files, capsys, monkeypatch):

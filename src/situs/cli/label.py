@@ -85,6 +85,15 @@ def label(
     png: Annotated[
         Path | None, typer.Option("--png", metavar="DIR", help="Write one picture per lesion to this folder.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write a page for people, with pictures, that prints and needs no other file. "
+            "'-' is standard output.",
+        ),
+    ] = None,
     sr: Annotated[
         Path | None,
         typer.Option(
@@ -105,15 +114,14 @@ def label(
 
     A lesion is a connected part of a region of interest.
     """
-    outputs = _Outputs(json_file, csv_file, png, sr, sc)
+    outputs = _Outputs(json_file, csv_file, png, html, sr, sc)
     outputs.check([scan, roi] if bundle is None else [scan, roi, Path(bundle)])
     with no_warnings():
         from situs.io import read_rois, read_volume
         from situs.labeler import Labeler
         from situs.volume import OutsideRoi, Roi, split_lesions
 
-        if sr is not None:
-            import situs.report.dicom_sr  # noqa: F401  # a missing extra is told before the work
+        outputs.import_extras()
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
         patient = segmentation = None
         if outputs.name_the_patient:
@@ -127,13 +135,14 @@ def label(
         ]
         outside = [region for region in regions if isinstance(region, OutsideRoi)]
         labeler = Labeler.load(bundle)
-        if png is not None or sc is not None:
+        if outputs.have_pictures:
             _ = labeler.bundle.pictures  # damaged pictures are refused before the work
         with _progress(quiet) as progress:
             findings = labeler.label(volume, [*lesions, *outside], progress)
             outputs.write_pictures(volume, lesions, findings, labeler.bundle, patient, progress)
         outputs.write_reports(volume, findings, patient, segmentation)
-    if not quiet and STDOUT not in (json_file, csv_file):
+        outputs.write_page(volume, lesions, findings, labeler.bundle)
+    if not quiet and STDOUT not in (json_file, csv_file, html):
         from situs.report import format_text
 
         print_text(format_text(volume, findings))
@@ -151,6 +160,7 @@ class _Outputs:
     json: Path | None
     csv: Path | None
     png: Path | None
+    html: Path | None
     sr: Path | None
     sc: Path | None
 
@@ -159,9 +169,22 @@ class _Outputs:
         """Whether there are DICOM objects among them."""
         return self.sr is not None or self.sc is not None
 
+    @property
+    def have_pictures(self) -> bool:
+        """Whether there are pictures among them or in them."""
+        return self.png is not None or self.sc is not None or self.html is not None
+
+    def import_extras(self) -> None:
+        """Import what extras install, so that one that is missing is told before the work."""
+        if self.sr is not None:
+            import situs.report.dicom_sr
+        if self.html is not None:
+            import situs.report.html  # noqa: F401
+
     def check(self, inputs: Sequence[Path]) -> None:
         """Refuse what could not be written after the work."""
-        check_outputs({"--json": self.json, "--csv": self.csv, "--sr": self.sr}, inputs, [self.png, self.sc])
+        files = {"--json": self.json, "--csv": self.csv, "--html": self.html, "--sr": self.sr}
+        check_outputs(files, inputs, [self.png, self.sc])
         if self.sr == STDOUT:
             raise OutputError("--sr -: standard output takes no DICOM; name a file")
 
@@ -214,3 +237,12 @@ class _Outputs:
         for path, form in ((self.csv, format_csv), (self.json, format_json)):
             if path is not None:
                 write_text(path, form(volume, findings))
+
+    def write_page(
+        self, volume: Volume, lesions: Sequence[Roi], findings: Sequence[Finding], bundle: Bundle
+    ) -> None:
+        """Write the page for people."""
+        if self.html is not None:
+            from situs.report.html import format_html
+
+            write_text(self.html, format_html(volume, lesions, findings, bundle.picture))

@@ -28,7 +28,7 @@ _FIELD_MM = 240.0  # the field of the networks' global view; wider if the lesion
 _MARGIN_MM = 10.0  # around a lesion for which the field is made wider
 _SCALE_BAR_MM = 20.0
 _CONTOUR_PX = 1.5
-_NUMBER_PX = 18
+_NUMBER_PX = 20
 
 TEXT = (236, 238, 241)
 ACCENT = (255, 176, 32)
@@ -108,7 +108,7 @@ def _draw_numbered(volume: Volume, k: int, lesions: Mapping[int, Roi], size: int
         across, down = (world @ axes / place.pixel_mm + (size - 1) / 2).T
         beside = float(np.clip(across.max() + 8, 8, size - 20)), float(np.clip(down.min(), 10, size - 10))
         draw.text(
-            beside, str(number), ACCENT, font(_NUMBER_PX), anchor="lm", stroke_width=2, stroke_fill="black"
+            beside, str(number), TEXT, font(_NUMBER_PX), anchor="lm", stroke_width=3, stroke_fill="black"
         )
     return picture
 
