@@ -1,6 +1,8 @@
 """What names a patient in a DICOM folder is in no byte that `situs label` writes or prints."""
 
+import base64
 import io
+import re
 import shutil
 import zlib
 
@@ -35,7 +37,20 @@ def folder(tmp_path, monkeypatch, whole):
     return tmp_path
 
 
-LABEL = ["label", "ct", "--roi", "mask.nii.gz", "--json", "f.json", "--csv", "f.csv", "--png", "png"]
+LABEL = [
+    "label",
+    "ct",
+    "--roi",
+    "mask.nii.gz",
+    "--json",
+    "f.json",
+    "--csv",
+    "f.csv",
+    "--png",
+    "png",
+    "--html",
+    "p.html",
+]
 
 
 def label(capfd):
@@ -53,18 +68,29 @@ def png_chunks(data):
         at += 12 + length
 
 
+def written_files(folder):
+    """The bytes of each file that `LABEL` writes, and of the pictures in the page; base64 may spell all."""
+    page = (folder / "p.html").read_bytes()
+    pictures = re.findall(rb"data:image/png;base64,([\w+/=]+)", page)
+    assert pictures
+    for picture in pictures:
+        page = page.replace(picture, b"")
+    files = [(folder / name).read_bytes() for name in ("f.json", "f.csv")]
+    files += [path.read_bytes() for path in (folder / "png").iterdir()]
+    return [*files, page, *map(base64.b64decode, pictures)]
+
+
 def test_no_output_names_the_patient(folder, capfd):
     code, out, err = label(capfd)
     assert (code, err) == (0, "") and "ct: 1 lesion" in out
     assert_silent(out)
-    written = [folder / "f.json", folder / "f.csv", *(folder / "png").iterdir()]
-    assert len(written) == 3
-    for path in written:
-        assert_silent(path.name)
-        assert_silent(path.read_bytes())
-    for kind, content in png_chunks(written[2].read_bytes()):
-        assert kind in (b"IHDR", b"IDAT", b"IEND", b"PLTE", b"pHYs") or b"situs" in content
+    written = written_files(folder)
+    assert_silent(" ".join(path.name for path in folder.rglob("*") if not path.is_relative_to(folder / "ct")))
+    for content in written:
         assert_silent(content)
+        for kind, chunk in png_chunks(content) if content.startswith(b"\x89PNG") else ():
+            assert kind in (b"IHDR", b"IDAT", b"IEND", b"PLTE", b"pHYs") or b"situs" in chunk
+            assert_silent(chunk)
 
 
 def test_dicom_objects_name_the_patient_as_the_standard_requires_and_nowhere_else(folder, capfd):
@@ -88,8 +114,8 @@ def test_dicom_objects_name_the_patient_as_the_standard_requires_and_nowhere_els
         rest = io.BytesIO()
         written.save_as(rest, enforce_file_format=True)
         assert_silent(rest.getvalue())
-    for path in (folder / "f.json", folder / "f.csv", *(folder / "png").iterdir()):
-        assert_silent(path.read_bytes())
+    for content in written_files(folder):
+        assert_silent(content)
 
 
 def cut(ds, path):
