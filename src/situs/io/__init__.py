@@ -123,33 +123,51 @@ def _meets(roi: Path) -> Meets:
     """How well a ROI fits a stack of slices; the ROI is read when that is first asked."""
 
     @cache
-    def read() -> tuple[References | None, NDArray[np.float64]]:
+    def references() -> References | None:
         kind = roi_kind(roi)
         if kind == "SEG":
-            from situs.io.segments import segment_positions, segment_references
+            from situs.io.segments import segment_references
 
-            return segment_references(roi), segment_positions(roi)
+            return segment_references(roi)
         if kind == "RTSTRUCT":
-            from situs.io.contours import contour_positions, contour_references
+            from situs.io.contours import contour_references
 
-            return contour_references(roi), contour_positions(roi)
+            return contour_references(roi)
         if kind == "shapes":
-            from situs.io.shapes import shape_positions, shape_references
+            from situs.io.shapes import shape_references
 
-            return shape_references(roi), shape_positions(roi)
+            return shape_references(roi)
+        return None
+
+    @cache
+    def positions() -> NDArray[np.float64]:
+        kind = roi_kind(roi)
+        if kind == "SEG":
+            from situs.io.segments import segment_positions
+
+            return segment_positions(roi)
+        if kind == "RTSTRUCT":
+            from situs.io.contours import contour_positions
+
+            return contour_positions(roi)
+        if kind == "shapes":
+            from situs.io.shapes import shape_positions
+
+            return shape_positions(roi)
         from situs.io.rois import mask_positions
 
-        return None, mask_positions(roi)
+        return mask_positions(roi)
 
     def meets(stack: Stack) -> float:
         from situs.io.dicom_rois import names_share
         from situs.io.grids import is_inside
         from situs.io.stacks import stack_geometry
 
-        references, positions = read()
-        named = names_share(references, stack) if references is not None else 0.0
-        inside = is_inside(positions, stack_geometry(stack.frames)).mean() if positions.size else 0.0
-        return max(named, float(inside))
+        named = references()
+        if named is not None and (share := names_share(named, stack)):
+            return share
+        inside = is_inside(positions(), stack_geometry(stack.frames))
+        return float(inside.mean()) if inside.size else 0.0
 
     return meets
 

@@ -97,7 +97,7 @@ def shape_references(path: Path) -> References:
     Raises:
         RoiError: It is not as the schema says.
     """
-    return References("", "", frozenset({_read(path).scan}), frozenset())
+    return References("", "", frozenset({_read(path).scan} - {""}), frozenset())
 
 
 def shape_positions(path: Path) -> Array:
