@@ -25,6 +25,7 @@ __all__ = [
     "BRAIN_WINDOW_HU",
     "CHANNELS",
     "LEAST_TURN_DEG",
+    "OTHER_SLICES",
     "Place",
     "ViewSpec",
     "Views",
@@ -40,8 +41,8 @@ __all__ = [
 BRAIN_WINDOW_HU = (0.0, 80.0)
 _WINDOWS_HU = {"brain": BRAIN_WINDOW_HU, "wide": (-160.0, 240.0)}
 _SOURCES = (*_WINDOWS_HU, "roi")
-_SLICES = ("", "below", "above")  # the slice itself, and the two that may be shown beside it
-CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in _SLICES[1:] for source in _SOURCES))
+OTHER_SLICES = ("below", "above")  # that may be shown beside the slice itself
+CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in OTHER_SLICES for source in _SOURCES))
 
 # A slice below or above that is farther away than this many times what was asked for is not shown.
 _MAX_AWAY = 2.5
@@ -162,7 +163,7 @@ def extract_views(
         Place(_middle_mm(target, k), spec.local_mm / spec.size_px, turn_deg) for target in targets
     ]
     views = np.zeros((len(targets), 2, len(spec.channels), *size), dtype=np.uint8)
-    for where, n in zip(_SLICES, (k, *_slices_around(geometry, k, spec.away_mm)), strict=True):
+    for where, n in zip(("", *OTHER_SLICES), (k, *_slices_around(geometry, k, spec.away_mm)), strict=True):
         named = (name.partition("_") for name in spec.channels)
         shown = [(c, source) for c, (source, _, at) in enumerate(named) if at == where]
         if n is None or not shown:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from situs.cohort.examples import LATERAL_UNKNOWN, SITE_UNKNOWN, TARGETS
 from situs.cohort.slices import Batch
-from situs.views import ViewSpec
+from situs.views import OTHER_SLICES, ViewSpec
 
 __all__ = ["augment"]
 
@@ -20,6 +20,8 @@ Bytes = NDArray[np.uint8]
 
 def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
     """Change every example of a batch at random.
+
+    In 15 % of the examples the slices below and above are hidden, as on a single slice, in 10 % one of them.
 
     Half of the examples are mirrored left to right, with their targets. Gray values get another contrast,
     offset and gamma, and in some examples noise or blur; the region's mask does not. The local view is
@@ -40,6 +42,7 @@ def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
         window = name.partition("_")[0]
         if window != "roi":
             gray.setdefault(window, []).append(c)
+    batch = _hide_slices(batch, spec, rng)
     return replace(
         batch,
         global_view=_change_gray(batch.global_view, list(gray.values()), rng),
@@ -77,6 +80,22 @@ def _shift_local(batch: Batch, steps: NDArray[np.integer]) -> Batch:
             moved[n][..., to_r, to_c] = maps[n][..., from_r, from_c]
         changed[name] = moved
     return replace(batch, **changed)
+
+
+def _hide_slices(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
+    """The examples without the slice below or above, or both, at random: black, as where a scan has none."""
+    below, above = (
+        [c for c, name in enumerate(spec.channels) if name.endswith(f"_{where}")] for where in OTHER_SLICES
+    )
+    if not below and not above:
+        return batch
+    views = batch.global_view.copy(), batch.local_view.copy()
+    draw = rng.random(len(batch.site))
+    for channels, hidden in ((below, draw < 0.2), (above, (draw < 0.15) | (draw >= 0.95))):
+        for view in views:
+            for c in channels:
+                view[hidden, c] = 0
+    return replace(batch, global_view=views[0], local_view=views[1])
 
 
 def _overlap(step: int) -> tuple[slice, slice]:

@@ -26,7 +26,8 @@ from situs.files import claim_folder, locked, make_folder, replacing, sweep, wri
 from situs.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from situs.synth.lesions import Lesion, LesionGrower
+    from situs.synth.lesion import Lesion
+    from situs.synth.lesions import LesionGrower
     from situs.synth.pose import ScanPlan
     from situs.synth.render import RenderedScan
 
@@ -34,13 +35,14 @@ __all__ = ["SiteFrequencies", "paper_slices", "render_cohort"]
 
 SiteFrequencies = Literal["paper", "balanced"]
 
-_FORMAT = "situs.cohort/4"
+_FORMAT = "situs.cohort/5"
 _NOTE = "cohort.json"
 _FOLDERS = ("scans", "rois", "sites", "lateral", "rows")
 _LESIONS_PER_SCAN = 14
 _MIN_PIXELS = 6  # a lesion whose largest slice has fewer teaches nothing
-# How many of a scan's lesions one reader marks: mostly one. The others stay in the picture unmarked.
-_MARKED_TOGETHER, _P_MARKED = (1, 2, 3, 5), (0.6, 0.2, 0.12, 0.08)
+# How many of a scan's lesions one reader marks: mostly one, seldom all. The others stay in the picture
+# unmarked.
+_MARKED_TOGETHER, _P_MARKED = (1, 2, 3, 5, 14), (0.52, 0.2, 0.12, 0.1, 0.06)
 # Old brains have lost tissue around sulci and ventricles.
 _ATROPHY_MM, _P_ATROPHY = (0.0, 0.7, 1.4), (0.45, 0.3, 0.25)
 _BATCH = 8  # scans of one head in a row: its distance maps are the dearest to compute
@@ -165,7 +167,8 @@ def _grow_lesions(
     """A lesion of each site; those that miss it or overlap an earlier one are left out."""
     lesions: list[Lesion] = []
     taken = np.zeros(grower.head.labels.shape, dtype=bool)
-    for site in sites:
+    # Casts of ventricles are the largest: they would seldom find room after the others.
+    for site in sorted(sites, key=lambda key: key != "ventricular_system"):
         cistern = site == "basal_cisterns"
         narrowing_mm = plan.cistern_narrowing_mm if cistern else plan.sulcal_narrowing_mm
         lesion = grower.grow(site, rng, narrowing_mm, plan.window)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from situs.anatomy import SITE_INDEX
-from situs.synth.lesions import DEEP_SITES, Lesion
+from situs.synth.lesion import Lesion
+from situs.synth.masses import DEEP_SITES
 from situs.synth.noise import smooth_noise
 from situs.volume import bounding_box, largest_part
 
@@ -18,13 +19,13 @@ Mask = NDArray[np.bool_]
 # The least part of a mask in a slice that lies in the lesion's site. A sulcus amid as much tissue is not what
 # is meant.
 _LEAST_IN_SITE, _LEAST_IN_SITE_OF = 0.4, {"sulcal_spaces": 0.6}
-_THIN = ("fluid", "sheet", "structure")
+_THIN = ("fluid", "cast", "sheet", "structure")
 _PLANE = np.ones((3, 3, 1), dtype=bool)
 _CORNERS = np.ones((3, 3, 3), dtype=bool)
 
 
 def draw_mask(mask: Mask, lesion: Lesion, sites: NDArray[np.generic], rng: np.random.Generator) -> Mask:
-    """A lesion's mask as it is drawn: exact, grown, shrunk, ragged or in broad strokes, slice by slice.
+    """A lesion's mask as it is drawn: exact, grown, shrunk, ragged, in broad strokes or in part, by slices.
 
     Slices that are hardly in the lesion's site are left out, unless the lesion lies deep: a deep bleed is
     named by its origin. Only the largest piece is kept, since a lesion is connected.
@@ -53,6 +54,8 @@ def draw_mask(mask: Mask, lesion: Lesion, sites: NDArray[np.generic], rng: np.ra
         part = rough > (0.4 if thin else 0.5)
     elif style < 0.75:
         part = _broad_strokes(part, rng)
+    elif style < 0.83 and lesion.in_tissue:
+        part = _piece(part, rng)
     if lesion.site not in DEEP_SITES:
         own = (part & (sites[box] == SITE_INDEX[lesion.site] + 1)).sum(axis=(0, 1))
         least = _LEAST_IN_SITE_OF.get(lesion.site, _LEAST_IN_SITE)
@@ -81,6 +84,23 @@ def _broad_strokes(mask: Mask, rng: np.random.Generator) -> Mask:
     else:
         drawn &= smooth_noise(mask.shape, 6.0, rng) < 1.0
     return drawn
+
+
+def _piece(mask: Mask, rng: np.random.Generator) -> Mask:
+    """A part of a mask, as a detector finds it: the core, the rim, or a sliver along one edge."""
+    in_plane = ndimage.distance_transform_edt(np.pad(mask, ((1, 1), (1, 1), (0, 0))), (1.0, 1.0, 100.0))
+    depth = in_plane[1:-1, 1:-1]  # pixels from the outline, on the slice
+    style = rng.random()
+    if style < 0.4:
+        return np.asarray(depth > rng.uniform(0.2, 0.6) * depth.max())
+    rim = mask & (depth <= rng.uniform(2, 4))
+    if style < 0.6:
+        return rim
+    i, j = np.indices(mask.shape[:2])
+    angle = rng.uniform(0, 2 * np.pi)
+    along = np.cos(angle) * i + np.sin(angle) * j
+    rows = along[mask.any(axis=2)]
+    return np.asarray(rim & (along > rows.min() + rng.uniform(0.4, 0.8) * np.ptp(rows))[..., None])
 
 
 def _convex_hull(mask: Mask) -> Mask:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from situs.synth.heads import Head
-from situs.synth.lesions import Lesion
+from situs.synth.lesion import Lesion
 from situs.synth.noise import smooth_noise, stretch
 from situs.synth.shapes import Window
 
@@ -84,7 +84,7 @@ def draw_plan(head: Head, rng: np.random.Generator) -> ScanPlan:
 
     yaw = rng.choice([rng.normal(0, 9), rng.uniform(-45, 45), 180 + rng.normal(0, 15)], p=[0.67, 0.3, 0.03])
     pitch, roll = rng.uniform(-24, 24), rng.normal(0, 4)
-    scale = rng.uniform(0.9, 1.12) * rng.normal(1, 0.03, 3)
+    scale = rng.uniform(0.88, 1.15) * rng.normal(1, 0.03, 3)
     # The mid-point of a head lies a little behind and above the thalami.
     to_frame = np.eye(4)
     to_frame[:3, :3] = _rotation(pitch, roll, yaw) / scale

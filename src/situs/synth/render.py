@@ -17,7 +17,7 @@ from scipy import ndimage
 from situs.synth.artifacts import add_artifacts
 from situs.synth.drawing import draw_mask
 from situs.synth.heads import Head
-from situs.synth.lesions import Lesion
+from situs.synth.lesion import Lesion
 from situs.synth.noise import smooth_noise, stretch
 from situs.synth.pose import ScanPlan, map_to_head, nearest_voxels
 from situs.synth.tissue import AIR_HU, paint_lesions, tissue_hu
@@ -25,7 +25,8 @@ from situs.synth.tissue import AIR_HU, paint_lesions, tissue_hu
 __all__ = ["RenderedScan", "render_scan"]
 
 # What archives keep of the HU, and how often.
-_ARCHIVES_HU, _P_ARCHIVES = ((-1024, 3071), (-20, 100), (0, 80), (-100, 200)), (0.5, 0.35, 0.07, 0.08)
+_ARCHIVES_HU = ((-1024, 3071), (-20, 100), (0, 80), (-100, 200), (0, 255))
+_P_ARCHIVES = (0.42, 0.3, 0.08, 0.08, 0.12)
 _P_TABLE = 0.7
 _UNKNOWN_LATERAL = 127  # outside the label map
 
@@ -67,7 +68,7 @@ def render_scan(
     numbers = take(number, 0)
     sites, extra_axial = take(head.sites, 0), take(head.extra_axial, 0)
     for n, lesion in enumerate(lesions, start=1):
-        if lesion.kind in ("tissue", "crescent"):
+        if lesion.in_tissue:
             sites = np.where(numbers == n, extra_axial, sites)
     masks = [draw_mask(numbers == n, lesion, sites, rng) for n, lesion in enumerate(lesions, start=1)]
     lateral = take(head.lateral_mm, _UNKNOWN_LATERAL)

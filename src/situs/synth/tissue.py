@@ -12,7 +12,8 @@ from situs.anatomy import SITE_INDEX
 from situs.synth.artifacts import open_skull
 from situs.synth.head_frame import FALX, TENTORIUM
 from situs.synth.heads import Head
-from situs.synth.lesions import DEEP_SITES, Lesion
+from situs.synth.lesion import Lesion
+from situs.synth.masses import DEEP_SITES
 from situs.synth.noise import smooth_noise
 from situs.synth.pose import ScanPlan
 
@@ -48,7 +49,11 @@ _SOFT_TISSUE, _CSF = 507, 24
 _CHOROID = (136, 137, 163, 164)
 _ENHANCING = (*_CHOROID, 30, 62, 502, 514)
 _P_CONTRAST, _P_SKULL_DEFECT = 0.1, 0.06
-_P_INVISIBLE = 0.4  # of the lesions: their masks cover normal anatomy
+# Of the lesions, those whose masks cover normal anatomy. Most casts are blood.
+_P_INVISIBLE, _P_INVISIBLE_OF = 0.4, {"cast": 0.1}
+_P_DARK = {"tissue": 0.35, "cortex": 0.65}  # of these lesions; the others are blood
+_SUBARACHNOID = ("basal_cisterns", "sulcal_spaces")
+_FLUID_HU = 18.0  # fluid without blood has less
 _PAD = 7  # voxels around a lesion that oedema and blood beyond its mask may reach
 
 
@@ -96,7 +101,7 @@ def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.
     """
     for lesion in lesions:
         normal = lesion.kind == "structure" and lesion.site != "ventricular_system"  # that may be a cast
-        if rng.random() < _P_INVISIBLE or normal:
+        if rng.random() < _P_INVISIBLE_OF.get(lesion.kind, _P_INVISIBLE) or normal:
             continue
         box = tuple(
             slice(max(0, b.start - _PAD), min(n, b.stop + _PAD))
@@ -107,8 +112,14 @@ def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.
             for inner, outer in zip(lesion.box, box, strict=True)
         ]
         is_blood = _paint_lesion(hu[box], head.sites[box], np.pad(lesion.mask, margins), lesion, rng)
-        if is_blood and lesion.site in DEEP_SITES and rng.random() < 0.2:
+        if not is_blood:
+            continue
+        if (lesion.site in DEEP_SITES and rng.random() < 0.2) or (
+            lesion.kind == "cast" and rng.random() < 0.4
+        ):
             _bleed_into_ventricles(hu, head, lesion, rng)
+        if lesion.kind == "fluid" and lesion.site in _SUBARACHNOID and rng.random() < 0.5:
+            _bleed_into_cisterns(hu, head, lesion, rng)
 
 
 def _paint_lesion(
@@ -121,13 +132,13 @@ def _paint_lesion(
     if lesion.kind == "sinus":
         hu[mask & (sites > 0)] = rng.uniform(5, 60)
         return False
-    if lesion.kind == "tissue" and rng.random() < 0.35:  # infarct, oedema, scar
+    if rng.random() < _P_DARK.get(lesion.kind, 0.0):  # infarct, oedema, scar
         hu[(outside <= extent) & (sites > 0)] = rng.uniform(8, 24)
         return False
     if lesion.kind == "tissue" and rng.random() < 0.5:  # oedema around a bleed
         rim = (outside <= rng.uniform(2, 7)) & (sites > 0) & (hu > 15) & (hu < 45)
         hu[rim] -= rng.uniform(4, 13)
-    follows_site = lesion.kind in ("fluid", "structure")
+    follows_site = lesion.kind in ("fluid", "cast", "structure")
     same = sites == SITE_INDEX[lesion.site] + 1 if follows_site else sites > 0
     hu[(outside <= extent) & same] = rng.uniform(48, 82)
     return True
@@ -141,6 +152,19 @@ def _bleed_into_ventricles(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Ge
     else:
         filled = smooth_noise(hu.shape, 25.0, rng)[ventricles] > rng.uniform(-1, 0.7)
     hu[tuple(axis[filled] for axis in ventricles)] = rng.uniform(48, 78)
+
+
+def _bleed_into_cisterns(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Generator) -> None:
+    """Blood in the cisterns and sulci around a subarachnoid bleed, in some parts, unmarked."""
+    reach = int(rng.uniform(20, 60))
+    box = tuple(
+        slice(max(0, b.start - reach), min(n, b.stop + reach))
+        for b, n in zip(lesion.box, hu.shape, strict=True)
+    )
+    codes = [SITE_INDEX[key] + 1 for key in _SUBARACHNOID]
+    fluid = np.isin(head.sites[box], codes) & (hu[box] < _FLUID_HU)  # not where cortex grew into it
+    filled = smooth_noise(fluid.shape, 20.0, rng) > rng.uniform(-1, 0.5)
+    hu[box][fluid & filled] = rng.uniform(42, 72)
 
 
 def _calcify(hu: Hu, head: Head, texture: NDArray[np.float32], rng: np.random.Generator) -> None:
