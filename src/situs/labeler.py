@@ -26,7 +26,7 @@ from situs.records import take_rows
 from situs.runtime import Runtime, relate_to_nearest
 from situs.side import side_of_lesion
 from situs.slice_answers import LesionAnswer, LesionSlice, Pose, SliceAnswer, SliceLook, planes_on
-from situs.views import LEAST_TURN_DEG, extract_views
+from situs.views import LEAST_TURN_DEG, MIRRORED, extract_views
 from situs.volume import OutsideRoi, Roi, Volume, choose_slices, split_lesions, union_mask
 
 __all__ = ["MAX_SLICES", "Labeler"]
@@ -112,7 +112,7 @@ class Labeler:
         of_lesion: dict[Roi, list[SliceAnswer]] = {lesion: [] for lesion in lesions}
         for start in range(0, len(examples), _BATCH):
             batch = examples[start : start + _BATCH]
-            for answer in self._relate(batch, self._look(scan, batch, pose.turn_deg, looks), patient):
+            for answer in self._relate(batch, self._look(scan, batch, pose, looks), patient):
                 of_lesion[answer.slice.lesion].append(answer)
             progress("slices", start + len(batch), len(examples))
         levels = gray_levels(volume)
@@ -160,26 +160,28 @@ class Labeler:
         """How the head lies, searched for near what is painted on some of the examples, from bottom to top.
 
         Returns:
-            The pose, and the looks at these examples, unless they must be looked at again upright.
+            The pose, and the looks at these examples, unless they must be looked at again, upright or beside
+            the other hemisphere.
         """
         rows = np.linspace(0, len(examples) - 1, min(len(examples), _FIRST_EXAMPLES)).astype(int)
         first = [examples[row] for row in rows]
-        looks = self._look(scan, first, 0.0, {})
+        looks = self._look(scan, first, Pose(None), {})
         geometry = scan.volume.geometry
         painted = [look.midline for look in looks.values() if look.painted]
         near = Midplane.median(painted, geometry) if painted else None
         midplane = Midplane.by_symmetry(scan.volume, near)
         lies = midplane or near
         turn = 0.0 if lies is None else geometry.turn_deg(lies.left)
-        if self.bundle.spec.upright and abs(turn) >= LEAST_TURN_DEG:
-            return Pose(midplane, turn), {}
-        return Pose(midplane), looks
+        spec = self.bundle.spec
+        pose = Pose(midplane, turn if spec.upright and abs(turn) >= LEAST_TURN_DEG else 0.0)
+        again = pose.turn_deg != 0 or (MIRRORED in spec.channels and midplane is not None)
+        return pose, {} if again else looks
 
     def _look(
         self,
         scan: _Scan,
         examples: Sequence[LesionSlice],
-        turn_deg: float,
+        pose: Pose,
         known: Mapping[LesionSlice, SliceLook],
     ) -> dict[LesionSlice, SliceLook]:
         """What BaseNet makes of examples, ascending by slice, unless it is `known` already."""
@@ -187,9 +189,12 @@ class Labeler:
         made: dict[LesionSlice, SliceLook] = {}
         if new:
             geometry, views = scan.volume.geometry, []
+            mirror = None if pose.midplane is None else pose.midplane.mirror
             for k, group in groupby(new, key=lambda example: example.k):
                 targets = [example.lesion for example in group]
-                views += extract_views(scan.volume, k, targets, scan.fill, self.bundle.spec, turn_deg)
+                views += extract_views(
+                    scan.volume, k, targets, scan.fill, self.bundle.spec, pose.turn_deg, mirror
+                )
             embedded = self._runtime.embed(
                 np.stack([view.global_view for view in views]), np.stack([view.local_view for view in views])
             )

@@ -64,6 +64,14 @@ class Midplane:
         """Distances (...) of positions (..., 3), positive on the patient's left."""
         return np.asarray((world - self.origin_mm) @ self.left + self.offset_mm)
 
+    @property
+    def mirror(self) -> Array:
+        """(4, 4) the reflection of the world over the plane."""
+        matrix = np.eye(4)
+        matrix[:3, :3] -= 2 * np.outer(self.left, self.left)
+        matrix[:3, 3] = 2 * (self.origin_mm @ self.left - self.offset_mm) * self.left
+        return matrix
+
     @classmethod
     def from_painting(
         cls, painted: NDArray[np.float32] | None, places: Sequence[Place], geometry: Geometry, size_px: int

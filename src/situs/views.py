@@ -6,13 +6,14 @@ isotropic pixels of a fixed size in mm, as unsigned bytes (channel, row, column)
 size come from the geometry; the global view is centred on the head, the local one on the region.
 
 Some channels may show a slice below and one above, in the same place: how high in the head a slice lies, and
-what its region belongs to, is often only seen there.
+what its region belongs to, is often only seen there. One may show the other hemisphere, mirrored over the
+midplane: what a lesion hides is often seen there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "BRAIN_WINDOW_HU",
     "CHANNELS",
     "LEAST_TURN_DEG",
+    "MIRRORED",
     "OTHER_SLICES",
     "Place",
     "ViewSpec",
@@ -42,7 +44,8 @@ BRAIN_WINDOW_HU = (0.0, 80.0)
 _WINDOWS_HU = {"brain": BRAIN_WINDOW_HU, "wide": (-160.0, 240.0)}
 _SOURCES = (*_WINDOWS_HU, "roi")
 OTHER_SLICES = ("below", "above")  # that may be shown beside the slice itself
-CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in OTHER_SLICES for source in _SOURCES))
+MIRRORED = "brain_mirrored"
+CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in OTHER_SLICES for source in _SOURCES), MIRRORED)
 
 # A slice below or above that is farther away than this many times what was asked for is not shown.
 _MAX_AWAY = 2.5
@@ -60,7 +63,7 @@ class ViewSpec:
         global_mm: side of the square field of view of the global and of the local view
         local_mm: See `global_mm`.
         channels: per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
-            ``_above``, of another (see `CHANNELS`); ``roi`` can only be the last
+            ``_above``, of another, or `MIRRORED` (see `CHANNELS`); ``roi`` can only be the last
         fill_hu: the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is
             mid-window)
         upright: whether a turned head is looked at upright: in use by its midplane (`situs.midplane`), in
@@ -111,11 +114,14 @@ class Place:
         centre_mm: (3,) its middle in world coordinates
         pixel_mm: side of its pixels
         turn_deg: see `extract_views`
+        mirror: (4, 4) reflection of the world; the view shows what lies at the mirror images of its pixels,
+            seen straight down or up onto the slice; None for the pixels themselves
     """
 
     centre_mm: NDArray[np.float64]
     pixel_mm: float
     turn_deg: float = 0.0
+    mirror: NDArray[np.float64] | None = None
 
     def axes(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Unit vectors (3,) and (3,) in the slice's plane: the view's right and down."""
@@ -140,6 +146,7 @@ def extract_views(
     fill_mask: NDArray[np.bool_],
     spec: ViewSpec,
     turn_deg: float = 0.0,
+    mirror: NDArray[np.float64] | None = None,
 ) -> list[Views]:
     """The views of regions that meet slice `k`, one for each; what they share is made once.
 
@@ -152,6 +159,8 @@ def extract_views(
         spec: how the views are made
         turn_deg: of the patient in the picture, clockwise; the views are turned likewise, so that the head
             stands upright in them
+        mirror: (4, 4) reflection of the world over the midplane; None where it is not known, then `MIRRORED`
+            is black
 
     Raises:
         ValueError: if a target does not meet the slice
@@ -181,6 +190,12 @@ def extract_views(
                 views[:, 0, c] = _picture(gray, geometry, n, global_place, size)
                 for view, place in zip(views, local_places, strict=True):
                     view[1, c] = _picture(gray, geometry, n, place, size)
+    if MIRRORED in spec.channels and mirror is not None:
+        c = spec.channels.index(MIRRORED)
+        gray = to_gray(np.where(fill_mask[:, :, k], np.float32(spec.fill_hu), _slice_hu(volume, k)), "brain")
+        views[:, 0, c] = _picture(gray, geometry, k, replace(global_place, mirror=mirror), size)
+        for view, place in zip(views, local_places, strict=True):
+            view[1, c] = _picture(gray, geometry, k, replace(place, mirror=mirror), size)
     return [
         Views(view[0], view[1], (global_place, place))
         for view, place in zip(views, local_places, strict=True)
@@ -284,6 +299,8 @@ def _pixel_grid(
     rows, columns = size_px
     corner = place.centre_mm - ((rows - 1) / 2 * down + (columns - 1) / 2 * right)
     world = np.stack([corner, corner + down, corner + right])
+    if place.mirror is not None:
+        world = world @ place.mirror[:3, :3].T + place.mirror[:3, 3]
     p = geometry.to_pixels(world, k)
     return np.stack([p[1] - p[0], p[2] - p[0]], axis=1), p[0]
 

@@ -22,7 +22,7 @@ from situs.files import stem
 from situs.geometry import Geometry
 from situs.io.nifti import read_nifti_grid
 from situs.midplane import Midplane
-from situs.views import LEAST_TURN_DEG, Place, ViewSpec, extract_views, sample_slice
+from situs.views import LEAST_TURN_DEG, MIRRORED, Place, ViewSpec, extract_views, sample_slice
 from situs.volume import Roi, Volume, choose_slices, union_mask
 
 __all__ = [
@@ -42,7 +42,9 @@ TARGETS = ("global_sites", "local_sites", "global_lateral", "local_lateral")  # 
 # others are upright but for a random error with this standard deviation.
 _AS_THEY_LIE = 0.25
 _TURN_ERROR_DEG = 5.0
-_TURN_VOXELS = 5000  # that a head's turn is estimated from
+# The midplane that a head is mirrored over has these errors in training (standard deviations), as in use.
+_PLANE_ERROR_MM, _PLANE_ERROR_DEG = 2.0, 2.0
+_PLANE_VOXELS = 5000  # that a head's midplane is estimated from
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,20 @@ class Extraction:
         rng = np.random.default_rng(row)
         return 0.0 if rng.random() < _AS_THEY_LIE else lies_deg + rng.normal(0, _TURN_ERROR_DEG)
 
+    def mirror(self, plane: Midplane | None, row: int) -> NDArray[np.float64] | None:
+        """The reflection that `MIRRORED` shows, see `situs.views.extract_views`.
+
+        Args:
+            plane: The midplane of the head, if it is known.
+            row: The region's row of the manifest; it seeds what is random.
+        """
+        if plane is None or not self.training:
+            return None if plane is None else plane.mirror
+        rng = np.random.default_rng([row, 1])
+        left = plane.left + np.radians(_PLANE_ERROR_DEG) * rng.standard_normal(3)
+        offset = plane.offset_mm + rng.normal(0, _PLANE_ERROR_MM)
+        return replace(plane, left=left / np.linalg.norm(left), offset_mm=offset).mirror
+
 
 def extract_scan(
     rows: list[tuple[int, Row]], how: Extraction
@@ -105,7 +121,10 @@ def extract_scan(
     spec = how.spec
     volume = read_volume(first.scan, roi=None if first.mask_space == "index" else first.roi)
     maps = _read_maps(first, volume.geometry) if how.painted else None
-    lies = _turn_deg(volume, None if maps is None else maps[1]) if spec.upright else 0.0
+    plane = None
+    if spec.upright or MIRRORED in spec.channels:
+        plane = _midplane(volume, None if maps is None else maps[1])
+    lies = 0.0 if plane is None else volume.geometry.turn_deg(plane.left)
     arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in how.names}
     entries = []
     files: dict[tuple[Path, str], tuple[dict[int, Roi], NDArray[np.bool_]]] = {}
@@ -122,9 +141,9 @@ def extract_scan(
             )
         roi = by_value[row.value]
         _refuse_doubt(row, volume, roi)
-        turn = how.turn_deg(lies, index)
+        turn, mirror = how.turn_deg(lies, index), how.mirror(plane, index)
         for k in choose_slices(roi, how.max_slices):
-            (views,) = extract_views(volume, k, [roi], fill, spec, turn)
+            (views,) = extract_views(volume, k, [roi], fill, spec, turn, mirror)
             arrays["global_view"].append(views.global_view)
             arrays["local_view"].append(views.local_view)
             if maps is not None:
@@ -177,23 +196,24 @@ def _read_maps(row: Row, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any]
     return maps[0], maps[1]
 
 
-def _turn_deg(volume: Volume, lateral: NDArray[Any] | None) -> float:
-    """The turn of a head, degrees clockwise in the picture; 0 if it cannot be told.
+def _midplane(volume: Volume, lateral: NDArray[Any] | None) -> Midplane | None:
+    """The midplane of a head, from the distances to it (ni, nj, nk) or else from the head's symmetry.
 
-    It comes from the distances to the midline (ni, nj, nk) or, without them, from the head's symmetry.
+    None if it cannot be told.
     """
     geometry = volume.geometry
     if lateral is None:
-        plane = Midplane.by_symmetry(volume)
-        return 0.0 if plane is None else geometry.turn_deg(plane.left)
+        return Midplane.by_symmetry(volume)
     voxels = np.flatnonzero(lateral != LATERAL_UNKNOWN)
-    voxels = voxels[:: max(1, voxels.size // _TURN_VOXELS)]
+    voxels = voxels[:: max(1, voxels.size // _PLANE_VOXELS)]
     if voxels.size < 4:  # a linear function has as many coefficients
-        return 0.0
+        return None
     world = geometry.to_world(np.stack(np.unravel_index(voxels, lateral.shape), axis=1))
-    design = np.concatenate([world - world.mean(axis=0), np.ones((len(world), 1))], axis=1)
-    to_left = np.linalg.lstsq(design, lateral.ravel()[voxels].astype(np.float64), rcond=None)[0][:3]
-    return geometry.turn_deg(to_left)
+    middle = world.mean(axis=0)
+    design = np.concatenate([world - middle, np.ones((len(world), 1))], axis=1)
+    fit = np.linalg.lstsq(design, lateral.ravel()[voxels].astype(np.float64), rcond=None)[0]
+    slope = float(np.linalg.norm(fit[:3]))
+    return Midplane(middle, fit[:3] / slope, float(fit[3]) / slope) if slope else None
 
 
 def _targets(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from situs.cohort.examples import LATERAL_UNKNOWN, SITE_UNKNOWN, TARGETS
 from situs.cohort.slices import Batch
-from situs.views import OTHER_SLICES, ViewSpec
+from situs.views import MIRRORED, OTHER_SLICES, ViewSpec
 
 __all__ = ["augment"]
 
@@ -83,15 +83,24 @@ def _shift_local(batch: Batch, steps: NDArray[np.integer]) -> Batch:
 
 
 def _hide_slices(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
-    """The examples without the slice below or above, or both, at random: black, as where a scan has none."""
+    """The examples without the slice below or above, or both, at random: black, as where a scan has none.
+
+    In 10 % the mirrored hemisphere is hidden too, as where no midplane is found.
+    """
     below, above = (
         [c for c, name in enumerate(spec.channels) if name.endswith(f"_{where}")] for where in OTHER_SLICES
     )
-    if not below and not above:
+    mirrored = [c for c, name in enumerate(spec.channels) if name == MIRRORED]
+    if not below and not above and not mirrored:
         return batch
     views = batch.global_view.copy(), batch.local_view.copy()
     draw = rng.random(len(batch.site))
-    for channels, hidden in ((below, draw < 0.2), (above, (draw < 0.15) | (draw >= 0.95))):
+    hide = (
+        (below, draw < 0.2),
+        (above, (draw < 0.15) | (draw >= 0.95)),
+        (mirrored, rng.random(len(draw)) < 0.1),
+    )
+    for channels, hidden in hide:
         for view in views:
             for c in channels:
                 view[hidden, c] = 0

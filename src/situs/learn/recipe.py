@@ -68,7 +68,16 @@ class Recipe:
 COMPACT = Recipe(
     "compact",
     ViewSpec(
-        channels=("brain_below", "roi_below", "brain_above", "roi_above", "brain", "wide", "roi"),
+        channels=(
+            "brain_below",
+            "roi_below",
+            "brain_above",
+            "roi_above",
+            "brain_mirrored",
+            "brain",
+            "wide",
+            "roi",
+        ),
         upright=True,
     ),
     paint_samples=60_000,
