@@ -39,6 +39,21 @@ def test_an_ordinary_head_is_not_doubted_whole_or_clipped(window):
     assert scan_doubts(volume(np.clip(HU, *window))) == ()
 
 
+@pytest.mark.parametrize("top", [58, 80, 100, 110])
+@pytest.mark.parametrize("noise_hu", [0, 3])
+def test_bone_of_a_narrow_window_is_seen_through_the_noise_of_a_picture(top, noise_hu):
+    noise = np.random.default_rng(0).normal(0, noise_hu, SHAPE)
+    assert scan_doubts(volume(np.rint(np.clip(HU, 0, top) + noise).astype(np.int16))) == ()
+
+
+def test_where_blood_is_as_dense_as_bone_a_lesion_is_not_said_to_lie_in_bone():
+    blood = region(slice(40, 50), slice(60, 70), slice(8, 10))
+    hu = HU.copy()
+    hu[40:50, 60:70, 8:10] = 85
+    for window in ((0, 80), (-1024, 3000)):
+        assert lesion_doubts(volume(np.clip(hu, *window)), blood) == ()
+
+
 def test_no_skull():
     assert "No skull" in " ".join(scan_doubts(volume(np.where(HU > 200, 40, HU))))
 

@@ -23,6 +23,9 @@ _RING_CM2 = (30.0, 330.0)  # what a skull encloses on its widest slice; 88 to 22
 _BRAIN_SHARE = 0.7  # of what it encloses, between -10 and 90 HU; at least 0.94 in those
 _HEAD_SHARE = 0.3  # the same of skull and inside together; at least 0.49 in those
 _FEWEST_SLICES = 5
+# Where a scan is clipped, bone is what lies within this share of its range below the top.
+_BONE_BELOW_TOP = 0.08
+_BLOOD_HU = 90.0  # at most; where the least bone is below, dense blood cannot be told from bone
 # Face and neck lie below the brain, by their mean heights; above it where the header is upside down. In those
 # scans they lie 1 to 43 mm below; of 100 rendered ones, parts of heads too, at most 11 mm above.
 _UPSIDE_DOWN_MM = 14.0
@@ -52,7 +55,10 @@ def gray_levels(volume: Volume) -> GrayLevels:
     sample = volume.hu[::4, ::4] if min(volume.hu.shape[:2]) >= 128 else volume.hu
     low, high = float(sample.min()), float(sample.max())
     air = -300.0 if low < -500 else low + 0.1 * (min(high, 300.0) - low)
-    bone = 300.0 if high > 400 else high - 0.02 * (high - low)
+    bone = 300.0
+    if high <= 400:  # cut off within the range of bone, which is then all of one value, give or take noise
+        top = float(np.quantile(np.asarray(sample, dtype=np.float32), 0.99))
+        bone = top - _BONE_BELOW_TOP * (top - low)
     return GrayLevels(low, high, air, bone)
 
 
@@ -123,7 +129,10 @@ def _lesion_doubts(volume: Volume, lesion: Roi, levels: GrayLevels, head: Mask) 
     notes = []
     if in_head < 0.5 * blocks.size:
         notes.append("The lesion lies outside the head.")
-    elif np.count_nonzero(volume.hu[i, j, lesion.largest_slice] >= levels.bone) > 0.9 * i.size:
+    elif (
+        levels.bone > _BLOOD_HU
+        and np.count_nonzero(volume.hu[i, j, lesion.largest_slice] >= levels.bone) > 0.9 * i.size
+    ):
         notes.append("The lesion lies wholly in bone.")
     if in_head > 0.5 * np.count_nonzero(head):
         notes.append("The lesion covers more than half of the head: is the mask inverted?")
