@@ -25,7 +25,8 @@ from situs.errors import InputError, OutputError
 from situs.finding import SIDES
 from situs.synth import cohort, pose, render
 from situs.synth.cohort import paper_slices, render_cohort
-from situs.synth.lesions import LESION_KINDS, LesionGrower
+from situs.synth.lesion import LESION_KINDS
+from situs.synth.lesions import LesionGrower
 
 HEADS = [Path("maps/head_a.nii.gz"), Path("maps/head_b.nii.gz")]
 SCANS = 5  # two of the first head, two of the second, one of the first

@@ -23,7 +23,8 @@ from phantoms.small_head import (
 from scipy import ndimage
 
 from situs.synth import drawing, pose, render, tissue
-from situs.synth.lesions import Lesion, LesionGrower
+from situs.synth.lesion import Lesion
+from situs.synth.lesions import LesionGrower
 from situs.synth.pose import ScanPlan, draw_plan
 from situs.synth.render import RenderedScan, render_scan
 from situs.volume import bounding_box
