@@ -63,6 +63,9 @@ def small_model(seed: int = 0) -> SmallModel:
                 relation.f_last,
             ):
                 layer.weight.mul_(4)
+            assert basenet.fc_shares is not None  # it starts at zero, which an exported network leaves out
+            basenet.fc_shares.weight.normal_(0, 0.1)
+            basenet.fc_shares.bias.normal_(0, 0.1)
     embeddings = np.abs(rng.normal(size=(60, WIDTH)))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     names = np.array([f"case_{i:02d}" for i in range(60)])

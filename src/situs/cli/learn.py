@@ -86,8 +86,9 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Start BaseNet from the weights of an earlier run: its BUNDLE.work/basenet.pt or paint.pt.",
+            metavar="BUNDLE|FILE",
+            help="Start BaseNet from the weights of a bundle ('shipped' or its folder) and train for a third "
+            "of the time, or from a checkpoint of an earlier run: its BUNDLE.work/basenet.pt or paint.pt.",
         ),
     ] = None,
     weights: Annotated[

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from situs.anatomy import SITES
+from situs.bundle import read_bundle
 from situs.cohort.sampling import balanced_indices
 from situs.cohort.slices import Batch, Slices
 from situs.errors import InputError, OutputError
@@ -25,6 +26,7 @@ from situs.learn.augment import augment
 from situs.learn.checkpoints import GivenWeights, read_basenet_weights
 from situs.learn.compact import compact_basenet
 from situs.learn.devices import CPU, Machine
+from situs.learn.from_bundle import is_bundle, read_bundle_weights, unfold_normalisation
 from situs.learn.loop import accuracy, run_loop
 from situs.learn.losses import painting_loss, shares_loss, site_map_weights
 from situs.learn.nets import BaseNet, region_under
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _EMBED_BATCH = 32
+_SOME_EXAMPLES = 512  # on which the inputs of batch normalisations are measured
 
 
 def train_basenet(
@@ -97,13 +100,15 @@ def basenet_stages(
     basenet = new_basenet(recipe, run.seed)
     for weights in given.values():
         weights.load_into(basenet)
+        if weights.folded:
+            unfold_normalisation(basenet, _some_views(run))
     # Convolutions are twice as fast in this format.
     basenet.to(run.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     metrics = {}
     if recipe.frozen:
         metrics["fc"] = _train_fc(basenet, run)
     else:
-        if _paints(recipe, run.slices):
+        if recipe.paint_samples and _paints(recipe, run.slices):
             metrics["paint"] = _train_paths("paint", basenet, run)
         metrics["basenet"] = _train_paths("basenet", basenet, run)
     return basenet, metrics
@@ -115,9 +120,16 @@ def count_examples(recipe: Recipe, slices: Slices) -> int:
     return sum(samples // recipe.batch * recipe.batch for samples in stages)
 
 
+def _some_views(run: TrainingRun) -> list[tuple[Tensor, Tensor]]:
+    """The views of some of the examples to train on, evenly taken."""
+    some = np.unique(np.linspace(0, len(run.chosen) - 1, _SOME_EXAMPLES).astype(int))
+    batches = (run.slices.batch(run.chosen[part]) for part in np.split(some, range(32, len(some), 32)))
+    return [(torch.from_numpy(b.global_view), torch.from_numpy(b.local_view)) for b in batches]
+
+
 def _paints(recipe: Recipe, slices: Slices) -> bool:
     """Whether the paths learn to paint: if the recipe says so and the cohort has site maps."""
-    return recipe.paint_samples > 0 and not recipe.frozen and slices.global_sites is not None
+    return recipe.painting_weight > 0 and not recipe.frozen and slices.global_sites is not None
 
 
 def read_given(
@@ -127,7 +139,7 @@ def read_given(
 
     Args:
         recipe: What is trained.
-        init: A checkpoint of an earlier run.
+        init: A checkpoint of an earlier run, or a bundle: its folder or ``shipped``.
         weights: A VGG16 in torchvision's names; ``imagenet`` downloads the published one.
 
     Returns:
@@ -150,7 +162,10 @@ def read_given(
         file = fetch_imagenet_weights() if weights == "imagenet" else Path(weights)
         given["weights"] = read_vgg16_weights(file, basenet)
     if init is not None:
-        given["init"] = read_basenet_weights(Path(init), basenet)
+        if is_bundle(init):
+            given["init"] = read_bundle_weights(read_bundle(init), recipe, basenet)
+        else:
+            given["init"] = read_basenet_weights(Path(init), basenet)
     return given
 
 

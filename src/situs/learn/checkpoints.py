@@ -35,11 +35,13 @@ class GivenWeights:
         path: The file.
         sha256: Its SHA-256, as 64 hexadecimal digits.
         tensors: All or some of the weights of a `BaseNet`, by their names in its state.
+        folded: Whether convolutions have taken up the batch normalisations, see `situs.learn.from_bundle`.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
+    folded: bool = False
 
     def load_into(self, basenet: BaseNet) -> None:
         """Copy the weights into a BaseNet, which keeps its own where none are given."""

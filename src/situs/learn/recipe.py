@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from situs.views import ViewSpec
@@ -31,7 +31,7 @@ class Recipe:
         relation_learning_rate: Of the Relation Network, constant.
         weight_decay: Of both, see `situs.learn.loop.LoopSettings`.
         label_smoothing: Of BaseNet's site.
-        painting_weight: The weight of the painting's loss in the stage ``basenet``.
+        painting_weight: The weight of the painting's loss in the stage ``basenet``; 0 if nothing is painted.
         shares_weight: The weight of the loss of the region's share in each site, in the same stage.
         momentum: Of SGD, for both networks; None for AdamW.
         network: The paths of BaseNet, ``compact`` or ``vgg16``.
@@ -59,6 +59,16 @@ class Recipe:
     momentum: float | None = None
     network: Literal["compact", "vgg16"] = "compact"
     frozen: bool = False
+
+    def continued(self) -> Recipe:
+        """The recipe of a training that goes on from a bundle: shorter, gentler, no stage of painting."""
+        return replace(
+            self,
+            name=f"{self.name}, continued",
+            paint_samples=0,
+            basenet_samples=self.basenet_samples // 3,
+            learning_rate=self.learning_rate / 2,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary."""
@@ -91,6 +101,7 @@ PAPER = Recipe(
     "paper",
     ViewSpec(size_px=224, channels=("brain",)),
     paint_samples=0,
+    painting_weight=0.0,
     basenet_samples=30 * _PAPER_SLICES,
     relation_samples=15 * _PAPER_SLICES,
     n_references=_PAPER_SLICES,

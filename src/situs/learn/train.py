@@ -36,6 +36,7 @@ from situs.learn.basenet import basenet_stages, embed, read_given
 from situs.learn.checkpoints import read_checkpoint, write_checkpoint
 from situs.learn.devices import DeviceName, open_machine
 from situs.learn.export import export_bundle
+from situs.learn.from_bundle import is_bundle
 from situs.learn.nets import BaseNet, RelationNetwork
 from situs.learn.recipe import COMPACT, Recipe, relation_settings
 from situs.learn.relations import train_relations
@@ -72,7 +73,8 @@ def train(
         test_patients: Are left out of everything.
         threads: Of torch. Two are slower than one where the cores are shared.
         progress: Is called as the stages go on.
-        init: A checkpoint of an earlier run, to start BaseNet's weights from.
+        init: A checkpoint of an earlier run, to start BaseNet's weights from; or a bundle, its folder or
+            ``shipped``, to go on from by `Recipe.continued`.
         jobs: The number of processes that make the views.
         device: See `situs.learn.devices.open_machine`.
         weights: A VGG16 in torchvision's names, to start the paths of such a recipe from; ``imagenet``
@@ -92,6 +94,8 @@ def train(
     """
     cohort, out = Path(cohort), Path(out)
     check_replaceable(out)
+    if init is not None and is_bundle(init):
+        recipe = recipe.continued()
     given = read_given(recipe, init, weights)
     machine = open_machine(device)
     torch.set_num_threads(threads)

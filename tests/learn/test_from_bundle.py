@@ -1,0 +1,95 @@
+"""Weights of BaseNet out of a bundle: the network computes what the bundle's does, and can be trained on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from phantoms.small_bundle import RECIPE, SPEC, small_bundle, small_model
+
+from situs.bundle import read_bundle
+from situs.errors import InputError
+from situs.learn.compact import CompactPath
+from situs.learn.from_bundle import is_bundle, read_bundle_weights, unfold_normalisation
+from situs.learn.nets import BaseNet
+from situs.learn.recipe import COMPACT
+from situs.runtime import Runtime
+
+
+def views(n, channels=3):
+    """Views (n, channels, s, s) of noise with a region in the middle, global and local."""
+    rng = np.random.default_rng(3)
+    both = rng.integers(0, 256, (2, n, channels, SPEC.size_px, SPEC.size_px), dtype=np.uint8)
+    both[:, :, -1] = 0
+    both[:, :, -1, 10:20, 12:22] = 255
+    return both
+
+
+def loaded(basenet, recipe, examples):
+    """`basenet` with the weights of the small bundle."""
+    read_bundle_weights(read_bundle(small_bundle()), recipe, basenet).load_into(basenet)
+    unfold_normalisation(basenet, [tuple(torch.from_numpy(examples))])
+    return basenet
+
+
+def answers(basenet, examples, training):
+    """Embeddings and shares; in training mode, but without dropout, normalised by the batch itself."""
+    basenet.train(training)
+    basenet.dropout.eval()
+    with torch.no_grad():
+        output = basenet(*map(torch.from_numpy, examples))
+    return output.embedding.numpy(), output.shares.numpy()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_computes_the_same_in_use_and_in_training(training):
+    examples = views(12)
+    expected = Runtime(read_bundle(small_bundle())).embed(*examples)
+    embedding, shares = answers(loaded(small_model(seed=5).basenet, RECIPE, examples), examples, training)
+    assert embedding == pytest.approx(expected.embedding, abs=1e-4)
+    assert shares == pytest.approx(expected.shares, abs=1e-4)
+
+
+def test_channels_that_the_bundle_lacks_change_nothing_at_first():
+    spec = replace(SPEC, channels=("brain_mirrored", *SPEC.channels))
+    n = len(spec.channels)
+    path = CompactPath(15, n, SPEC.size_px, (4, 4, 8, 8), 4)
+    wider = BaseNet(
+        path, CompactPath(15, n, SPEC.size_px, (4, 4, 8, 8), 4, context=path.n_flat), 15, hidden=16, width=12
+    )
+    examples = views(6, n)
+    expected = Runtime(read_bundle(small_bundle())).embed(*np.ascontiguousarray(examples[:, :, 1:]))
+    embedding, _ = answers(loaded(wider, replace(RECIPE, spec=spec), examples), examples, False)
+    assert embedding == pytest.approx(expected.embedding, abs=1e-4)
+    weight = wider.global_path.stem[0].weight
+    assert not weight[:, 0].any() and weight[:, 1:].any()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (replace(SPEC, local_mm=70.0), "local_mm"),
+        (replace(SPEC, channels=("brain", "roi")), "channels wide"),
+    ],
+)
+def test_other_views_are_refused(spec, message):
+    with pytest.raises(InputError, match=message):
+        read_bundle_weights(read_bundle(small_bundle()), replace(RECIPE, spec=spec), small_model().basenet)
+
+
+def test_other_networks_are_refused():
+    path = CompactPath(15, 3, SPEC.size_px, (4, 4, 8, 16), 4)
+    other = BaseNet(path, path, 15, hidden=16, width=12)
+    with pytest.raises(InputError, match="does not hold the recipe's networks"):
+        read_bundle_weights(read_bundle(small_bundle()), RECIPE, other)
+
+
+def test_what_is_a_bundle(tmp_path):
+    (tmp_path / "basenet.pt").write_bytes(b"")
+    assert is_bundle("shipped") and is_bundle(tmp_path) and not is_bundle(tmp_path / "basenet.pt")
+
+
+def test_a_training_that_goes_on_is_shorter_and_does_not_start_with_painting():
+    recipe = COMPACT.continued()
+    assert recipe.paint_samples == 0 and recipe.painting_weight == COMPACT.painting_weight
+    assert recipe.basenet_samples < COMPACT.basenet_samples and recipe.spec == COMPACT.spec
