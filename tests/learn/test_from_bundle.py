@@ -9,6 +9,7 @@ from phantoms.small_bundle import RECIPE, SPEC, small_bundle, small_model
 
 from situs.bundle import read_bundle
 from situs.errors import InputError
+from situs.learn.basenet import new_basenet, read_given
 from situs.learn.compact import CompactPath
 from situs.learn.from_bundle import is_bundle, read_bundle_weights, unfold_normalisation
 from situs.learn.nets import BaseNet
@@ -82,6 +83,14 @@ def test_other_networks_are_refused():
     other = BaseNet(path, path, 15, hidden=16, width=12)
     with pytest.raises(InputError, match="does not hold the recipe's networks"):
         read_bundle_weights(read_bundle(small_bundle()), RECIPE, other)
+
+
+def test_the_shipped_bundle_s_weights_fit_the_recipe():
+    given = read_given(COMPACT, "shipped", None)["init"]
+    basenet = new_basenet(COMPACT, 0)
+    given.load_into(basenet)
+    assert given.folded and set(given.tensors) == set(dict(basenet.named_parameters()))
+    assert all(tensor.device.type == "cpu" for tensor in given.tensors.values())
 
 
 def test_what_is_a_bundle(tmp_path):

@@ -74,9 +74,11 @@ def read_bundle_weights(bundle: Bundle, recipe: Recipe, basenet: BaseNet) -> Giv
             if tensor is not None and name.endswith(_STEM):
                 tensor = _by_channel(tensor, its.channels, own.channels)
         elif name.endswith("bias"):
-            tensor = stored.get(biases.get(f"{_PREFIX}{convolution}.weight", ""), torch.zeros_like(parameter))
+            tensor = stored.get(
+                biases.get(f"{_PREFIX}{convolution}.weight", ""), torch.zeros(parameter.shape, device="cpu")
+            )
         else:
-            tensor = torch.ones_like(parameter)
+            tensor = torch.ones(parameter.shape, device="cpu")
         if tensor is None or tensor.shape != parameter.shape:
             raise InputError(
                 f"init: bundle {bundle.name!r} does not hold the recipe's networks ({name}): name a bundle "
