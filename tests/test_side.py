@@ -15,6 +15,15 @@ def test_side_of_distances_by_hand():
     assert side_of_distances(np.array([-30.0, 30]), np.array([9.0, 1])) == "right"
 
 
+def test_structures_that_cross_the_midline_are_not_bilateral():
+    wide, left = np.array([-30.0, 30]), np.array([20.0, 40])
+    for site in ("along_falx_tentorium", "basal_cisterns", "brainstem", "ventricular_system"):
+        assert side_of_distances(wide, np.ones(2), site) == "midline"
+        assert side_of_distances(left, np.ones(2), site) == "left"
+    for site in ("sulcal_spaces", "frontal_region", "maxillary", None):
+        assert side_of_distances(wide, np.ones(2), site) == "bilateral"
+
+
 @pytest.mark.parametrize(
     ("mean_mm", "left_share", "width_mm", "side"),
     [

@@ -250,7 +250,7 @@ class Labeler:
             slices=tuple(lesion.areas_px),
             largest_slice=lesion.largest_slice,
             site=site,
-            side=side_of_lesion(lesion, weights, planes),
+            side=side_of_lesion(lesion, site, weights, planes),
             doubts=doubts,
             site_set=site_set,
             scores=scores,

@@ -33,6 +33,7 @@ MIDLINE_SHARE = 0.2
 # a cistern, measures 40 mm.
 BILATERAL_SHARE = 0.25
 BILATERAL_MM = 45.0
+_MIDLINE_SITES = ("along_falx_tentorium", "basal_cisterns", "brainstem", "ventricular_system")
 
 
 def side_of(mean_mm: float, left_share: float, width_mm: float) -> Side:
@@ -58,29 +59,36 @@ def side_of(mean_mm: float, left_share: float, width_mm: float) -> Side:
     return "left" if left_share > 0.5 else "right"
 
 
-def side_of_distances(distances_mm: NDArray[np.floating], weights: NDArray[np.floating]) -> Side:
+def side_of_distances(
+    distances_mm: NDArray[np.floating], weights: NDArray[np.floating], site: str | None = None
+) -> Side:
     """The side of a lesion, by `side_of`, from its pixels.
 
-    The width is that of an even bar that spreads as much from side to side.
+    The width is that of an even bar that spreads as much from side to side. Falx and tentorium, cisterns,
+    brainstem and ventricles cross the midline: a lesion of these sites on both sides is *midline*, however
+    wide it is.
 
     Args:
         distances_mm: (n,) distance of each pixel to the midline, positive on the patient's left
         weights: (n,) how much each pixel counts
+        site: The key of its site, if it has one.
     """
     mean = float(np.average(distances_mm, weights=weights))
     on_left = (distances_mm > 0) + 0.5 * (distances_mm == 0)  # whole mm: 0 is on neither side
     share = float(np.average(on_left, weights=weights))
     spread = float(np.average((distances_mm - mean) ** 2, weights=weights))
-    return side_of(mean, share, float(np.sqrt(12 * spread)))
+    side = side_of(mean, share, float(np.sqrt(12 * spread)))
+    return "midline" if side == "bilateral" and site in _MIDLINE_SITES else side
 
 
 def side_of_lesion(
-    lesion: Roi, weights: Mapping[int, float], planes: Mapping[int, Sequence[Midplane]]
+    lesion: Roi, site: str | None, weights: Mapping[int, float], planes: Mapping[int, Sequence[Midplane]]
 ) -> Side:
     """The side of a lesion, from all its pixels on some of its slices.
 
     Args:
         lesion: The lesion.
+        site: The key of its site; None if it has none.
         weights: Slice k to how much it counts; the lesion meets every one.
         planes: Slice k to what tells left from right on it; the distance of a pixel is the mean over these.
     """
@@ -90,4 +98,4 @@ def side_of_lesion(
         world = lesion.geometry.to_world(np.stack([i, j, np.full_like(i, k)], axis=1))
         distances.append(np.mean([plane.distances_mm(world) for plane in planes[k]], axis=0))
         pixel_weights.append(np.full(i.size, weight / i.size))
-    return side_of_distances(np.concatenate(distances), np.concatenate(pixel_weights))
+    return side_of_distances(np.concatenate(distances), np.concatenate(pixel_weights), site)

@@ -203,7 +203,7 @@ def _write_rois(
             if not (roi == value).any():  # lost under another mask that was drawn generously
                 continue
             lateral = scan.lateral_mm[roi == value].astype(float)
-            side = side_of_distances(lateral, np.ones(lateral.size))
+            side = side_of_distances(lateral, np.ones(lateral.size), lesions[i].site)
             what = [value, lesions[i].site, patient, side, lesions[i].kind]
             rows.append([_image("scans", n), file, *what, _image("sites", n), _image("lateral", n)])
         _write_image(roi, plan.affine, out / file)
