@@ -1,5 +1,7 @@
 """Sets of sites: calibrated on one half of a toy problem, they hold the truth in the other as promised."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,15 @@ def test_there_and_back():
     same = Calibration.from_dict(calibration.to_dict())
     np.testing.assert_allclose(same.thresholds, calibration.thresholds, atol=1e-6)
     assert (same.level, same.farthest, same.regions, same.patients) == (0.9, calibration.farthest, 6000, 8)
+    assert same.alone is None
+    both = Calibration.from_dict(replace(calibration, alone=calibrated(0.8)).to_dict())
+    assert both.level == 0.9 and both.alone.level == 0.8
+
+
+def test_few_slices_are_judged_by_the_calibration_of_slices_alone():
+    calibration = replace(calibrated(), alone=calibrated(0.8))
+    assert [calibration.for_scan(n).level for n in (1, 4, 5, 30)] == [0.8, 0.8, 0.9, 0.9]
+    assert calibrated().for_scan(4) is None and calibrated().for_scan(5) is not None
 
 
 def test_what_cannot_be_calibrated():

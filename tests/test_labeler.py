@@ -13,6 +13,7 @@ from phantoms.small_bundle import small_bundle
 
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import Bundle
+from situs.certainty import Calibration
 from situs.errors import BundleError, RoiError
 from situs.geometry import Geometry
 from situs.labeler import Labeler
@@ -77,7 +78,7 @@ POINTS = {
     "temporal_region": (45, 0),
     "parietal_region": (-45, 10),
     "frontal_region": (0, -55),
-    "brainstem": (0, 10),
+    "thalamus": (0, 10),
 }
 
 
@@ -126,7 +127,7 @@ def test_known_places_get_their_site_and_side():
     ]
     findings = ruler_labeler().label(volume, rois)
     assert [f.roi_value for f in findings] == [3, 1, 2, 4]
-    assert [f.site for f in findings] == ["temporal_region", "parietal_region", "frontal_region", "brainstem"]
+    assert [f.site for f in findings] == ["temporal_region", "parietal_region", "frontal_region", "thalamus"]
     assert [f.side for f in findings] == ["left", "right", "midline", "bilateral"]
     first = findings[0]
     assert (first.component, first.slices, first.largest_slice) == (1, (5, 6, 7), 5)
@@ -135,6 +136,43 @@ def test_known_places_get_their_site_and_side():
     # Middle at i = 24.5, j = 47.5: 46 mm to the left, 0 to the back. The head is centred to a coarse pixel.
     assert first.scores["temporal_region"] == pytest.approx(np.exp(-1 / 50), abs=0.02)
     assert first.scores["cerebellum"] == 0  # the bundle has no reference of it
+
+
+def test_a_scan_of_few_slices_is_doubted_unless_slices_alone_were_calibrated():
+    def doubts(n_slices, calibration):
+        labeler = ruler_labeler()
+        labeler.bundle = replace(labeler.bundle, calibration=calibration)
+        volume = make_volume((96, 96, n_slices))
+        (finding,) = labeler.label(volume, [box_roi(volume.geometry, (22, 28), (44, 52), (0, 1))])
+        return finding.doubts, finding.site_set
+
+    some = Calibration(0.9, np.full(15, 0.1), 1e3, 0.0, 100, 9)  # of these places, only one score is above
+    few = "The scan has only 4 slices."
+    assert few in doubts(4, None)[0] and few in doubts(4, some)[0]
+    assert doubts(5, None)[0] == ()
+    strict = replace(some, alone=replace(some, thresholds=np.zeros(15)))  # alone, all sites fit
+    alone, whole = doubts(4, strict), doubts(5, strict)
+    assert few not in alone[0] and len(alone[1]) == 15 and len(whole[1]) < 15
+    (one,) = (text for text in doubts(1, some)[0] if "only" in text)
+    assert one == "The scan has only 1 slice."
+
+
+def test_a_head_is_looked_at_beside_its_other_hemisphere():
+    """Where the views show it: the first looks, which the midplane is searched from, do not count then."""
+    seen = []
+
+    class Looker(Ruler):
+        def embed(self, global_views, local_views):
+            seen.append(global_views[:, 0].any(axis=(1, 2)))
+            return super().embed(global_views[:, 1:], local_views[:, 1:])
+
+    labeler = ruler_labeler()
+    spec = replace(SPEC, channels=("brain_mirrored", *SPEC.channels))
+    labeler.bundle, labeler._runtime = replace(labeler.bundle, spec=spec), Looker()
+    volume = make_volume()
+    (finding,) = labeler.label(volume, [box_roi(volume.geometry, (22, 28), (44, 52), (5, 8))])
+    assert finding.site == "temporal_region"
+    assert not seen[0].any() and seen[-1].all() and len(seen[-1]) == 3
 
 
 def test_a_mirrored_patient_swaps_the_sides():
@@ -287,12 +325,12 @@ def test_a_lesion_too_small_is_listed_with_its_side():
 
 def test_the_nearest_references_are_named_once_and_one_has_the_predicted_site():
     volume = make_volume()
-    points = {"brainstem": (45, 4), "temporal_region": (45, 10)}
+    points = {"thalamus": (45, 4), "temporal_region": (45, 10)}
     roi = box_roi(volume.geometry, (22, 28), (44, 52), (5, 9))
     labeler = ruler_labeler(points=points, each=6)
     (finding,) = labeler.label(volume, [roi])
     distances = [reference.distance for reference in finding.nearest]
-    assert [r.id for r in finding.nearest] == [f"brainstem-{n}" for n in range(3)] + [
+    assert [r.id for r in finding.nearest] == [f"thalamus-{n}" for n in range(3)] + [
         "temporal_region-0",
         "temporal_region-1",
     ]
@@ -316,19 +354,19 @@ def test_the_nearest_references_are_named_once_and_one_has_the_predicted_site():
 
     (finding,) = Labeler(bundle, Stubborn()).label(volume, [roi])
     assert finding.site == "temporal_region"
-    assert [r.id for r in finding.nearest] == [f"brainstem-{n}" for n in range(4)] + ["temporal_region-0"]
+    assert [r.id for r in finding.nearest] == [f"thalamus-{n}" for n in range(4)] + ["temporal_region-0"]
 
 
 def test_comparison_sets_the_site_against_the_runner_up():
     """Of the named site the nearest three, then two of the site with the next highest score."""
     volume = make_volume()
     roi = box_roi(volume.geometry, (30, 36), (44, 52), (5, 8))  # 29 mm to the left, 0 to the back
-    points = {"temporal_region": (45, 0), "parietal_region": (-45, 10), "brainstem": (0, 10)}
+    points = {"temporal_region": (45, 0), "parietal_region": (-45, 10), "thalamus": (0, 10)}
     labeler = ruler_labeler(points=points)
     finding = labeler.label(volume, [roi])[0]
-    assert sorted(finding.scores, key=finding.scores.get)[-2:] == ["brainstem", "temporal_region"]
+    assert sorted(finding.scores, key=finding.scores.get)[-2:] == ["thalamus", "temporal_region"]
     # References lie 0, 1, 2 and 3 mm behind the points, and all points behind the lesion.
-    expected = [f"temporal_region-{n}" for n in range(3)] + [f"brainstem-{n}" for n in range(2)]
+    expected = [f"temporal_region-{n}" for n in range(3)] + [f"thalamus-{n}" for n in range(2)]
     assert [r.id for r in finding.comparison] == expected
     for reference in finding.comparison:
         left, back = points[reference.site]
@@ -350,7 +388,7 @@ def test_a_patient_is_not_compared_with_itself():
     own = np.where(known.sites == SITE_INDEX["temporal_region"], "Doe", "Roe")
     labeler = Labeler(replace(labeler.bundle, references=replace(known, patients=own)), Ruler())
     (stranger,), (doe,) = labeler.label(volume, [roi]), labeler.label(volume, [roi], patient="Doe")
-    assert (stranger.site, doe.site) == ("temporal_region", "brainstem")
+    assert (stranger.site, doe.site) == ("temporal_region", "thalamus")
     assert doe.scores["temporal_region"] == 0
     assert "temporal_region" in {r.site for r in stranger.nearest}
     assert "temporal_region" not in {r.site for r in doe.nearest}

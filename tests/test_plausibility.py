@@ -95,11 +95,6 @@ def test_upside_down():
         assert not any("upside down" in d for d in scan_doubts(volume(part)))
 
 
-def test_few_slices():
-    g = Geometry.from_affine((100, 120, 2), AFFINE)
-    assert any("only 2 slices" in d for d in scan_doubts(Volume(HU[:, :, 9:11], g)))
-
-
 def test_a_wrong_pixel_size():
     g = Geometry.from_affine(SHAPE, head_affine(SHAPE, (4.0, 4.0, 8.0)))
     assert any("pixel size" in d for d in scan_doubts(Volume(HU, g)))

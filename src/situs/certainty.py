@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS, SITES
 
-__all__ = ["LEVEL", "Calibration", "Judgement", "fit_calibration", "normalise_scores"]
+__all__ = ["FEWEST_SLICES", "LEVEL", "Calibration", "Judgement", "fit_calibration", "normalise_scores"]
 
 LEVEL = 0.9
 # Limits that this fraction of the calibration's lesions keeps: in distance to the nearest reference, and in
 # how much of the lesion lies in any site.
 _NEARLY_ALL = 0.99
+# A scan with fewer slices shows too little around them: its lesions are judged as slices alone.
+FEWEST_SLICES = 5
 _MIN_LESIONS = 10  # of a site; with fewer its threshold is that of all sites together
 
 Floats = NDArray[np.floating]
@@ -58,6 +60,8 @@ class Calibration:
         least_inside: Fraction of the lesion inside the 15 sites that 99 % of them reach.
         regions: Number of lesions that the calibration rests on.
         patients: Number of their patients.
+        alone: The calibration for slices without neighbours, from the same lesions, each on its largest slice
+            alone; None if there is none.
     """
 
     level: float
@@ -66,6 +70,11 @@ class Calibration:
     least_inside: float
     regions: int
     patients: int
+    alone: Calibration | None = None
+
+    def for_scan(self, n_slices: int) -> Calibration | None:
+        """The calibration for a scan with so many slices; None if it has too few and there is none for it."""
+        return self if n_slices >= FEWEST_SLICES else self.alone
 
     def judge(self, scores: Floats, distance: float, inside: float | None) -> Judgement:
         """The site set of a lesion, and why its answer is not sure.
@@ -91,7 +100,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; `from_dict` reads it."""
-        return {
+        values = {
             "level": self.level,
             "thresholds": dict(zip(SITE_KEYS, self.thresholds.round(6).tolist(), strict=True)),
             "farthest": self.farthest,
@@ -99,6 +108,7 @@ class Calibration:
             "regions": self.regions,
             "patients": self.patients,
         }
+        return values if self.alone is None else {**values, "alone": self.alone.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
@@ -115,6 +125,7 @@ class Calibration:
             float(values["least_inside"]),
             int(values["regions"]),
             int(values["patients"]),
+            cls.from_dict(values["alone"]) if values.get("alone") is not None else None,
         )
 
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SITE_KEYS
 from situs.bundle import Bundle, read_bundle
+from situs.certainty import FEWEST_SLICES, Calibration
 from situs.errors import RoiError
 from situs.finding import Finding, Reference
+from situs.geometry import Geometry
 from situs.midplane import Midplane
 from situs.neighbors import nearest_first
 from situs.plausibility import gray_levels, lesion_doubts, scan_doubts
@@ -116,13 +118,25 @@ class Labeler:
                 of_lesion[answer.slice.lesion].append(answer)
             progress("slices", start + len(batch), len(examples))
         levels = gray_levels(volume)
-        doubts = (*volume.doubts, *scan_doubts(volume, levels))
+        doubts = (*volume.doubts, *self._few_slices(volume), *scan_doubts(volume, levels))
         own = lesion_doubts(volume, lesions, levels)
         findings = [
             self._finding(lesion, of_lesion[lesion], pose, (*doubts, *lesion.doubts, *its))
             for lesion, its in zip(lesions, own, strict=True)
         ]
         return findings + self._outside(volume, outside, lesions)
+
+    def _calibration(self, geometry: Geometry) -> Calibration | None:
+        """What judges the lesions of a scan; as slices alone only if the bundle was calibrated for them."""
+        whole = self.bundle.calibration
+        return whole and (whole.for_scan(geometry.shape[2]) or whole)
+
+    def _few_slices(self, volume: Volume) -> tuple[str, ...]:
+        """The doubt about a scan of few slices, unless the bundle was calibrated for slices alone."""
+        n, whole = volume.geometry.shape[2], self.bundle.calibration
+        if n >= FEWEST_SLICES or (whole is not None and whole.for_scan(n) is not None):
+            return ()
+        return (f"The scan has only {n} slice{'s' if n > 1 else ''}.",)
 
     def _outside(
         self, volume: Volume, regions: Sequence[OutsideRoi], lesions: Sequence[Roi]
@@ -235,8 +249,9 @@ class Labeler:
             for key, most in zip(ranked, N_COMPARISON, strict=False):
                 comparison += [reference for reference in nearest if reference.site == key][:most]
             shares = {} if joined.shares is None else _by_site(joined.shares)
-            if self.bundle.calibration is not None:
-                judgement = self.bundle.calibration.judge(joined.scores, joined.distance, joined.inside)
+            calibration = self._calibration(lesion.geometry)
+            if calibration is not None:
+                judgement = calibration.judge(joined.scores, joined.distance, joined.inside)
                 site_set, doubts = judgement.site_set, (*judgement.reasons, *doubts)
             if not answers[0].look.painted:
                 notes = (*notes, _NO_MIDLINE)

@@ -22,7 +22,6 @@ _PIXEL_MM = 2.0  # blocks of pixels; their highest value keeps a thin skull's ri
 _RING_CM2 = (30.0, 330.0)  # what a skull encloses on its widest slice; 88 to 222 in 41 real scans
 _BRAIN_SHARE = 0.7  # of what it encloses, between -10 and 90 HU; at least 0.94 in those
 _HEAD_SHARE = 0.3  # the same of skull and inside together; at least 0.49 in those
-_FEWEST_SLICES = 5
 # Where a scan is clipped, bone is what lies within this share of its range below the top.
 _BONE_BELOW_TOP = 0.08
 _BLOOD_HU = 90.0  # at most; where the least bone is below, dense blood cannot be told from bone
@@ -63,7 +62,7 @@ def gray_levels(volume: Volume) -> GrayLevels:
 
 
 def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[str, ...]:
-    """What is doubtful about a scan.
+    """What is doubtful about a scan, however many slices it has.
 
     Args:
         volume: the scan, (ni, nj, nk) HU
@@ -73,8 +72,6 @@ def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[str, ...]:
         One sentence each; empty for an ordinary head CT, whole or clipped at a brain window
     """
     notes = []
-    if volume.geometry.shape[2] < _FEWEST_SLICES:
-        notes.append(f"The scan has only {volume.geometry.shape[2]} slices.")
     steps = _steps(volume, _PIXEL_MM)
     thin = _block_centres(volume.hu, steps)
     highest = _block_max(volume.hu, steps)

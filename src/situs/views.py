@@ -96,6 +96,10 @@ class ViewSpec:
         """The index of the channel that shows the region of interest; None if no channel does."""
         return len(self.channels) - 1 if self.channels[-1:] == ("roi",) else None
 
+    def channels_of(self, where: str) -> list[int]:
+        """The indices of the channels that show the slice ``below`` or ``above``."""
+        return [c for c, name in enumerate(self.channels) if name.endswith(f"_{where}")]
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; `from_dict` reads it."""
         return {**asdict(self), "channels": list(self.channels)}

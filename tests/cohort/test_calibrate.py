@@ -69,7 +69,7 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
             (answers.relation, slices.site[first], answers.distances, answers.inside, slices.patient[first])
         )
     expected = fit_calibration(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    assert calibration.to_dict() == expected.to_dict()
+    assert replace(calibration, alone=None).to_dict() == expected.to_dict()
     assert calibration.patients == 4 and calibration.regions == len(np.unique(slices.row))
     assert calls[-1][0] == "slices"
 
@@ -85,6 +85,34 @@ def test_every_patient_is_answered_by_the_fold_that_has_not_seen_it(bundles, coh
             SITE_KEYS[truth[n]] in others.judge(scores[n], distances[n], inside[n]).site_set for n in own
         ]
     assert coverage.overall == pytest.approx(np.mean(held))
+
+
+def test_slices_alone_have_a_calibration_of_their_own(bundles, cohort, monkeypatch):
+    """Each region counts by its largest slice, and what lies below and above is hidden."""
+    whole, one, two = bundles
+    calibration, _ = calibrate(whole, cohort, [one, two])
+    slices = open_slices(cohort, SPEC)
+    areas = slices.local_view[:, SPEC.roi_channel].sum(axis=(1, 2), dtype=float)
+    largest = np.array([max(np.flatnonzero(slices.row == row), key=lambda n: areas[n])
+                        for row in np.unique(slices.row)])  # fmt: skip
+    parts = []
+    people = np.unique(slices.patient)
+    for fold, unseen in ((one, people[2:]), (two, people[:2])):
+        chosen = largest[np.isin(slices.patient[largest], unseen)]
+        hidden = replace(
+            slices, **{name: getattr(slices, name).copy() for name in ("global_view", "local_view")}
+        )
+        for where in ("below", "above"):
+            hidden.global_view[:, SPEC.channels_of(where)] = 0
+            hidden.local_view[:, SPEC.channels_of(where)] = 0
+        answers = answer_slices(read_bundle(fold), hidden, chosen)
+        parts.append(
+            (answers.relation, slices.site[chosen], answers.distances, answers.inside, slices.patient[chosen])
+        )
+    expected = fit_calibration(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    assert calibration.alone.to_dict() == expected.to_dict()
+    assert read_bundle(whole).calibration.alone.to_dict() == expected.to_dict()
+    assert "fewer than five slices" in (whole / "README.md").read_text()
 
 
 def test_another_place_leaves_the_bundle_alone(bundles, cohort, tmp_path):

@@ -86,6 +86,12 @@ def _certainty(description: Mapping[str, Any]) -> str:
         return ""
     calibration = description["certainty"]
     rows = [[_site_name(key), f"{value:.3f}"] for key, value in calibration["thresholds"].items()]
+    alone = ""
+    if calibration.get("alone"):
+        alone = (
+            "\nScans of fewer than five slices are judged with thresholds of their own, from the largest"
+            " slice of each of these regions alone.\n"
+        )
     return (
         "## Certainty\n\nThe normalised relation score of a site is its relation score divided by the sum"
         " over all sites. The *site set* of a lesion holds each site whose normalised relation score reaches"
@@ -95,7 +101,7 @@ def _certainty(description: Mapping[str, Any]) -> str:
         " of the same recipe that had not seen these patients.\n\n"
         "A lesion is not sure if its set has several sites, if its distance to the nearest reference is above"
         f" {calibration['farthest']:.2f}, or if less than {calibration['least_inside']:.2f} of it lies in any"
-        " site.\n\n" + markdown_table(["site", "threshold"], rows)
+        " site.\n\n" + markdown_table(["site", "threshold"], rows) + alone
     )
 
 

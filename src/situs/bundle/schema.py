@@ -57,6 +57,7 @@ class _Calibration(Struct):
     least_inside: _Fraction
     regions: _Count
     patients: _Count
+    alone: _Calibration | None = None
 
 
 class _Pictures(Struct):

@@ -14,7 +14,7 @@ from situs.neighbors import nearest_distances
 from situs.progress import Progress, silent
 from situs.records import join_rows, map_arrays
 from situs.runtime import Runtime, relate_to_nearest
-from situs.views import ViewSpec
+from situs.views import OTHER_SLICES, ViewSpec
 
 __all__ = [
     "Answers",
@@ -50,7 +50,11 @@ class Answers:
 
 
 def answer_slices(
-    bundle: Bundle, slices: Slices, chosen: NDArray[np.intp], progress: Progress = silent
+    bundle: Bundle,
+    slices: Slices,
+    chosen: NDArray[np.intp],
+    progress: Progress = silent,
+    alone: bool = False,
 ) -> Answers:
     """Ask a bundle about slices. No slice is compared with references of its own patient.
 
@@ -59,6 +63,7 @@ def answer_slices(
         slices: The cohort's slices, made with the bundle's views.
         chosen: (n,) indices of the slices to ask about, n at least 1.
         progress: Called with the stage ``slices``.
+        alone: Whether the slices below and above are hidden, as where a scan has only one.
 
     Raises:
         BundleError: If the inference engine cannot load the networks.
@@ -67,7 +72,10 @@ def answer_slices(
     parts: list[Answers] = []
     for a in range(0, len(chosen), _BATCH):
         which = chosen[a : a + _BATCH]
-        views = slices.global_view[which], slices.local_view[which]
+        views = slices.global_view[which], slices.local_view[which]  # copies
+        for view in views if alone else ():
+            for where in OTHER_SLICES:
+                view[:, bundle.spec.channels_of(where)] = 0
         embedded = runtime.embed(*views)
         neighbors, scores = relate_to_nearest(runtime, bundle, embedded.embedding, slices.patient[which])
         parts.append(

@@ -7,6 +7,7 @@ those. So the bundle itself may learn from all patients. See `situs.certainty`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def calibrate(
     jobs: int = 1,
     progress: Progress = silent,
 ) -> tuple[Calibration, Coverage | None]:
-    """Calibrate a bundle and write it again.
+    """Calibrate a bundle and write it again, for whole scans and for slices alone.
 
     Each fold answers for the ROIs of those patients of the cohort of whom it has no reference. A patient whom
     two folds left out counts twice.
@@ -65,6 +66,7 @@ def calibrate(
         _check_alike(whole, fold)
     slices = open_slices(cohort, whole.spec, jobs=jobs, progress=progress)
     parts: list[Answers] = []
+    alone: list[Answers] = []
     rois = []  # an example of each
     for fold in fold_bundles:
         chosen = np.flatnonzero(~np.isin(slices.patient, fold.references.patients))
@@ -74,13 +76,27 @@ def calibrate(
                 "without some of them"
             )
         row = slices.row[chosen]
-        parts.append(average_answers(answer_slices(fold, slices, chosen, progress), row))
+        answers = answer_slices(fold, slices, chosen, progress)
+        parts.append(average_answers(answers, row))
+        alone.append(answer_slices(fold, slices, chosen[_largest(answers.areas, row)], progress, alone=True))
         rois.append(chosen[np.unique(row, return_index=True)[1]])
     first = np.concatenate(rois)
     answers, truth, patients = join_rows(parts), slices.site[first], slices.patient[first]
-    calibration = _fit(answers, truth, patients, level)
+    of_slices = _fit(join_rows(alone), truth, patients, level)
+    calibration = replace(_fit(answers, truth, patients, level), alone=of_slices)
     replace_calibration(whole, calibration, folder)
     return calibration, _leave_one_patient_out(answers, truth, patients, level)
+
+
+def _largest(areas: NDArray[np.float64], row: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The slice of each ROI with the largest area, by ascending number of the ROI.
+
+    Args:
+        areas: (n,) of the slices.
+        row: (n,) number of the ROI that each slice is of.
+    """
+    order = np.lexsort((-areas, row))
+    return order[np.unique(row[order], return_index=True)[1]]
 
 
 def _leave_one_patient_out(

@@ -87,9 +87,7 @@ def _hide_slices(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batc
 
     In 10 % the mirrored hemisphere is hidden too, as where no midplane is found.
     """
-    below, above = (
-        [c for c, name in enumerate(spec.channels) if name.endswith(f"_{where}")] for where in OTHER_SLICES
-    )
+    below, above = (spec.channels_of(where) for where in OTHER_SLICES)
     mirrored = [c for c, name in enumerate(spec.channels) if name == MIRRORED]
     if not below and not above and not mirrored:
         return batch
