@@ -54,6 +54,27 @@ def test_where_blood_is_as_dense_as_bone_a_lesion_is_not_said_to_lie_in_bone():
         assert lesion_doubts(volume(np.clip(hu, *window)), blood) == ()
 
 
+def test_a_sliver_of_a_bleed_is_doubted_and_the_whole_bleed_is_not():
+    bleed = np.zeros(SHAPE, bool)
+    bleed[40:52, 60:75, 8:11] = True
+    hu = np.where(bleed, 65, HU)
+    sliver, half, whole = (region(slice(40, end), slice(60, 75), slice(8, 11)) for end in (43, 47, 52))
+    assert "small part of something bright" in " ".join(lesion_doubts(volume(hu), sliver))
+    assert lesion_doubts(volume(hu), half) == lesion_doubts(volume(hu), whole) == ()
+    assert lesion_doubts(volume(HU), sliver) == ()  # nothing bright
+    beside = region(slice(36, 39), slice(60, 75), slice(8, 11))  # it touches nothing of it
+    assert lesion_doubts(volume(hu), beside) == ()
+
+
+def test_bone_beside_a_lesion_is_no_bleed():
+    """Where it is seen in part, it is as bright."""
+    bone = np.argwhere(HU[:, 60, 9] > 300)[:, 0]
+    inner = int(bone[bone < 50].max()) + 1
+    hu = HU.copy()
+    hu[inner : inner + 2, 40:80] = 70
+    assert lesion_doubts(volume(hu), region(slice(inner, inner + 2), slice(58, 62), slice(9, 10))) == ()
+
+
 def test_no_skull():
     assert "No skull" in " ".join(scan_doubts(volume(np.where(HU > 200, 40, HU))))
 

@@ -29,6 +29,10 @@ _BLOOD_HU = 90.0  # at most; where the least bone is below, dense blood cannot b
 # scans they lie 1 to 43 mm below; of 100 rendered ones, parts of heads too, at most 11 mm above.
 _UPSIDE_DOWN_MM = 14.0
 
+# Blood that goes on beyond a mask: brighter than this once smoothed, within so many mm, and so many times the
+# mask's area.
+_BRIGHT_HU, _SMOOTH_MM, _AROUND_MM, _BEYOND = 48.0, 1.0, 20.0, 2.0
+
 Mask = NDArray[np.bool_]
 
 
@@ -133,6 +137,8 @@ def _lesion_doubts(volume: Volume, lesion: Roi, levels: GrayLevels, head: Mask) 
         notes.append("The lesion lies wholly in bone.")
     if in_head > 0.5 * np.count_nonzero(head):
         notes.append("The lesion covers more than half of the head: is the mask inverted?")
+    elif not notes and _bright_beyond(volume, lesion, levels) >= _BEYOND * i.size:
+        notes.append("Only a small part of something bright is marked: mark all of it.")
     return tuple(notes)
 
 
@@ -141,6 +147,31 @@ def _head_on_slice(volume: Volume, k: int, levels: GrayLevels) -> Mask:
     hu = np.asarray(volume.hu[:, :, k], dtype=np.float32)
     tissue = _block_max(hu[..., None], _steps(volume, _PIXEL_MM / 2))[..., 0] > levels.air
     return _surrounded(largest_part(tissue, np.ones((3, 3), dtype=bool)))
+
+
+def _bright_beyond(volume: Volume, lesion: Roi, levels: GrayLevels) -> int:
+    """Pixels that look like blood, hang together with a lesion on its largest slice and lie outside it.
+
+    What touches bone does not count: it may be bone that is seen in part.
+    """
+    from scipy import ndimage
+
+    k, spacing = lesion.largest_slice, volume.geometry.spacing_mm
+    at = lesion.pixels(k)
+    near = tuple(
+        slice(max(0, int(n.min()) - reach), int(n.max()) + reach + 1)
+        for n, reach in zip(at, (int(np.ceil(_AROUND_MM / mm)) for mm in spacing), strict=True)
+    )
+    hu = np.asarray(volume.hu[near[0], near[1], k], dtype=np.float32)
+    own = np.zeros(hu.shape, dtype=bool)
+    own[at[0] - near[0].start, at[1] - near[1].start] = True
+    bone = ndimage.binary_dilation(hu >= levels.bone, iterations=2)
+    bright = ndimage.gaussian_filter(hu, [_SMOOTH_MM / mm for mm in spacing]) > _BRIGHT_HU
+    parts, _ = ndimage.label(bright & ~bone)
+    outside = np.bincount(parts[~own], minlength=int(parts.max()) + 1)
+    outside[parts[ndimage.binary_dilation(bone)]] = 0
+    touching = np.unique(parts[own])
+    return int(outside[touching[touching > 0]].sum())
 
 
 def _brain_share(hu: NDArray[Any], inside: Mask) -> tuple[float, int]:
