@@ -190,7 +190,7 @@ def test_every_value_of_a_mask_has_its_row_and_every_row_its_pixels(made):
     for name, expected in values.items():
         mask = read(made, name)
         assert sorted(set(np.unique(mask).tolist()) - {0}) == sorted(expected)
-        assert len(expected) == len(set(expected)) <= 5
+        assert len(expected) == len(set(expected)) <= 14
 
 
 def test_a_lesion_that_others_cover_has_no_row(tmp_path, monkeypatch):
@@ -241,7 +241,8 @@ def test_the_side_agrees_with_the_exact_distances_to_the_midline(made):
             assert on_right > on_left or (lateral == 0).any()
             assert lateral.mean() <= 0
         elif row["side"] == "midline":
-            assert abs(lateral.mean()) <= 4 and lateral.min() <= 0 <= lateral.max()
+            assert lateral.min() <= 0 <= lateral.max()
+            assert abs(lateral.mean()) <= 1.5 or min(on_left, on_right) > 0.15 * lateral.size
         else:
             assert min(on_left, on_right) > 0 and np.ptp(lateral) > 35
         if abs(lateral).min() > 0 and on_left * on_right == 0:
@@ -389,8 +390,8 @@ def test_marked_groups_hold_every_lesion_once_and_mostly_one():
         groups = cohort._split_groups(items, rng)
         assert sorted(i for group in groups for i in group) == sorted(items)
         sizes.update(len(group) for group in groups)
-    assert set(sizes) <= {1, 2, 3, 4, 5}  # 4: what was left of five
-    assert 0.55 < sizes[1] / sizes.total() < 0.75
+    assert set(sizes) <= set(range(1, 15))  # few of a scan, or all that are left
+    assert 0.55 < sizes[1] / sizes.total() < 0.75 and sizes[14] > 5
     assert cohort._split_groups([], rng) == []
 
 

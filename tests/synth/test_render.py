@@ -30,7 +30,7 @@ from situs.synth.render import RenderedScan, render_scan
 from situs.volume import bounding_box
 
 HEAD = small_head()
-ARCHIVES = {(-1024, 3071), (-20, 100), (0, 80), (-100, 200)}  # docs/synth.md
+ARCHIVES = {(-1024, 3071), (-20, 100), (0, 80), (-100, 200), (0, 255)}  # docs/synth.md
 UNKNOWN = 127  # the lateral distance outside the label map
 
 
@@ -217,7 +217,7 @@ def test_the_archive_keeps_all_hu_or_a_window():
         ends.append(next(((a, b) for a, b in ARCHIVES if hu.min() == a and hu.max() == b), None))
         if ends[-1] is None:
             assert -1100 < hu.min() < -900 and 300 < hu.max() <= 3071
-    assert 0.3 < ends.count(None) / 60 < 0.7  # half of them; the clipped ones touch both ends
+    assert 0.25 < ends.count(None) / 60 < 0.6  # 42 % of them; the clipped ones touch both ends
     assert len(set(ends)) >= 3
 
 
