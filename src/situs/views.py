@@ -182,24 +182,25 @@ def extract_views(
         if n is None or not shown:
             continue
         hu = np.where(fill_mask[:, :, n], np.float32(spec.fill_hu), _slice_hu(volume, n))
+        whole = _Sampling.of(geometry, n, global_place, size)
+        crops = [_Sampling.of(geometry, n, place, size) for place in local_places]
         for c, source in shown:
             if source == "roi":
-                for view, target, place in zip(views, targets, local_places, strict=True):
+                for view, target, crop in zip(views, targets, crops, strict=True):
                     if n in target.areas_px:
                         region = target.slice_mask(n).astype(np.float32)
-                        view[0, c] = _picture(region, geometry, n, global_place, size)
-                        view[1, c] = _picture(region, geometry, n, place, size)
+                        view[0, c], view[1, c] = whole.picture(region), crop.picture(region)
             else:
                 gray = to_gray(hu, source)
-                views[:, 0, c] = _picture(gray, geometry, n, global_place, size)
-                for view, place in zip(views, local_places, strict=True):
-                    view[1, c] = _picture(gray, geometry, n, place, size)
+                views[:, 0, c] = whole.picture(gray)
+                for view, crop in zip(views, crops, strict=True):
+                    view[1, c] = crop.picture(gray)
     if MIRRORED in spec.channels and mirror is not None:
         c = spec.channels.index(MIRRORED)
         gray = to_gray(np.where(fill_mask[:, :, k], np.float32(spec.fill_hu), _slice_hu(volume, k)), "brain")
-        views[:, 0, c] = _picture(gray, geometry, k, replace(global_place, mirror=mirror), size)
+        views[:, 0, c] = _Sampling.of(geometry, k, replace(global_place, mirror=mirror), size).picture(gray)
         for view, place in zip(views, local_places, strict=True):
-            view[1, c] = _picture(gray, geometry, k, replace(place, mirror=mirror), size)
+            view[1, c] = _Sampling.of(geometry, k, replace(place, mirror=mirror), size).picture(gray)
     return [
         Views(view[0], view[1], (global_place, place))
         for view, place in zip(views, local_places, strict=True)
@@ -235,27 +236,61 @@ def resample_slice(
     Finer input is averaged in blocks before linear interpolation, so that nothing aliases; `outside` is the
     value beyond the slice.
     """
-    from scipy import ndimage
-
-    coarse, first, factors = _block_mean(image, geometry, place.pixel_mm)
-    matrix, corner = _pixel_grid(geometry, k, place, size_px)
-    picture = ndimage.affine_transform(
-        coarse,
-        matrix / factors[:, None],
-        (corner - first) / factors,
-        output_shape=size_px,
-        order=1,
-        mode="constant",
-        cval=outside,
-    )
-    return np.asarray(picture)
+    return _Sampling.of(geometry, k, place, size_px).read(image, outside)
 
 
-def _picture(
-    image: NDArray[np.float32], geometry: Geometry, k: int, place: Place, size_px: tuple[int, int]
-) -> NDArray[np.float32]:
-    """A slice of gray values in [0, 1] as whole numbers from 0 to 255."""
-    return np.rint(resample_slice(image, geometry, k, place, size_px) * 255)
+@dataclass(frozen=True, eq=False)
+class _Sampling:
+    """Where the pixels of one picture lie in a slice: worked out once, read from several images of the slice.
+
+    Attributes:
+        geometry: the scan's
+        pixel_mm: of the picture; finer images are averaged in blocks first
+        first: (rows, columns) flat index of the block before each pixel of the picture, along both axes
+        steps: flat steps to the next block along i and j
+        along_i: (rows, columns) how far it lies on the way to the next block along i, in [0, 1]
+        along_j: the same along j
+        inside: (rows, columns) whether it lies in the slice
+    """
+
+    geometry: Geometry
+    pixel_mm: float
+    first: NDArray[np.intp]
+    steps: tuple[int, int]
+    along_i: NDArray[np.float32]
+    along_j: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, geometry: Geometry, k: int, place: Place, size_px: tuple[int, int]) -> _Sampling:
+        """The sampling of a place on slice k by a picture of (rows, columns)."""
+        factors, before, missing = _blocks(geometry, place.pixel_mm)
+        matrix, corner = _pixel_grid(geometry, k, place, size_px)
+        rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])
+        shape = (np.array(geometry.shape[:2]) + missing) // factors
+        inside, whole, along = True, [], []
+        for axis in (0, 1):
+            at = corner[axis] + matrix[axis, 0] * rows + matrix[axis, 1] * columns
+            at = (at - ((factors[axis] - 1) / 2 - before[axis])) / factors[axis]
+            inside = inside & (at >= 0) & (at <= shape[axis] - 1)
+            whole.append(np.clip(at.astype(np.intp), 0, max(shape[axis] - 2, 0)))
+            along.append((at - whole[axis]).astype(np.float32))
+        steps = (int(shape[1]) * min(1, int(shape[0]) - 1), min(1, int(shape[1]) - 1))
+        first = whole[0] * int(shape[1]) + whole[1]
+        return cls(geometry, place.pixel_mm, first, steps, along[0], along[1], np.asarray(inside))
+
+    def read(self, image: NDArray[np.float32], outside: float = 0.0) -> NDArray[np.float32]:
+        """The picture (rows, columns) of an image (ni, nj) of the slice, interpolated linearly."""
+        flat, (di, dj) = _block_mean(image, self.geometry, self.pixel_mm)[0].ravel(), self.steps
+        near, far = (
+            flat.take(start) * (1 - self.along_j) + flat.take(start + dj) * self.along_j
+            for start in (self.first, self.first + di)
+        )
+        return np.where(self.inside, near * (1 - self.along_i) + far * self.along_i, np.float32(outside))
+
+    def picture(self, gray: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Gray values (ni, nj) in [0, 1] as a picture of whole numbers from 0 to 255."""
+        return np.rint(self.read(gray) * 255)
 
 
 def _slice_hu(volume: Volume, k: int) -> NDArray[np.float32]:
@@ -326,19 +361,29 @@ def _block_mean(
     """The image averaged in the largest whole blocks that are no larger than a pixel of `pixel_mm`.
 
     Returns the blocks, where the middle of the first one lies (2,), and their sizes (2,), in pixels of the
-    image. Pixels that fill no block are repeated, not dropped. The blocks are counted from the same
-    end of the patient, whichever way the axis runs, so that the voxel order plays no part.
+    image.
     """
-    factors = np.array([max(1, int(pixel_mm / s + 0.01)) for s in geometry.spacing_mm])
+    factors, before, missing = _blocks(geometry, pixel_mm)
     if (factors == 1).all():
         return image, np.zeros(2), factors
-    missing = -np.array(image.shape) % factors
-    right, down = geometry.display_axes
-    forward = [step @ (right + 0.7 * down) > 0 for step in (geometry.step_i, geometry.step_j)]
-    before = np.where(forward, 0, missing)
     if missing.any():
         image = np.pad(image, list(zip(before, missing - before, strict=True)), mode="edge")
     fi, fj = factors.tolist()
     # Strided sums: far quicker than a mean over the axes of a reshaped picture.
     blocks = sum(image[i::fi, j::fj] for i in range(fi) for j in range(fj)) / np.float32(fi * fj)
     return np.asarray(blocks), (factors - 1) / 2 - before, factors
+
+
+def _blocks(
+    geometry: Geometry, pixel_mm: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The blocks of a slice along i and j (2,): sizes, pixels missing before the first, and missing in all.
+
+    Pixels that fill no block are repeated, not dropped. The blocks are counted from the same end of the
+    patient, whichever way the axis runs, so that the voxel order plays no part.
+    """
+    factors = np.array([max(1, int(pixel_mm / s + 0.01)) for s in geometry.spacing_mm])
+    missing = -np.array(geometry.shape[:2]) % factors
+    right, down = geometry.display_axes
+    forward = [step @ (right + 0.7 * down) > 0 for step in (geometry.step_i, geometry.step_j)]
+    return factors, np.where(forward, 0, missing), missing
