@@ -103,6 +103,7 @@ def test_progress_is_shown_on_a_terminal_and_for_many_slices(
     assert ("slices" in capsys.readouterr().err) == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [3, 4])
 def test_progress_is_shown_for_many_pictures(files, capsys, monkeypatch, many):
     monkeypatch.setattr("situs.cli.label._MANY", many)

@@ -259,6 +259,7 @@ def test_a_wrong_header_on_the_scans_array_is_in_doubt_and_bound_by_index(wrong)
         assert all(word in roi.doubts[0] for word in ("mask: axes to", "scan: axes to", "--mask-space"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda f: f.__name__)
 def test_a_wrong_header_on_a_series_array_is_right_or_in_doubt(wrong):
     for seed in SEEDS:

@@ -38,6 +38,7 @@ def read_cheaply(path):
         assert time.process_time() - start < LIMIT_S and peak < LIMIT_MB * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
     ("tags", "words"),
@@ -152,6 +153,7 @@ def test_a_folder_of_very_many_files_is_refused(tmp_path, monkeypatch):
     assert_one_line(error, "more than 30 files")
 
 
+@pytest.mark.slow
 def test_thousands_of_files_that_are_not_dicom_take_seconds(tmp_path):
     folder = write_dicom(tmp_path / "ct", dicom_slices())
     for n in range(3_000):
@@ -218,6 +220,7 @@ def test_hundreds_of_directions_and_acquisitions(tmp_path):
     assert_one_line(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_headers_with_changed_bytes_never_end_in_a_fault(tmp_path, seed):
     rng = np.random.default_rng(seed)

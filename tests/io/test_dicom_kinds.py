@@ -33,6 +33,7 @@ def said(volume):
 # Series that are no single stack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(
     ("plain", "other", "reason"),
@@ -87,6 +88,7 @@ def test_a_scan_taken_slice_by_slice_stays_one_and_a_repeated_one_does_not(tmp_p
         assert ("another acquisition" in said(volume)) == (folder == "two")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tag", ["", "AcquisitionNumber", "TemporalPositionIdentifier", "FrameOfReferenceUID"]
 )
@@ -211,6 +213,7 @@ def test_what_is_no_modality_or_uid_is_not_shown(tmp_path, tags):
 # Headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "agent", ["NONE", "No", "0", "N", "no contrast", "Non-contrast", "WITHOUT", "w/o", "ohne KM", "-", "N/A"]
 )
@@ -224,6 +227,7 @@ def test_a_contrast_medium_that_is_none(tmp_path, agent):
     assert "contrast medium" in said(volume)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "agent", ["Nonionic iodinated", "Non-ionic", "IV", "YES", "100 ml Ultravist", "碘海醇"]
 )

@@ -80,6 +80,7 @@ def check_change(labelling, command, n, seed, *options):
         assert not half_written(folder) and alive.exists()
 
 
+@pytest.mark.slow
 def test_references(labelling):
     check_change(labelling, "references add", 1, 0)
 

@@ -51,6 +51,7 @@ def test_strings_rare_classes_and_pickles(references):
     np.testing.assert_array_equal(again.relation_scores(test), scores)
 
 
+@pytest.mark.slow
 def test_in_a_pipeline_and_a_grid_search_with_groups():
     X, y = blobs()
     groups = np.arange(len(y)) % 6

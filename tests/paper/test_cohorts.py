@@ -57,6 +57,7 @@ def test_counts_are_met_exactly_and_no_head_is_on_both_sides(whole):
     assert sides == [{"head_a", "head_b"}, {"head_c", "head_d"}, {"head_c", "head_d"}]
 
 
+@pytest.mark.slow
 def test_another_cohort_can_be_trained_on(whole, tmp_path):
     """The tests are the same; who is tested on is left out; as many slices as `train` would take."""
     own = draw_cohort(tmp_path / "own", patients=3, scans=2)

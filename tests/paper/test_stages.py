@@ -59,6 +59,7 @@ def stored(labelled, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RELATIONS)
 def test_a_relation_network_is_tested_after_every_epoch(labelled, tmp_path, kind):
     calls = []

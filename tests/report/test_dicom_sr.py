@@ -151,6 +151,7 @@ def test_values_that_the_scan_lacks_or_spoils_stay_as_they_are(tmp_path):
     assert document.PatientSex == "male" and document["StudyID"].is_empty
 
 
+@pytest.mark.slow
 def test_frames_of_one_file_are_told_apart(tmp_path, made):
     folder, volume, findings, _ = made
     images = [replace(volume.source.images[0], frame=k + 1) for k in range(volume.geometry.shape[2])]

@@ -78,6 +78,7 @@ def test_a_mirrored_patient_gives_the_mirrored_picture(volume, regions):
     assert np.abs(straight - turned).max() > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flips", [(0,), (1,), (2,), (0, 1, 2)])
 def test_the_order_of_the_voxels_plays_no_part(volume, regions, flips):
     affine, hu, mask = small_case.AFFINE.copy(), volume.hu, small_case.lesion_mask()

@@ -131,6 +131,7 @@ def test_every_rule(phantom, point, expected, side):
     assert site_at(maps.sites, side * point[0], *point[1:]) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [-1, 1])
 def test_a_crescent_lies_on_the_lobe_beneath(phantom, side):
     _, _, maps = phantom

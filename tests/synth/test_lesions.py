@@ -205,6 +205,7 @@ def test_a_site_of_a_few_voxels_is_not_offered():
     assert grower.sites() == ("brainstem",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", FLUID)
 def test_blood_in_fluid_follows_the_fluid_unless_it_is_a_compact_clot(site):
     apart_mm = ndimage.distance_transform_edt(HEAD.sites != code(site))
@@ -322,6 +323,7 @@ def test_some_crescents_are_long_and_some_are_lenses(crescents):
     assert (swell > 2).any() and (swell < 1.5).any()
 
 
+@pytest.mark.slow
 def test_crescents_do_not_cross_the_midline_and_lesions_in_tissue_seldom_do():
     crossing = {"tissue": [], "cortex": [], "crescent": []}
     for low, high, left in ((4.5, 26.5, False), (-26.5, -4.5, True)):
@@ -358,6 +360,7 @@ def test_sinus_lesions_keep_to_one_sinus(lesions):
         assert len(set(np.sign(HEAD.lateral_mm[lesion.box][lesion.mask]))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", PRESENT)
 def test_a_window_keeps_lesions_on_the_scanned_slices(site):
     """Slices 4 mm apart that cover 12 mm of the site's height, tilted by one in ten."""

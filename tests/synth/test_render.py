@@ -120,6 +120,7 @@ def test_i_runs_to_the_patients_left_j_to_the_back_k_up():
     assert 16 < left < 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "low", "high"),
     [
@@ -248,6 +249,7 @@ def test_the_falx_is_denser_than_fluid(unbent):
     assert np.mean(with_falx) > np.mean(without) + 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_hu_sites_and_side_stay_together_in_any_pose(seed):
     """Bone is made a site, and the sides two others: HU and the maps must then tell the same story."""
