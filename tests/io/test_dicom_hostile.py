@@ -21,7 +21,8 @@ from pydicom.uid import (
 )
 
 from situs.errors import ScanError
-from situs.io import dicom_files, read_volume
+from situs.io import read_volume
+from situs.io.dicom import files as dicom_files
 
 LIMIT_S, LIMIT_MB = 10, 300
 

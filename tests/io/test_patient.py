@@ -9,7 +9,7 @@ from phantoms.io_cases import dicom_slices, write_dicom
 
 from situs.errors import InputError
 from situs.io import read_volume
-from situs.io.patient import read_patient
+from situs.io.dicom.patient import read_patient
 
 TAGS = PATIENT.keys() - {"SpecificCharacterSet"}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.path import Path
 
-from situs.io.polygons import crosses_itself, fill
+from situs.io.dicom.polygons import crosses_itself, fill
 
 
 def centres(shape):

@@ -7,7 +7,7 @@ import pydicom
 from phantoms.dicom_case import PATIENT, assert_valid, case, checked, write_scan
 from PIL import Image
 
-from situs.io.patient import read_patient
+from situs.io.dicom.patient import read_patient
 from situs.report.dicom_sc import format_capture
 
 

@@ -11,7 +11,7 @@ from phantoms import REPO
 from phantoms.dicom_case import PATIENT, assert_valid, case, checked, write_scan
 
 from situs.anatomy import SITES
-from situs.io.patient import read_patient
+from situs.io.dicom.patient import read_patient
 from situs.report import dicom_sr
 from situs.report.dicom_sr import format_sr
 from situs.volume import DicomImage

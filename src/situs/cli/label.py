@@ -125,8 +125,8 @@ def label(
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
         patient = segmentation = None
         if outputs.name_the_patient:
-            from situs.io.patient import read_patient
-            from situs.io.segments import segmentation_image
+            from situs.io.dicom.patient import read_patient
+            from situs.io.dicom.segments import segmentation_image
 
             patient, segmentation = read_patient(scan, volume), segmentation_image(roi)
         regions = read_rois(roi, volume, mask_space, threshold)

@@ -72,7 +72,7 @@ def label_study(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
     """Label each segmentation of a study that has no report of this bundle yet."""
-    from situs.io.series import UID
+    from situs.io.dicom.series import UID
 
     if not UID.fullmatch(study):
         raise InputError("STUDY: expected a StudyInstanceUID, digits and dots")

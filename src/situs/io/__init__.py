@@ -1,7 +1,7 @@
 """Files in, volumes and regions out. World frame RAS+ in mm; LPS exists only inside the DICOM code.
 
 What a file is, is decided by its content, not by its name: a folder, a zip or a DICOM file is read by
-`situs.io.dicom`, everything else by `situs.io.grid_files`.
+`situs.io.dicom.read`, everything else by `situs.io.grid_files`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from situs.volume import OutsideRoi, Roi, Volume
 
 if TYPE_CHECKING:
     from situs.io.binding import MaskSpace
-    from situs.io.dicom_rois import References
-    from situs.io.series import Meets
-    from situs.io.stacks import Stack
+    from situs.io.dicom.rois import References
+    from situs.io.dicom.series import Meets
+    from situs.io.dicom.stacks import Stack
 
 __all__ = ["read_rois", "read_volume"]
 
@@ -46,7 +46,7 @@ def read_volume(path: str | Path, series: str | None = None, roi: str | Path | N
     """
     path = Path(path)
     if is_folder(path, ScanError) or _is_dicom(path):
-        from situs.io.dicom import read_dicom  # pydicom only for DICOM
+        from situs.io.dicom.read import read_dicom  # pydicom only for DICOM
 
         return read_dicom(path, series, None if roi is None else _meets(Path(roi)))
     if series is not None:
@@ -73,9 +73,10 @@ def read_rois(
               channel a region. It is bound voxel by voxel or through patient space, as both headers suggest
               (`situs.io.binding`). With `threshold`, a map of probabilities. Segments of 3D Slicer
               (.seg.nrrd) keep their names.
-            - A DICOM segmentation (SEG), bound by its UIDs and its frames' positions (`situs.io.segments`).
+            - A DICOM segmentation (SEG), bound by its UIDs and its frames' positions
+              (`situs.io.dicom.segments`).
             - A DICOM structure set (RTSTRUCT), bound by its UIDs and its contours' points
-              (`situs.io.contours`).
+              (`situs.io.dicom.contours`).
             - Boxes and points (JSON, CSV), in voxel indices or in millimetres of the patient
               (`situs.io.shapes`).
         volume: The scan, shape (ni, nj, nk).
@@ -107,11 +108,11 @@ def read_rois(
 
         return read_shapes(path, volume)
     if kind == "SEG":
-        from situs.io.segments import read_segments
+        from situs.io.dicom.segments import read_segments
 
         return read_segments(path, volume, mask_space == "world", threshold)
     if kind == "RTSTRUCT":
-        from situs.io.contours import read_contours
+        from situs.io.dicom.contours import read_contours
 
         return read_contours(path, volume, mask_space == "world")
     from situs.io.rois import read_mask
@@ -126,11 +127,11 @@ def _meets(roi: Path) -> Meets:
     def references() -> References | None:
         kind = roi_kind(roi)
         if kind == "SEG":
-            from situs.io.segments import segment_references
+            from situs.io.dicom.segments import segment_references
 
             return segment_references(roi)
         if kind == "RTSTRUCT":
-            from situs.io.contours import contour_references
+            from situs.io.dicom.contours import contour_references
 
             return contour_references(roi)
         if kind == "shapes":
@@ -143,11 +144,11 @@ def _meets(roi: Path) -> Meets:
     def positions() -> NDArray[np.float64]:
         kind = roi_kind(roi)
         if kind == "SEG":
-            from situs.io.segments import segment_positions
+            from situs.io.dicom.segments import segment_positions
 
             return segment_positions(roi)
         if kind == "RTSTRUCT":
-            from situs.io.contours import contour_positions
+            from situs.io.dicom.contours import contour_positions
 
             return contour_positions(roi)
         if kind == "shapes":
@@ -159,9 +160,9 @@ def _meets(roi: Path) -> Meets:
         return mask_positions(roi)
 
     def meets(stack: Stack) -> float:
-        from situs.io.dicom_rois import names_share
+        from situs.io.dicom.rois import names_share
+        from situs.io.dicom.stacks import stack_geometry
         from situs.io.grids import is_inside
-        from situs.io.stacks import stack_geometry
 
         named = references()
         if named is not None and (share := names_share(named, stack)):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from situs.errors import RoiError
 from situs.geometry import Geometry
-from situs.io.dicom_rois import References
+from situs.io.dicom.rois import References
 from situs.io.grids import is_inside, steps
 from situs.io.rois import BETWEEN_NOTE, with_outside_share
 from situs.io.stream import ByteStream

@@ -15,9 +15,9 @@ from pathlib import Path
 from situs.errors import InputError, SitusError
 from situs.finding import Finding
 from situs.io import read_rois, read_volume
-from situs.io.patient import read_patient
-from situs.io.segments import segment_references, segmentation_image
-from situs.io.series import is_head
+from situs.io.dicom.patient import read_patient
+from situs.io.dicom.segments import segment_references, segmentation_image
+from situs.io.dicom.series import is_head
 from situs.labeler import Labeler
 from situs.pacs.archive import Archive, ArchiveError, Series
 from situs.report.dicom_object import object_uids

@@ -42,7 +42,8 @@ def new_object(
     """An object of a series of its own in the scan's study; its content is still to come.
 
     Args:
-        patient: The attributes of the Patient and General Study modules (`situs.io.patient.read_patient`).
+        patient: The attributes of the Patient and General Study modules, see
+            `situs.io.dicom.patient.read_patient`.
         finding: A finding; it names the bundle that answered.
         sop_class: SOPClassUID.
         modality: Modality.

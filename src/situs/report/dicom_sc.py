@@ -25,7 +25,8 @@ def format_capture(
         png: The picture (`situs.report.picture.iter_pictures`).
         title: What the picture is called.
         finding: A finding; it names the bundle that answered.
-        patient: The attributes of the Patient and General Study modules (`situs.io.patient.read_patient`).
+        patient: The attributes of the Patient and General Study modules, see
+            `situs.io.dicom.patient.read_patient`.
         key: What the UIDs are derived from. Pictures of the same key are one series.
         number: The number of the picture in that series, from 1.
     """

@@ -52,7 +52,8 @@ def format_sr(
     Args:
         volume: The scan, read from DICOM.
         findings: What was found, at least one.
-        patient: The attributes of the Patient and General Study modules (`situs.io.patient.read_patient`).
+        patient: The attributes of the Patient and General Study modules, see
+            `situs.io.dicom.patient.read_patient`.
         segmentation: The DICOM segmentation that the lesions are of, if they are of one.
         key: What the UIDs of the document are derived from: the same key gives the same UIDs. By default they
             are new.

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from situs.errors import RoiError
 from situs.geometry import Geometry
 from situs.io.binding import resampled_note
-from situs.io.dicom_headers import MOST_PIXELS, look, numbers
-from situs.io.dicom_rois import References, check_belongs, items, open_dataset, text_of
+from situs.io.dicom.headers import MOST_PIXELS, look, numbers
+from situs.io.dicom.rois import References, check_belongs, items, open_dataset, text_of
+from situs.io.dicom.series import UID
+from situs.io.dicom.stacks import LPS_TO_RAS, in_plane_steps
 from situs.io.grids import SAME_VOXEL, SliceMatch, match_slices
 from situs.io.kinds import roi_kind
 from situs.io.labels import refuse_noise
 from situs.io.rois import label_regions, resampled_regions
-from situs.io.series import UID
-from situs.io.stacks import LPS_TO_RAS, in_plane_steps
 from situs.volume import DicomImage, OutsideRoi, Roi, Volume, bounding_box
 
 __all__ = ["read_segments", "segment_positions", "segment_references", "segmentation_image"]

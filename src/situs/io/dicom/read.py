@@ -1,7 +1,7 @@
 """DICOM CT: a series as a `Volume`, every slice where its own header puts it.
 
-DICOM's LPS is left behind in `situs.io.stacks`; what leaves this file is RAS+. Slices are ordered along their
-normal by position, never by instance number; uneven distances and gantry tilt stay as they are.
+DICOM's LPS is left behind in `situs.io.dicom.stacks`; what leaves this file is RAS+. Slices are ordered along
+their normal by position, never by instance number; uneven distances and gantry tilt stay as they are.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from situs.errors import ScanError
 from situs.geometry import Geometry, axial_order
-from situs.io.dicom_files import Source, open_sources
-from situs.io.dicom_headers import Frame, read_frames
-from situs.io.dicom_pixels import PixelReader
+from situs.io.dicom.files import Source, open_sources
+from situs.io.dicom.headers import Frame, read_frames
+from situs.io.dicom.pixels import PixelReader
+from situs.io.dicom.series import UID, Meets, choose_stack
+from situs.io.dicom.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
 from situs.io.kinds import dicom_kind, no_scan_text
-from situs.io.series import UID, Meets, choose_stack
-from situs.io.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
 from situs.io.values import to_hu
 from situs.volume import DicomImage, DicomSource, Volume
 
@@ -36,7 +36,7 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
 
     Args:
         path: Folder, zip, or file. A DICOMDIR stands for its folder.
-        series: SeriesNumber or SeriesInstanceUID; by default see `situs.io.series.choose_stack`.
+        series: SeriesNumber or SeriesInstanceUID; by default see `situs.io.dicom.series.choose_stack`.
         meets: How well the mask fits a stack; it helps to choose.
 
     Raises:

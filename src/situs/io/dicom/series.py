@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from situs.errors import ScanError
-from situs.io.stacks import Stack, stack_geometry
+from situs.io.dicom.stacks import Stack, stack_geometry
 
 __all__ = ["UID", "Meets", "choose_stack", "is_head"]
 

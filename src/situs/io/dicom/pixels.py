@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import ScanError
-from situs.io.dicom_headers import Frame
+from situs.io.dicom.headers import Frame
 from situs.io.values import AIR_HU
 
 __all__ = ["PixelReader"]

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from situs.errors import RoiError
-from situs.io.dicom_files import file_source
-from situs.io.dicom_headers import check_deflated
+from situs.io.dicom.files import file_source
+from situs.io.dicom.headers import check_deflated
 from situs.volume import Volume
 
 if TYPE_CHECKING:
-    from situs.io.stacks import Stack
+    from situs.io.dicom.stacks import Stack
 
 __all__ = ["References", "check_belongs", "items", "names_share", "open_dataset", "text_of"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from situs.errors import InputError
-from situs.io.dicom_files import open_sources
+from situs.io.dicom.files import open_sources
 from situs.volume import Volume
 
 if TYPE_CHECKING:

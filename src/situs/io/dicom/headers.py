@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from situs.errors import ScanError
-from situs.io.dicom_files import Source
+from situs.io.dicom.files import Source
 
 __all__ = ["MOST_PIXELS", "Frame", "check_deflated", "look", "numbers", "read_frames"]
 

@@ -1,0 +1,1 @@
+"""DICOM: CT series as scans; segmentations and structure sets as regions."""
