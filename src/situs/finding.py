@@ -11,7 +11,7 @@ Side = Literal["left", "right", "midline", "bilateral"]
 SIDES: tuple[Side, ...] = ("left", "right", "midline", "bilateral")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reference:
     """A labelled case that a lesion was compared with.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from sys import intern
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -146,7 +147,7 @@ def nearest_first(references: References, neighbors: Neighbors) -> list[Referenc
     indices, distances = neighbors.indices[neighbors.present], neighbors.distances[neighbors.present]
     by_id: dict[str, Reference] = {}
     for place in np.argsort(distances, kind="stable"):
-        name = str(references.ids[indices[place]])
+        name = intern(str(references.ids[indices[place]]))  # kept once, however many lesions are near it
         if name not in by_id:
             site = SITE_KEYS[references.sites[indices[place]]]
             by_id[name] = Reference(name, site, float(distances[place]))
