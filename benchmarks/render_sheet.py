@@ -21,7 +21,7 @@ from situs.cohort.manifest import Row
 from situs.errors import SitusError
 from situs.io import read_rois, read_volume
 from situs.io.nifti import read_nifti_grid
-from situs.views import Place, resample_slice, sample_slice
+from situs.resample import Place, resample_slice, sample_slice
 
 TILE_PX, PIXEL_MM = 200, 1.2
 

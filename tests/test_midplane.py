@@ -5,7 +5,7 @@ import pytest
 
 from situs.geometry import Geometry
 from situs.midplane import Midplane
-from situs.views import Place
+from situs.resample import Place
 from situs.volume import Volume
 
 CENTRE = np.array([0.0, 0.0, 60.0])

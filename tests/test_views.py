@@ -8,14 +8,8 @@ from scipy import ndimage
 
 from situs.geometry import Geometry
 from situs.midplane import Midplane
-from situs.views import (
-    Place,
-    ViewSpec,
-    extract_views,
-    head_centre_mm,
-    resample_slice,
-    sample_slice,
-)
+from situs.resample import Place, resample_slice, sample_slice
+from situs.views import ViewSpec, extract_views, head_centre_mm
 from situs.volume import Roi, Volume
 
 SPEC = ViewSpec()

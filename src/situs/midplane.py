@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
-from situs.views import Place, resample_slice, to_gray
+from situs.resample import Place, resample_slice
+from situs.views import to_gray
 from situs.volume import Volume, largest_part
 
 __all__ = ["Midplane"]

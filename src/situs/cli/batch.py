@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from situs.cli.console import check_outputs, no_warnings, print_text, resumable_progress_bar
+from situs.cli.options import BundleOption
 from situs.errors import InputError
 
 __all__ = ["batch"]
@@ -51,10 +52,7 @@ def batch(
             "same text in both.",
         ),
     ] = None,
-    bundle: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder of a trained bundle, instead of the one in the package."),
-    ] = None,
+    bundle: BundleOption = None,
     jobs: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of processes that label scans in parallel.")
     ] = 1,

@@ -19,7 +19,7 @@ from situs.cli.console import (
     progress_bar,
     write_text,
 )
-from situs.cli.options import CsvOption, JsonOption
+from situs.cli.options import BundleOption, CsvOption, JsonOption
 from situs.errors import OutputError
 from situs.progress import Progress, silent
 
@@ -53,10 +53,7 @@ def label(
             "structure or shape is a region.",
         ),
     ],
-    bundle: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder of a trained bundle, instead of the one in the package."),
-    ] = None,
+    bundle: BundleOption = None,
     series: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ import typer
 
 __all__ = [
     "BundleArgument",
+    "BundleOption",
     "CohortArgument",
     "CsvOption",
     "DeviceName",
@@ -29,6 +30,12 @@ BundleArgument = Annotated[
     str,
     typer.Argument(
         metavar="BUNDLE", help="Folder of a trained bundle. 'shipped' is the one inside the package."
+    ),
+]
+BundleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bundle", metavar="DIR", help="Folder of a trained bundle, instead of the one in the package."
     ),
 ]
 CohortArgument = Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from situs.cli.console import no_warnings, print_text
+from situs.cli.options import BundleOption
 from situs.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,12 +44,6 @@ CaOption = Annotated[
     Path | None,
     typer.Option(
         "--ca-file", metavar="FILE", help="Certificates (PEM) to trust, for an archive with its own."
-    ),
-]
-BundleOption = Annotated[
-    str | None,
-    typer.Option(
-        "--bundle", metavar="DIR", help="Folder of a trained bundle, instead of the one in the package."
     ),
 ]
 

@@ -22,7 +22,8 @@ from situs.files import stem
 from situs.geometry import Geometry
 from situs.io.nifti import read_nifti_grid
 from situs.midplane import Midplane
-from situs.views import LEAST_TURN_DEG, MIRRORED, Place, ViewSpec, extract_views, sample_slice
+from situs.resample import Place, sample_slice
+from situs.views import LEAST_TURN_DEG, MIRRORED, ViewSpec, extract_views
 from situs.volume import Roi, Volume, choose_slices, union_mask
 
 __all__ = [

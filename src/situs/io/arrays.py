@@ -7,7 +7,7 @@ read; everything else is converted piece by piece.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from situs.errors import InputError
 from situs.geometry import Geometry, axial_order
+from situs.io.nifti_header import HeaderError, check_affine
 from situs.io.stream import ByteStream
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "NamedSegment",
     "StoredArray",
     "check_axes",
+    "check_data_file",
+    "check_place",
     "file_grid",
     "read_values",
 ]
@@ -100,6 +103,36 @@ class ArrayHeader:
     channel_axis: int = 3
     segments: tuple[NamedSegment, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def check_data_file(name: str) -> None:
+    """Refuse a text header whose voxels lie in several files.
+
+    Args:
+        name: The file or files with the voxels, as the header gives them.
+
+    Raises:
+        HeaderError: They are a list or a pattern.
+    """
+    if name.startswith("LIST") or "%" in name:
+        raise HeaderError("its voxels are in several files: save it as one file")
+
+
+def check_place(affine: NDArray[np.float64], sizes: Sequence[int], what: str) -> None:
+    """Refuse voxels that cannot lie where a text header puts them.
+
+    Args:
+        affine: (4, 4) to RAS+ mm.
+        sizes: Of the three axes of space.
+        what: What of the header says so, for the error text.
+
+    Raises:
+        HeaderError: As for `situs.io.nifti_header.check_affine`.
+    """
+    try:
+        check_affine(affine, tuple(sizes))
+    except ValueError as problem:
+        raise HeaderError(f"{what} cannot be used ({problem}): export it again") from problem
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from situs.io.arrays import NO_DIRECTIONS, ArrayHeader, StoredArray
-from situs.io.nifti_header import HeaderError, check_affine, check_voxels
+from situs.io.arrays import NO_DIRECTIONS, ArrayHeader, StoredArray, check_data_file, check_place
+from situs.io.nifti_header import HeaderError, check_voxels
 
 __all__ = ["parse_metaimage"]
 
@@ -53,8 +53,7 @@ def parse_metaimage(start: bytes) -> ArrayHeader:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     data_file = fields[_LAST]
-    if data_file.startswith("LIST") or "%" in data_file:
-        raise HeaderError("its voxels are in several files: save it as one file")
+    check_data_file(data_file)
     kind = _DTYPES.get(fields.get("elementtype", "").upper())
     if kind is None or not _is_true(fields.get("binarydata", "True")):
         raise HeaderError("its voxels are no binary numbers (ElementType, BinaryData): export it again")
@@ -63,10 +62,7 @@ def parse_metaimage(start: bytes) -> ArrayHeader:
     if skip < 0:
         raise HeaderError("its voxels are to be counted from the end (HeaderSize): save it as .mha")
     affine, oriented = _place(fields, count)
-    try:
-        check_affine(affine, tuple(sizes[:3]))
-    except ValueError as problem:
-        raise HeaderError(f"its place cannot be used ({problem}): export it again") from problem
+    check_place(affine, sizes[:3], "its place")
     local = data_file.upper() == "LOCAL"
     return ArrayHeader(
         StoredArray(shape, np.dtype(kind).newbyteorder(">" if big else "<"), 0 if local else skip),

@@ -10,8 +10,15 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.io.arrays import NO_DIRECTIONS, ArrayHeader, NamedSegment, StoredArray
-from situs.io.nifti_header import HeaderError, check_affine, check_voxels
+from situs.io.arrays import (
+    NO_DIRECTIONS,
+    ArrayHeader,
+    NamedSegment,
+    StoredArray,
+    check_data_file,
+    check_place,
+)
+from situs.io.nifti_header import HeaderError, check_voxels
 
 __all__ = ["parse_nrrd"]
 
@@ -65,8 +72,8 @@ def parse_nrrd(start: bytes) -> ArrayHeader:
     kept = sorted([*spatial, *channels])
     shape = tuple(sizes[axis] for axis in kept)
     data_file = fields.get("data file", fields.get("datafile"))
-    if data_file is not None and (data_file.startswith("LIST") or "%" in data_file):
-        raise HeaderError("its voxels are in several files: save it as one file")
+    if data_file is not None:
+        check_data_file(data_file)
     if int(fields.get("line skip", fields.get("lineskip", "0"))) != 0:
         raise HeaderError("lines are to be skipped before its voxels (line skip): save it as one file")
     skip = int(fields.get("byte skip", fields.get("byteskip", "0")))
@@ -131,10 +138,7 @@ def _place(fields: dict[str, str], sizes: list[int]) -> tuple[Array, bool, list[
     if space is None:
         notes.append("The header has no space of the patient; left-posterior-superior was taken.")
     affine[:3] *= np.array(space or _SPACES["lps"])[:, None]
-    try:
-        check_affine(affine, tuple(sizes[axis] for axis in spatial))
-    except ValueError as problem:
-        raise HeaderError(f"its space directions cannot be used ({problem}): export it again") from problem
+    check_place(affine, [sizes[axis] for axis in spatial], "its space directions")
     return affine, space is not None, spatial, notes
 
 
@@ -143,10 +147,7 @@ def _without_directions(fields: dict[str, str], sizes: list[int]) -> tuple[Array
         raise HeaderError(f"has {len(sizes)} axes without space directions, expected three: export it again")
     spacings = [float(v) for v in fields.get("spacings", "1 1 1").split()]
     affine = np.diag([*(spacings * np.array([-1.0, -1.0, 1.0])), 1.0])
-    try:
-        check_affine(affine, tuple(sizes))
-    except ValueError as problem:
-        raise HeaderError(f"its spacings cannot be used ({problem}): export it again") from problem
+    check_place(affine, sizes, "its spacings")
     return affine, False, [0, 1, 2], [NO_DIRECTIONS]
 
 

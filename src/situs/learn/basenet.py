@@ -123,7 +123,8 @@ def count_examples(recipe: Recipe, slices: Slices) -> int:
 def _some_views(run: TrainingRun) -> list[tuple[Tensor, Tensor]]:
     """The views of some of the examples to train on, evenly taken."""
     some = np.unique(np.linspace(0, len(run.chosen) - 1, _SOME_EXAMPLES).astype(int))
-    batches = (run.slices.batch(run.chosen[part]) for part in np.split(some, range(32, len(some), 32)))
+    parts = np.split(some, range(_EMBED_BATCH, len(some), _EMBED_BATCH))
+    batches = (run.slices.batch(run.chosen[part]) for part in parts)
     return [(torch.from_numpy(b.global_view), torch.from_numpy(b.local_view)) for b in batches]
 
 

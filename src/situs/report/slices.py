@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
-from situs.views import BRAIN_WINDOW_HU, Place, head_centre_mm, resample_slice, to_gray
+from situs.resample import Place, resample_slice
+from situs.views import BRAIN_WINDOW_HU, head_centre_mm, to_gray
 from situs.volume import Roi, Volume
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ def grow_in_fluid(
         if style < 0.22:  # drawn generously
             mask = ndimage.binary_dilation(mask) & (sites > 0)
         if site == "ventricular_system" and style > 0.75:
-            mask = _layered(mask, rng)
+            mask = _layered(mask, rng, 0.2, 0.8)
     return finish_lesion(mask, box, site, "fluid", sites, 0.5, keep=seed)
 
 
@@ -81,7 +81,7 @@ def grow_cast(head: Head, seed: Voxel, rng: np.random.Generator) -> Lesion | Non
     elif extent != "system":
         mask &= np.abs(lateral) <= 2 * _LATERAL_MM
     if rng.random() < 0.25:
-        mask = _layered(mask, rng)
+        mask = _layered(mask, rng, 0.2, 0.8)
     over_mm = int(rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15]))
     if over_mm:
         mask = ndimage.binary_dilation(mask, iterations=over_mm) & (sites > 0)
@@ -118,17 +118,19 @@ def grow_in_sinus(
     inside = head.sites[box] == SITE_INDEX[site] + 1
     mask = (level < 1) & inside
     style = rng.random()
-    if style < 0.3 and mask.any():  # a fluid level in the supine patient
-        y = np.indices(mask.shape)[1]
-        mask &= y < np.quantile(y[mask], rng.uniform(0.3, 0.9))
+    if style < 0.3:
+        mask = _layered(mask, rng, 0.3, 0.9)
     elif style < 0.6:
         mask &= ndimage.binary_erosion(inside)
     return finish_lesion(mask, box, site, "sinus", head.sites[box], 0.8, keep=seed)
 
 
-def _layered(mask: Mask, rng: np.random.Generator) -> Mask:
-    """The back of a mask (mx, my, mz), where blood sinks in the supine patient."""
+def _layered(mask: Mask, rng: np.random.Generator, least: float, most: float) -> Mask:
+    """The back of a mask (mx, my, mz), where fluid sinks in the supine patient.
+
+    Its share of the mask is drawn between `least` and `most`.
+    """
     if not mask.any():
         return mask
     y = np.indices(mask.shape)[1]
-    return np.asarray(mask & (y < np.quantile(y[mask], rng.uniform(0.2, 0.8))))
+    return np.asarray(mask & (y < np.quantile(y[mask], rng.uniform(least, most))))

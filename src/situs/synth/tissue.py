@@ -16,6 +16,7 @@ from situs.synth.lesion import Lesion
 from situs.synth.masses import DEEP_SITES
 from situs.synth.noise import smooth_noise
 from situs.synth.pose import ScanPlan
+from situs.synth.shapes import Box
 
 __all__ = ["AIR_HU", "paint_lesions", "tissue_hu"]
 
@@ -103,10 +104,7 @@ def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.
         normal = lesion.kind == "structure" and lesion.site != "ventricular_system"  # that may be a cast
         if rng.random() < _P_INVISIBLE_OF.get(lesion.kind, _P_INVISIBLE) or normal:
             continue
-        box = tuple(
-            slice(max(0, b.start - _PAD), min(n, b.stop + _PAD))
-            for b, n in zip(lesion.box, hu.shape, strict=True)
-        )
+        box = _padded(lesion, _PAD, hu.shape)
         margins = [
             (inner.start - outer.start, outer.stop - inner.stop)
             for inner, outer in zip(lesion.box, box, strict=True)
@@ -120,6 +118,14 @@ def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.
             _bleed_into_ventricles(hu, head, lesion, rng)
         if lesion.kind == "fluid" and lesion.site in _SUBARACHNOID and rng.random() < 0.5:
             _bleed_into_cisterns(hu, head, lesion, rng)
+
+
+def _padded(lesion: Lesion, reach: int, shape: tuple[int, ...]) -> Box:
+    """The box of a lesion and what lies within `reach` voxels of it, as far as the grid goes."""
+    x, y, z = (
+        slice(max(0, b.start - reach), min(n, b.stop + reach)) for b, n in zip(lesion.box, shape, strict=True)
+    )
+    return x, y, z
 
 
 def _paint_lesion(
@@ -157,10 +163,7 @@ def _bleed_into_ventricles(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Ge
 def _bleed_into_cisterns(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Generator) -> None:
     """Blood in the cisterns and sulci around a subarachnoid bleed, in some parts, unmarked."""
     reach = int(rng.uniform(20, 60))
-    box = tuple(
-        slice(max(0, b.start - reach), min(n, b.stop + reach))
-        for b, n in zip(lesion.box, hu.shape, strict=True)
-    )
+    box = _padded(lesion, reach, hu.shape)
     codes = [SITE_INDEX[key] + 1 for key in _SUBARACHNOID]
     fluid = np.isin(head.sites[box], codes) & (hu[box] < _FLUID_HU)  # not where cortex grew into it
     filled = smooth_noise(fluid.shape, 20.0, rng) > rng.uniform(-1, 0.5)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from situs.errors import RoiError
 from situs.geometry import Geometry
+from situs.io.dicom.elements import items, text_of
 from situs.io.dicom.polygons import crosses_itself, fill
-from situs.io.dicom.rois import References, check_belongs, items, open_dataset, text_of
+from situs.io.dicom.rois import References, check_belongs, open_dataset
 from situs.io.dicom.stacks import LPS_TO_RAS
 from situs.io.grids import SAME_VOXEL
 from situs.io.rois import BETWEEN_NOTE, label_regions, with_outside_share

@@ -10,6 +10,7 @@ import io
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from typing import Any, BinaryIO
 
 from situs.errors import ScanError
 
-__all__ = ["Source", "file_source", "open_sources"]
+__all__ = ["DEFLATED", "Source", "check_deflated", "file_source", "open_sources"]
 
+DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax
 _MOST_FILES = 200_000  # a folder with more is not one patient's; to look at them takes seconds
 _MOST_ZIP_BYTES = 8 * 2**30
 _ZIP_RATIO = 200  # CT is packed to a half or a third, pictures that are mostly air to a hundredth
@@ -254,3 +256,24 @@ def _not_none(sources: list[Source], path: Path) -> list[Source]:
 
 def _numbered(sources: list[Source]) -> list[Source]:
     return [replace(s, name=f"DICOM file {n} of {len(sources)}") for n, s in enumerate(sources, start=1)]
+
+
+def check_deflated(source: Source) -> None:
+    """Refuse a deflated file that holds more than pictures do: pydicom unpacks it in one go.
+
+    Raises:
+        ValueError: It unpacks to more than 64 MiB and twenty times its own bytes.
+    """
+    with source.open() as file:
+        head = file.read(1024)
+        if DEFLATED.encode() not in head:
+            return
+        packed = head + file.read()
+    start = 144 + int.from_bytes(packed[140:144], "little")  # after the file meta information
+    unpacker, left = zlib.decompressobj(-zlib.MAX_WBITS), 2**26 + 20 * source.n_bytes
+    packed = packed[start:]
+    while packed and not unpacker.eof:
+        left -= len(unpacker.decompress(packed, 2**20))
+        packed = unpacker.unconsumed_tail
+        if left < 0:
+            raise ValueError("deflated too far")

@@ -6,16 +6,16 @@ Tags that may identify the patient are not read. Of free text, words are looked 
 from __future__ import annotations
 
 import re
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from situs.errors import ScanError
-from situs.io.dicom.files import Source
+from situs.io.dicom.elements import look, numbers, safe_items, safe_text, texts, value_of, whole_text
+from situs.io.dicom.files import DEFLATED, Source, check_deflated
 
-__all__ = ["MOST_PIXELS", "Frame", "check_deflated", "look", "numbers", "read_frames"]
+__all__ = ["MOST_PIXELS", "Frame", "read_frames"]
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID",
@@ -31,7 +31,6 @@ _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 )
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _RESCALE = "PixelValueTransformationSequence"
 _SHARP_KERNEL = re.compile(r"BONE|EDGE|LUNG|SHARP|^[A-Z][a-z]?[6-9]\d|^FC(3|5|8)\d|^Y[B-D]$|^[DE]$")
 _NO_CONTRAST = re.compile(
@@ -157,23 +156,6 @@ def read_frames(sources: list[Source]) -> tuple[list[Frame], int]:
     return frames, unreadable
 
 
-def check_deflated(source: Source) -> None:
-    """Refuse a deflated file that holds more than pictures do: pydicom unpacks it in one go."""
-    with source.open() as file:
-        head = file.read(1024)
-        if _DEFLATED.encode() not in head:
-            return
-        packed = head + file.read()
-    start = 144 + int.from_bytes(packed[140:144], "little")  # after the file meta information
-    unpacker, left = zlib.decompressobj(-zlib.MAX_WBITS), 2**26 + 20 * source.n_bytes
-    packed = packed[start:]
-    while packed and not unpacker.eof:
-        left -= len(unpacker.decompress(packed, 2**20))
-        packed = unpacker.unconsumed_tail
-        if left < 0:
-            raise ValueError("deflated too far")
-
-
 def _frames_of(header: Any, source: Source) -> list[Frame]:
     """The images of one file: one, or the frames of a multi-frame one.
 
@@ -181,7 +163,7 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
         Exception: Of any kind, if the header is damaged.
     """
     sop_class = _sop_class(header)
-    modality = _text(header, "Modality") or ("CT" if sop_class in _CT_CLASSES else "")
+    modality = safe_text(header, "Modality") or ("CT" if sop_class in _CT_CLASSES else "")
     if "Rows" not in header and sop_class and sop_class not in _CT_CLASSES:
         return []  # a report, a structure set, ...
     rows, columns = int(header.Rows), int(header.Columns)  # every image has them; a file without was cut
@@ -189,17 +171,17 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
     size_problem, truncated = _check_size(header, source, (rows, columns), count)
     if size_problem or truncated:
         count = 1
-    groups = _list(header, "PerFrameFunctionalGroupsSequence")
+    groups = safe_items(header, "PerFrameFunctionalGroupsSequence")
     if groups and not (size_problem or truncated) and len(groups) != count:
         raise ValueError("groups of another number than frames")
-    shared = (_list(header, "SharedFunctionalGroupsSequence") or [{}])[0]
+    shared = (safe_items(header, "SharedFunctionalGroupsSequence") or [{}])[0]
     places: list[tuple[Any, ...]] = [(own, shared, header) for own in groups[:count] or [{}] * count]
-    description = _text(header, "SeriesDescription").upper()
-    image_type = _texts(header.get("ImageType"))
+    description = safe_text(header, "SeriesDescription").upper()
+    image_type = texts(header.get("ImageType"))
     positions, stacked_by = _positions(places)
     frames = []
     for index, (place, position) in enumerate(zip(places, positions, strict=True)):
-        kernel = (_texts(look(place, "CTReconstructionSequence", "ConvolutionKernel")) or ("",))[0]
+        kernel = (texts(look(place, "CTReconstructionSequence", "ConvolutionKernel")) or ("",))[0]
         width = numbers(look(place, "FrameVOILUTSequence", "WindowWidth"), 1)
         slope, intercept, rescale_problem = _rescale(place)
         orientation = numbers(look(place, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
@@ -209,34 +191,34 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
                 source,
                 index,
                 sop_class=sop_class,
-                instance=_text(header, "SOPInstanceUID"),
-                uid=_text(header, "SeriesInstanceUID"),
-                number=_whole_text(_get(header, "SeriesNumber")) or "without number",
-                study=_text(header, "StudyInstanceUID"),
-                reference=_text(header, "FrameOfReferenceUID"),
-                modality="colour" if (_get(header, "SamplesPerPixel") or 1) != 1 else modality,
+                instance=safe_text(header, "SOPInstanceUID"),
+                uid=safe_text(header, "SeriesInstanceUID"),
+                number=whole_text(value_of(header, "SeriesNumber")) or "without number",
+                study=safe_text(header, "StudyInstanceUID"),
+                reference=safe_text(header, "FrameOfReferenceUID"),
+                modality="colour" if (value_of(header, "SamplesPerPixel") or 1) != 1 else modality,
                 image_type=image_type,
-                body_part=_text(header, "BodyPartExamined"),
+                body_part=safe_text(header, "BodyPartExamined"),
                 kernel=kernel,
                 sharp=bool(_SHARP_KERNEL.search(kernel.upper())) or (width or (0,))[0] >= 1000,
                 contrast=_has_contrast(header) or bool(_ANGIOGRAPHY.search(description)),
                 dynamic=bool(_OF_ONE_MOMENT.search(" ".join([description, *image_type]))),
-                acquisition=_whole_text(
+                acquisition=whole_text(
                     look(place, "FrameContentSequence", "FrameAcquisitionNumber")
-                    or _get(header, "AcquisitionNumber")
+                    or value_of(header, "AcquisitionNumber")
                 ),
-                moment=_whole_text(
+                moment=whole_text(
                     look(place, "FrameContentSequence", "TemporalPositionIndex")
-                    or _get(header, "TemporalPositionIdentifier")
+                    or value_of(header, "TemporalPositionIdentifier")
                 ),
                 order=(
                     str(
                         look(place, "FrameContentSequence", "FrameAcquisitionDateTime")
-                        or _get(header, "AcquisitionDateTime")
-                        or _get(header, "AcquisitionTime")
+                        or value_of(header, "AcquisitionDateTime")
+                        or value_of(header, "AcquisitionTime")
                         or ""
                     ),
-                    int(_whole_text(_get(header, "InstanceNumber")) or 0),
+                    int(whole_text(value_of(header, "InstanceNumber")) or 0),
                     index,
                 ),
                 position=position,
@@ -257,7 +239,7 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
 def _sop_class(header: Any) -> str:
     """What kind of object it is; some writers say so in the file meta information alone."""
     of_file = getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID")
-    return _text(header, "SOPClassUID") or str(of_file or "")
+    return safe_text(header, "SOPClassUID") or str(of_file or "")
 
 
 def _check_size(header: Any, source: Source, shape: tuple[int, int], count: int) -> tuple[str, str]:
@@ -267,8 +249,8 @@ def _check_size(header: Any, source: Source, shape: tuple[int, int], count: int)
     if not (1 <= rows <= MOST_PIXELS and 1 <= columns <= MOST_PIXELS):
         return f"images of {text}, expected 1 to {MOST_PIXELS} each way", ""
     syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
-    least = -(-rows * columns * int(_get(header, "SamplesPerPixel") or 1) * _bits(header) // 8)
-    if syntax is not None and (str(syntax) == _DEFLATED or syntax.is_compressed):
+    least = -(-rows * columns * int(value_of(header, "SamplesPerPixel") or 1) * _bits(header) // 8)
+    if syntax is not None and (str(syntax) == DEFLATED or syntax.is_compressed):
         least = _LEAST_PACKED_BYTES if rows * columns <= _PIXELS_UNJUDGED else least // _MOST_PACKED
     if count * least <= source.n_bytes:
         return "", ""
@@ -292,7 +274,7 @@ def _place_problem(
 
 
 def _bits(header: Any) -> int:
-    return int(_get(header, "BitsAllocated") or 16)
+    return int(value_of(header, "BitsAllocated") or 16)
 
 
 def _positions(places: list[tuple[Any, ...]]) -> tuple[list[tuple[float, ...]], str]:
@@ -327,54 +309,5 @@ def _rescale(place: tuple[Any, ...]) -> tuple[float, float, str]:
 
 def _has_contrast(header: Any) -> bool:
     """Whether a contrast medium is named; some sites name its absence."""
-    agent = re.sub(r"[\W_]+", " ", _text(header, "ContrastBolusAgent").upper()).strip()
-    return bool(_list(header, "ContrastBolusAgentSequence")) or not _NO_CONTRAST.fullmatch(agent)
-
-
-def look(place: tuple[Any, ...], sequence: str, key: str) -> Any:
-    """A value from a frame's own groups, else from the shared ones, else from the plain header."""
-    for where in place:
-        items = where.get(sequence)
-        value = (items[0] if items else where).get(key)
-        if value is not None:
-            return value
-    return None
-
-
-def _get(header: Any, key: str) -> Any:
-    """A value that is not needed; None if it is damaged."""
-    try:
-        return header.get(key)
-    except Exception:  # whatever a value of the wrong kind sets off inside pydicom
-        return None
-
-
-def _text(header: Any, key: str) -> str:
-    value = _get(header, key)
-    return str(value).strip() if value is not None else ""
-
-
-def _whole_text(value: Any) -> str:
-    """A whole number as text; empty if it is none."""
-    try:
-        return str(int(value))
-    except (TypeError, ValueError, OverflowError):
-        return ""
-
-
-def _list(header: Any, key: str) -> list[Any]:
-    return list(_get(header, key) or [])
-
-
-def numbers(value: Any, count: int) -> tuple[float, ...]:
-    """The first `count` numbers of a tag; empty if there are fewer or one is not finite."""
-    if value is None or value == "":
-        return ()
-    found = tuple(float(v) for v in (value if hasattr(value, "__len__") else [value]))[:count]
-    return found if len(found) == count and np.isfinite(found).all() else ()
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not value:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
+    agent = re.sub(r"[\W_]+", " ", safe_text(header, "ContrastBolusAgent").upper()).strip()
+    return bool(safe_items(header, "ContrastBolusAgentSequence")) or not _NO_CONTRAST.fullmatch(agent)

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from situs.errors import RoiError
-from situs.io.dicom.files import file_source
-from situs.io.dicom.headers import check_deflated
+from situs.io.dicom.files import check_deflated, file_source
 from situs.volume import Volume
 
 if TYPE_CHECKING:
     from situs.io.dicom.stacks import Stack
 
-__all__ = ["References", "check_belongs", "items", "names_share", "open_dataset", "text_of"]
+__all__ = ["References", "check_belongs", "names_share", "open_dataset"]
 
 # What a stack of images gets that the object names; more than twice what its position can give.
 _NAMED = 4.0
@@ -134,17 +133,3 @@ def names_share(references: References, stack: Stack) -> float:
     """How strongly an object's UIDs speak for a stack of images: 0, or more than any position can."""
     own = {f.uid for f in stack.frames}, {f.instance for f in stack.frames}
     return _NAMED if references.name_any_of(*own) else 0.0
-
-
-def items(dataset: Any, *keys: str) -> list[Any]:
-    """All items of a sequence, or of the sequence within each item of a sequence, and so on."""
-    found = [dataset]
-    for key in keys:
-        found = [item for outer in found for item in outer.get(key) or []]
-    return found
-
-
-def text_of(dataset: Any, key: str) -> str:
-    """A value as text; empty if there is none."""
-    value = dataset.get(key)
-    return "" if value is None else str(value).strip()

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from situs.errors import RoiError
 from situs.geometry import Geometry
 from situs.io.binding import resampled_note
-from situs.io.dicom.headers import MOST_PIXELS, look, numbers
-from situs.io.dicom.rois import References, check_belongs, items, open_dataset, text_of
+from situs.io.dicom.elements import items, look, numbers, text_of
+from situs.io.dicom.headers import MOST_PIXELS
+from situs.io.dicom.rois import References, check_belongs, open_dataset
 from situs.io.dicom.series import UID
 from situs.io.dicom.stacks import LPS_TO_RAS, in_plane_steps
 from situs.io.grids import SAME_VOXEL, SliceMatch, match_slices

@@ -1,0 +1,176 @@
+"""A slice as a picture: the pixels of a square that lies in the slice, read out of the slice's own grid.
+
+In a picture row 0 is anterior and column 0 the patient's right. Positions are world, RAS+ in mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from situs.geometry import Geometry
+
+__all__ = ["Place", "Sampling", "block_mean", "resample_slice", "sample_slice"]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a view lies.
+
+    Attributes:
+        centre_mm: (3,) its middle in world coordinates
+        pixel_mm: side of its pixels
+        turn_deg: see `extract_views`
+        mirror: (4, 4) reflection of the world; the view shows what lies at the mirror images of its pixels,
+            seen straight down or up onto the slice; None for the pixels themselves
+    """
+
+    centre_mm: NDArray[np.float64]
+    pixel_mm: float
+    turn_deg: float = 0.0
+    mirror: NDArray[np.float64] | None = None
+
+    def axes(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Unit vectors (3,) and (3,) in the slice's plane: the view's right and down."""
+        right, down = geometry.display_axes
+        c, s = np.cos(np.radians(self.turn_deg)), np.sin(np.radians(self.turn_deg))
+        return c * right + s * down, c * down - s * right
+
+
+def resample_slice(
+    image: NDArray[np.float32],
+    geometry: Geometry,
+    k: int,
+    place: Place,
+    size_px: tuple[int, int],
+    outside: float = 0.0,
+) -> NDArray[np.float32]:
+    """A slice (ni, nj) as a picture (rows, columns) of `place`: anterior up, the patient's left on the right.
+
+    Finer input is averaged in blocks before linear interpolation, so that nothing aliases; `outside` is the
+    value beyond the slice.
+    """
+    return Sampling.of(geometry, k, place, size_px).read(image, outside)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Where the pixels of one picture lie in a slice: worked out once, read from several images of the slice.
+
+    Attributes:
+        geometry: the scan's
+        pixel_mm: of the picture; finer images are averaged in blocks first
+        first: (rows, columns) flat index of the block before each pixel of the picture, along both axes
+        steps: flat steps to the next block along i and j
+        along_i: (rows, columns) how far it lies on the way to the next block along i, in [0, 1]
+        along_j: the same along j
+        inside: (rows, columns) whether it lies in the slice
+    """
+
+    geometry: Geometry
+    pixel_mm: float
+    first: NDArray[np.intp]
+    steps: tuple[int, int]
+    along_i: NDArray[np.float32]
+    along_j: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, geometry: Geometry, k: int, place: Place, size_px: tuple[int, int]) -> Sampling:
+        """The sampling of a place on slice k by a picture of (rows, columns)."""
+        factors, before, missing = _blocks(geometry, place.pixel_mm)
+        matrix, corner = _pixel_grid(geometry, k, place, size_px)
+        rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])
+        shape = (np.array(geometry.shape[:2]) + missing) // factors
+        inside, whole, along = True, [], []
+        for axis in (0, 1):
+            at = corner[axis] + matrix[axis, 0] * rows + matrix[axis, 1] * columns
+            at = (at - ((factors[axis] - 1) / 2 - before[axis])) / factors[axis]
+            inside = inside & (at >= 0) & (at <= shape[axis] - 1)
+            whole.append(np.clip(at.astype(np.intp), 0, max(shape[axis] - 2, 0)))
+            along.append((at - whole[axis]).astype(np.float32))
+        steps = (int(shape[1]) * min(1, int(shape[0]) - 1), min(1, int(shape[1]) - 1))
+        first = whole[0] * int(shape[1]) + whole[1]
+        return cls(geometry, place.pixel_mm, first, steps, along[0], along[1], np.asarray(inside))
+
+    def read(self, image: NDArray[np.float32], outside: float = 0.0) -> NDArray[np.float32]:
+        """The picture (rows, columns) of an image (ni, nj) of the slice, interpolated linearly."""
+        flat, (di, dj) = block_mean(image, self.geometry, self.pixel_mm)[0].ravel(), self.steps
+        near, far = (
+            flat.take(start) * (1 - self.along_j) + flat.take(start + dj) * self.along_j
+            for start in (self.first, self.first + di)
+        )
+        return np.where(self.inside, near * (1 - self.along_i) + far * self.along_i, np.float32(outside))
+
+    def picture(self, gray: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Gray values (ni, nj) in [0, 1] as a picture of whole numbers from 0 to 255."""
+        return np.rint(self.read(gray) * 255)
+
+
+def sample_slice(
+    image: NDArray[np.generic],
+    geometry: Geometry,
+    k: int,
+    place: Place,
+    size_px: tuple[int, int],
+    outside: float = 0.0,
+) -> NDArray[np.generic]:
+    """As `resample_slice`, but every pixel takes the value of the nearest pixel of the slice: for codes."""
+    matrix, corner = _pixel_grid(geometry, k, place, size_px)
+    rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])
+    i, j = (
+        np.floor(corner[axis] + matrix[axis, 0] * rows + matrix[axis, 1] * columns + 0.5).astype(np.intp)
+        for axis in (0, 1)
+    )
+    inside = (i >= 0) & (i < image.shape[0]) & (j >= 0) & (j < image.shape[1])
+    return np.where(inside, image[np.where(inside, i, 0), np.where(inside, j, 0)], image.dtype.type(outside))
+
+
+def _pixel_grid(
+    geometry: Geometry, k: int, place: Place, size_px: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The slice's (i, j) at a picture's (row, column): matrix (2, 2) and the value (2,) at (0, 0)."""
+    right, down = (place.pixel_mm * axis for axis in place.axes(geometry))
+    rows, columns = size_px
+    corner = place.centre_mm - ((rows - 1) / 2 * down + (columns - 1) / 2 * right)
+    world = np.stack([corner, corner + down, corner + right])
+    if place.mirror is not None:
+        world = world @ place.mirror[:3, :3].T + place.mirror[:3, 3]
+    p = geometry.to_pixels(world, k)
+    return np.stack([p[1] - p[0], p[2] - p[0]], axis=1), p[0]
+
+
+def block_mean(
+    image: NDArray[np.float32], geometry: Geometry, pixel_mm: float
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+    """The image averaged in the largest whole blocks that are no larger than a pixel of `pixel_mm`.
+
+    Returns the blocks, where the middle of the first one lies (2,), and their sizes (2,), in pixels of the
+    image.
+    """
+    factors, before, missing = _blocks(geometry, pixel_mm)
+    if (factors == 1).all():
+        return image, np.zeros(2), factors
+    if missing.any():
+        image = np.pad(image, list(zip(before, missing - before, strict=True)), mode="edge")
+    fi, fj = factors.tolist()
+    # Strided sums: far quicker than a mean over the axes of a reshaped picture.
+    blocks = sum(image[i::fi, j::fj] for i in range(fi) for j in range(fj)) / np.float32(fi * fj)
+    return np.asarray(blocks), (factors - 1) / 2 - before, factors
+
+
+def _blocks(
+    geometry: Geometry, pixel_mm: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The blocks of a slice along i and j (2,): sizes, pixels missing before the first, and missing in all.
+
+    Pixels that fill no block are repeated, not dropped. The blocks are counted from the same end of the
+    patient, whichever way the axis runs, so that the voxel order plays no part.
+    """
+    factors = np.array([max(1, int(pixel_mm / s + 0.01)) for s in geometry.spacing_mm])
+    missing = -np.array(geometry.shape[:2]) % factors
+    right, down = geometry.display_axes
+    forward = [step @ (right + 0.7 * down) > 0 for step in (geometry.step_i, geometry.step_j)]
+    return factors, np.where(forward, 0, missing), missing
