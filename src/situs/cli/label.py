@@ -123,7 +123,7 @@ def label(
         patient = segmentation = None
         if outputs.name_the_patient:
             from situs.io.dicom.patient import read_patient
-            from situs.io.dicom.segments import segmentation_image
+            from situs.io.dicom.segmentation import segmentation_image
 
             patient, segmentation = read_patient(scan, volume), segmentation_image(roi)
         regions = read_rois(roi, volume, mask_space, threshold)

@@ -127,7 +127,7 @@ def _meets(roi: Path) -> Meets:
     def references() -> References | None:
         kind = roi_kind(roi)
         if kind == "SEG":
-            from situs.io.dicom.segments import segment_references
+            from situs.io.dicom.segmentation import segment_references
 
             return segment_references(roi)
         if kind == "RTSTRUCT":
@@ -144,7 +144,7 @@ def _meets(roi: Path) -> Meets:
     def positions() -> NDArray[np.float64]:
         kind = roi_kind(roi)
         if kind == "SEG":
-            from situs.io.dicom.segments import segment_positions
+            from situs.io.dicom.segmentation import segment_positions
 
             return segment_positions(roi)
         if kind == "RTSTRUCT":

@@ -16,7 +16,7 @@ from situs.errors import InputError, SitusError
 from situs.finding import Finding
 from situs.io import read_rois, read_volume
 from situs.io.dicom.patient import read_patient
-from situs.io.dicom.segments import segment_references, segmentation_image
+from situs.io.dicom.segmentation import segment_references, segmentation_image
 from situs.io.dicom.series import is_head
 from situs.labeler import Labeler
 from situs.pacs.archive import Archive, ArchiveError, Series

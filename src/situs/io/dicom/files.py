@@ -234,6 +234,8 @@ class _Bounded:
         self.seek, self.tell, self.close = file.seek, file.tell, file.close
 
     def read(self, count: int = -1) -> bytes:
+        if 0 <= count <= _BUFFER_BYTES:
+            return self._file.read(count)
         left = max(0, self._n_bytes - self._file.tell())
         return self._file.read(left if count < 0 else min(count, left))
 

@@ -6,7 +6,7 @@ Tags that may identify the patient are not read. Of free text, words are looked 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ import numpy as np
 from situs.errors import ScanError
 from situs.io.dicom.elements import look, numbers, safe_items, safe_text, texts, value_of, whole_text
 from situs.io.dicom.files import DEFLATED, Source, check_deflated
+from situs.io.dicom.frames import Frame
+from situs.io.dicom.plain import PlainPixels, pixels_offset, plain_coding
 
-__all__ = ["MOST_PIXELS", "Frame", "read_frames"]
+__all__ = ["MOST_PIXELS", "read_frames"]
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID",
@@ -24,8 +26,15 @@ _TAGS = [
     "AcquisitionDateTime", "AcquisitionTime", "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient",
     "PixelSpacing", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "RescaleSlope", "RescaleIntercept",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "PhotometricInterpretation", "PixelRepresentation", "BitsStored", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "ModalityLUTSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+# In these the images of a series differ; `_own_values` has what they say.
+_OWN_TAGS = (
+    "SOPInstanceUID", "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "InstanceNumber",
+    "ImagePositionPatient",
+)  # fmt: skip
 _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
@@ -49,106 +58,18 @@ _SLOPES = (1e-4, 1e3)
 _MOST_INTERCEPT = 1e5
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One image and what its header says about it; empty where the header says nothing.
-
-    Attributes:
-        source: The file.
-        index: The number of the image within a multi-frame file, else 0.
-        sop_class: SOPClassUID.
-        instance: SOPInstanceUID.
-        uid: SeriesInstanceUID.
-        number: SeriesNumber.
-        study: StudyInstanceUID.
-        reference: FrameOfReferenceUID.
-        modality: ``CT``, ``MR``, ...; ``colour`` for a colour picture.
-        image_type: ``ORIGINAL``, ``PRIMARY``, ``AXIAL``, ...
-        body_part: BodyPartExamined.
-        kernel: The convolution kernel.
-        sharp: Whether it was made to look at bone or lung.
-        contrast: Whether a contrast medium was given.
-        dynamic: Whether it shows one moment of a perfusion study or the like.
-        acquisition: The number of the acquisition.
-        moment: The number of the moment, where several are told apart.
-        order: When it was taken and its number, to sort by.
-        position: (3,) centre of the first pixel, LPS mm.
-        orientation: (6,) directions of growing column number and of growing row number, LPS.
-        spacing: (2,) distance between rows and between columns, mm.
-        thickness: (1,) SliceThickness, mm.
-        stacked_by: The tag by which the frames of a file were stacked that gives them no positions.
-        shape: (rows, columns).
-        slope: From the stored value to HU, together with `intercept`.
-        intercept: HU of the stored value 0.
-        problem: What in the header cannot be true, if anything.
-        truncated: Why the pixels cannot be read, if so.
-    """
-
-    source: Source
-    index: int
-    sop_class: str
-    instance: str
-    uid: str
-    number: str
-    study: str
-    reference: str
-    modality: str
-    image_type: tuple[str, ...]
-    body_part: str
-    kernel: str
-    sharp: bool
-    contrast: bool
-    dynamic: bool
-    acquisition: str
-    moment: str
-    order: tuple[str, int, int]
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    spacing: tuple[float, ...]
-    thickness: tuple[float, ...]
-    stacked_by: str
-    shape: tuple[int, int]
-    slope: float
-    intercept: float
-    problem: str
-    truncated: str
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The tags without which it cannot be placed in the patient."""
-        tags = {
-            "ImagePositionPatient": self.position,
-            "ImageOrientationPatient": self.orientation,
-            "PixelSpacing": self.spacing,
-        }
-        return tuple(name for name, value in tags.items() if not value)
-
-    @property
-    def plane(self) -> str:
-        """``axial``, ``coronal``, ``sagittal``; ``localizer`` or ``unplaced`` if it is no slice of a scan."""
-        if "LOCALIZER" in self.image_type:
-            return "localizer"
-        if self.missing or self.problem:
-            return "unplaced"
-        normal = np.abs(np.cross(self.orientation[:3], self.orientation[3:]))
-        return ("sagittal", "coronal", "axial")[int(np.argmax(normal))]
-
-
 def read_frames(sources: list[Source]) -> tuple[list[Frame], int]:
     """The headers of all images; and how many DICOM files could not be read.
 
     Raises:
         ScanError: A file cannot be unpacked from its zip.
     """
-    from pydicom import dcmread
-
+    reader = _HeaderReader()
     frames, unreadable = [], 0
     for source in sources:
         try:
             check_deflated(source)
-            with source.open() as file:
-                header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
-            frames += _frames_of(header, source)
+            frames += reader.read(source)
         except ScanError:
             raise
         except Exception:  # a damaged header can set off anything inside pydicom
@@ -156,8 +77,65 @@ def read_frames(sources: list[Source]) -> tuple[list[Frame], int]:
     return frames, unreadable
 
 
-def _frames_of(header: Any, source: Source) -> list[Frame]:
-    """The images of one file: one, or the frames of a multi-frame one.
+class _HeaderReader:
+    """Reads headers. What the images of a series share is converted once."""
+
+    def __init__(self) -> None:
+        from pydicom.tag import Tag
+
+        self._tags = [Tag(name) for name in _TAGS]
+        self._own = {Tag(name) for name in _OWN_TAGS}
+        self._known: dict[tuple[Any, ...], Frame] = {}
+
+    def read(self, source: Source) -> list[Frame]:
+        """The images of one file.
+
+        Raises:
+            Exception: Of any kind, if the header is damaged.
+        """
+        from pydicom import dcmread
+
+        with source.open() as file:
+            header = dcmread(file, force=True, stop_before_pixels=True, specific_tags=self._tags)
+            shared = self._shared_values(header)
+            known = self._known.get(shared)
+            if known is not None and known.plain is not None:
+                n_bytes = 2 * known.shape[0] * known.shape[1]
+                if offset := pixels_offset(header, file, n_bytes, source.n_bytes):
+                    return [_same_but(known, source, header, offset)]
+            frames = _frames_of(header, source, file)
+        if shared and len(frames) == 1 and not frames[0].problem:
+            self._known[shared] = frames[0]
+        return frames
+
+    def _shared_values(self, header: Any) -> tuple[Any, ...]:
+        """All that is not an image's own, as stored; empty if there is a sequence without a length."""
+        elements = [element for element in header.values() if element.tag not in self._own]
+        if any(element.VR == "SQ" and not element.is_raw for element in elements):
+            return ()
+        syntax = header.file_meta.get("TransferSyntaxUID")
+        # The character set is text already.
+        values = (element.value if element.is_raw else str(element.value) for element in elements)
+        return (syntax, *((e.tag, e.VR, value) for e, value in zip(elements, values, strict=True)))
+
+
+def _same_but(known: Frame, source: Source, header: Any, offset: int) -> Frame:
+    """An image that differs from a known one in nothing but `_OWN_TAGS` and where its pixels lie."""
+    assert known.plain is not None
+    place: tuple[Any, ...] = ({}, {}, header)
+    position = _positions([place])[0][0]
+    return replace(
+        known,
+        source=source,
+        position=position,
+        problem=_place_problem(position, known.orientation, known.spacing),
+        plain=replace(known.plain, offset=offset),
+        **_own_values(place, 0),
+    )
+
+
+def _frames_of(header: Any, source: Source, file: Any) -> list[Frame]:
+    """The images of one file, read up to its pixels: one, or the frames of a multi-frame one.
 
     Raises:
         Exception: Of any kind, if the header is damaged.
@@ -179,6 +157,7 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
     description = safe_text(header, "SeriesDescription").upper()
     image_type = texts(header.get("ImageType"))
     positions, stacked_by = _positions(places)
+    plain = None if size_problem or truncated else _plain_pixels(header, source, file, count)
     frames = []
     for index, (place, position) in enumerate(zip(places, positions, strict=True)):
         kernel = (texts(look(place, "CTReconstructionSequence", "ConvolutionKernel")) or ("",))[0]
@@ -191,7 +170,6 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
                 source,
                 index,
                 sop_class=sop_class,
-                instance=safe_text(header, "SOPInstanceUID"),
                 uid=safe_text(header, "SeriesInstanceUID"),
                 number=whole_text(value_of(header, "SeriesNumber")) or "without number",
                 study=safe_text(header, "StudyInstanceUID"),
@@ -203,23 +181,9 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
                 sharp=bool(_SHARP_KERNEL.search(kernel.upper())) or (width or (0,))[0] >= 1000,
                 contrast=_has_contrast(header) or bool(_ANGIOGRAPHY.search(description)),
                 dynamic=bool(_OF_ONE_MOMENT.search(" ".join([description, *image_type]))),
-                acquisition=whole_text(
-                    look(place, "FrameContentSequence", "FrameAcquisitionNumber")
-                    or value_of(header, "AcquisitionNumber")
-                ),
                 moment=whole_text(
                     look(place, "FrameContentSequence", "TemporalPositionIndex")
                     or value_of(header, "TemporalPositionIdentifier")
-                ),
-                order=(
-                    str(
-                        look(place, "FrameContentSequence", "FrameAcquisitionDateTime")
-                        or value_of(header, "AcquisitionDateTime")
-                        or value_of(header, "AcquisitionTime")
-                        or ""
-                    ),
-                    int(whole_text(value_of(header, "InstanceNumber")) or 0),
-                    index,
                 ),
                 position=position,
                 orientation=orientation,
@@ -231,9 +195,41 @@ def _frames_of(header: Any, source: Source) -> list[Frame]:
                 intercept=intercept,
                 problem=size_problem or rescale_problem or _place_problem(position, orientation, spacing),
                 truncated=truncated,
+                plain=plain,
+                **_own_values(place, index),
             )
         )
     return frames
+
+
+def _own_values(place: tuple[Any, ...], index: int) -> dict[str, Any]:
+    """What `_OWN_TAGS` say of an image, but for its position."""
+    header = place[-1]
+    return {
+        "instance": safe_text(header, "SOPInstanceUID"),
+        "acquisition": whole_text(
+            look(place, "FrameContentSequence", "FrameAcquisitionNumber")
+            or value_of(header, "AcquisitionNumber")
+        ),
+        "order": (
+            str(
+                look(place, "FrameContentSequence", "FrameAcquisitionDateTime")
+                or value_of(header, "AcquisitionDateTime")
+                or value_of(header, "AcquisitionTime")
+                or ""
+            ),
+            int(whole_text(value_of(header, "InstanceNumber")) or 0),
+            index,
+        ),
+    }
+
+
+def _plain_pixels(header: Any, source: Source, file: Any, count: int) -> PlainPixels | None:
+    """The pixels, if they lie in the file uncompressed and it has one image."""
+    coding = plain_coding(header, count)
+    n_bytes = 2 * int(header.Rows) * int(header.Columns)
+    offset = pixels_offset(header, file, n_bytes, source.n_bytes) if coding is not None else 0
+    return PlainPixels(offset, coding) if coding is not None and offset else None
 
 
 def _sop_class(header: Any) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.errors import ScanError
-from situs.io.dicom.headers import Frame
+from situs.io.dicom.frames import Frame
+from situs.io.dicom.plain import Coding
 from situs.io.values import AIR_HU
 
 __all__ = ["PixelReader"]
@@ -21,6 +22,7 @@ _PADDING_HU = AIR_HU + 124  # padding up to here reads as air already
 _NO_HEAD_HU = 1500  # nothing at the edge of a picture of a head is as dense
 _AIR_HU = (-2100, -900)  # what lies there instead: air, or padding
 _EDGE_SHARE = 0.1
+_INT16 = np.iinfo(np.int16)
 _SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # frame headers of JPEG and JPEG-LS
 
 
@@ -46,21 +48,9 @@ class PixelReader:
         Raises:
             ScanError: The image cannot be decoded, or is none of a CT.
         """
-        from pydicom import dcmread
-        from pydicom.pixels import pixel_array
-
         where = f"{self._name}: {frame.source.name}"
         try:
-            if frame.source is not self._source:
-                self._dataset = None  # the last file is let go first
-                with frame.source.open() as file:
-                    self._dataset = dcmread(file, force=True)
-                self._source = frame.source
-            _check_pixels(self._dataset, where)
-            _check_codestream(self._dataset, frame, where)
-            with _quiet_decoders():
-                stored = pixel_array(self._dataset, index=frame.index)
-            coding = _Coding(self._dataset)
+            stored, coding = self._decode(frame, where) if frame.plain is None else _read_plain(frame)
         except (ScanError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as problem:  # damaged pixel data can set off anything; decoders in Rust panic
@@ -71,15 +61,27 @@ class PixelReader:
             )
         return self._to_hu(stored, frame, coding)
 
-    def _to_hu(self, stored: NDArray[Any], frame: Frame, coding: _Coding) -> NDArray[Any]:
+    def _decode(self, frame: Frame, where: str) -> tuple[NDArray[Any], Coding]:
+        """(rows, columns) the stored values, by pydicom's decoders."""
+        from pydicom import dcmread
+        from pydicom.pixels import pixel_array
+
+        if frame.source is not self._source:
+            self._dataset = None  # the last file is let go first
+            with frame.source.open() as file:
+                self._dataset = dcmread(file, force=True)
+            self._source = frame.source
+        _check_pixels(self._dataset, where)
+        _check_codestream(self._dataset, frame, where)
+        with _quiet_decoders():
+            stored = pixel_array(self._dataset, index=frame.index)
+        return stored, Coding.of(self._dataset)
+
+    def _to_hu(self, stored: NDArray[Any], frame: Frame, coding: Coding) -> NDArray[Any]:
         slope, intercept = frame.slope, frame.intercept
-        hu: NDArray[Any]
-        if slope.is_integer() and intercept.is_integer() and stored.dtype.itemsize <= 2:
-            hu = stored.astype(np.int32) * int(slope) + int(intercept)
-        else:
-            hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        hu = _rescaled(stored, slope, intercept)
         if not coding.signed:
-            self._unwrap(hu, stored, coding.span, frame)
+            hu = self._unwrapped(hu, stored, coding.span, frame)
         if coding.padding is not None:
             low, high = coding.padding
             # Some files call a value of tissue padding, so only what hangs together with a corner of the
@@ -88,19 +90,41 @@ class PixelReader:
                 hu[_at_corners((stored >= low) & (stored <= high))] = AIR_HU
         return hu
 
-    def _unwrap(self, hu: NDArray[Any], stored: NDArray[Any], span: int, frame: Frame) -> None:
+    def _unwrapped(self, hu: NDArray[Any], stored: NDArray[Any], span: int, frame: Frame) -> NDArray[Any]:
         """Values below what the file can store come out high; at the edge of a picture that shows."""
-        edge = np.concatenate([hu[0], hu[-1], hu[1:-1, 0], hu[1:-1, -1]])
+        edge = np.concatenate([hu[0], hu[-1], hu[1:-1, 0], hu[1:-1, -1]]).astype(np.float64)
         below = edge - span * frame.slope
         wrapped = (edge > _NO_HEAD_HU) & (below >= _AIR_HU[0]) & (below <= _AIR_HU[1])
         if wrapped.mean() < _EDGE_SHARE:
-            return
+            return hu
+        self.n_unwrapped += 1
+        hu = hu.astype(np.float32 if hu.dtype.kind == "f" else np.int32, copy=False)
         if frame.intercept > _AIR_HU[1]:  # air cannot be stored, so that all of the upper half is negative
             hu[stored >= span // 2] -= hu.dtype.type(span * frame.slope)
         else:
             high = (hu > _NO_HEAD_HU) & (np.abs(hu - span * frame.slope - below[wrapped].max()) < 1)
             hu[_at_corners(high)] = AIR_HU
-        self.n_unwrapped += 1
+        return hu
+
+
+def _read_plain(frame: Frame) -> tuple[NDArray[Any], Coding]:
+    assert frame.plain is not None
+    with frame.source.open() as file:
+        return frame.plain.read(file, frame.shape), frame.plain.coding
+
+
+def _rescaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+    """Values by slope and intercept, whole if these are: int16 if they fit, which is quickest."""
+    if not (slope.is_integer() and intercept.is_integer() and stored.dtype.itemsize <= 2):
+        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    ends = [int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max())]
+    if not (_INT16.min <= min(*ends, intercept) and max(*ends, intercept) <= _INT16.max):
+        return stored.astype(np.int32) * int(slope) + int(intercept)
+    hu = stored.astype(np.int16)  # what does not fit on the way wraps round, and back
+    if slope != 1:
+        hu *= np.int16(slope)
+    hu += np.int16(intercept)
+    return hu
 
 
 def _check_codestream(dataset: Any, frame: Frame, where: str) -> None:
@@ -147,30 +171,6 @@ def _quiet_decoders() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(sink)
-
-
-class _Coding:
-    """How a file stores its values.
-
-    Attributes:
-        signed: Whether they may be negative.
-        span: How many there are.
-        padding: The lowest and the highest that mean "no picture here", or None.
-    """
-
-    def __init__(self, dataset: Any) -> None:
-        self.signed = bool(dataset.get("PixelRepresentation"))
-        bits = int(dataset.BitsAllocated)
-        self.span = 1 << int(dataset.get("BitsStored") or bits)
-        ends = [dataset.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-        ends = [self._as_stored(v, bits) for v in ends if isinstance(v, int)]
-        self.padding = (min(ends), max(ends)) if ends else None
-
-    def _as_stored(self, value: int, bits: int) -> int:
-        """A value written with the other sign than the pixels have."""
-        if self.signed and value >= 1 << (bits - 1):
-            return value - (1 << bits)
-        return value + (1 << bits) if not self.signed and value < 0 else value
 
 
 def _at_corners(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

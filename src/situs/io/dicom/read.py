@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from situs.errors import ScanError
 from situs.geometry import Geometry, axial_order
 from situs.io.dicom.files import Source, open_sources
-from situs.io.dicom.headers import Frame, read_frames
+from situs.io.dicom.frames import Frame
+from situs.io.dicom.headers import read_frames
 from situs.io.dicom.pixels import PixelReader
 from situs.io.dicom.series import UID, Meets, choose_stack
 from situs.io.dicom.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
@@ -121,7 +122,7 @@ def _read_pixels(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int]
     kept = 0
     for n, frame in enumerate(frames):
         image = reader.read(frame)
-        if whole and not -(2**15) <= image.min() <= image.max() < 2**15:
+        if whole and image.dtype != np.int16 and not -(2**15) <= image.min() <= image.max() < 2**15:
             stack, whole = stack.astype(np.float32), False
         stack[kept] = image
         if kept and heights[n] - heights[n - 1] < SAME_PLACE_MM:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
-from situs.io.dicom.headers import Frame
+from situs.io.dicom.frames import Frame
 
 __all__ = ["LPS_TO_RAS", "SAME_PLACE_MM", "Stack", "in_plane_steps", "stack_geometry", "to_stacks"]
 
