@@ -21,7 +21,7 @@ FIRST ?= 0
 
 demo: .venv-demo/installed
 	@mkdir -p demo-output
-	@.venv-demo/bin/situs label examples/head.nii.gz --roi examples/lesions.nii.gz \
+	@.venv-demo/bin/situs label src/situs/data/example/head.nii.gz --roi src/situs/data/example/lesions.nii.gz \
 	  --json demo-output/findings.json --csv demo-output/findings.csv --png demo-output
 	@echo "One picture a lesion, findings.json and findings.csv are in $(CURDIR)/demo-output"
 

@@ -1,6 +1,6 @@
 """Make the example: a rendered head CT with six lesions, from one head label map.
 
-    python examples/make_example.py HEADS/head_07.nii.gz examples
+    python examples/make_example.py HEADS/head_07.nii.gz src/situs/data/example
 
 Writes ``head.nii.gz`` (HU), ``lesions.nii.gz`` (values 1 to 6) and ``lesions.csv``, what each value is.
 """

@@ -8,7 +8,7 @@ from phantoms.findings_schema import read_findings
 
 from situs.cli import main
 
-EXAMPLES = REPO / "examples"
+EXAMPLES = REPO / "src/situs/data/example"
 
 
 @pytest.fixture(scope="module")

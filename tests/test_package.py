@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "paper": {"", "bundle", "io", "cohort", "synth", "learn", "paper"},
     "pacs": {"", "bundle", "io", "report", "pacs"},
     "batch": {"", "bundle", "io", "report", "batch"},
-    "cli": {"", "bundle", "io", "report", "pacs", "batch", "cohort", "synth", "learn", "paper", "cli"},
+    "web": {"", "bundle", "io", "report", "web"},
+    "cli": {"", "bundle", "io", "report", "pacs", "batch", "cohort", "synth", "learn", "paper", "web", "cli"},
 }
 # The rooms that need packages of an extra; what labels a scan needs none. `cohort` has joblib for `--jobs`,
 # `report` has highdicom for Structured Reports and jinja2 for pages, `pacs` all that speaks with an archive,
@@ -42,6 +43,7 @@ MAY_IMPORT_EXTRAS = {
     "cohort": {"joblib"},
     "report": {"highdicom", "jinja2"},
     "pacs": {"dicomweb_client", "requests"},
+    "web": {"python_multipart", "starlette", "uvicorn"},
     **{key: set(EXTRAS) for key in NEED_EXTRAS},
 }
 
@@ -104,7 +106,11 @@ def test_what_labels_a_scan_needs_no_extra(module):
 
 def test_every_extra_that_an_error_names_installs_the_package():
     extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    distributions = {"sklearn": "scikit-learn", "dicomweb_client": "dicomweb-client"}
+    distributions = {
+        "sklearn": "scikit-learn",
+        "dicomweb_client": "dicomweb-client",
+        "python_multipart": "python-multipart",
+    }
     for package, extra in EXTRAS.items():
         assert any(line.startswith(distributions.get(package, package)) for line in extras[extra]), package
 

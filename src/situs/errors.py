@@ -6,6 +6,7 @@ what is wrong and what to do, ready to be shown to a user.
     SitusError
     ├── InputError (also ValueError)     what the user gave cannot be used
     │   ├── ScanError                    the scan: no such file, corrupt, 4-D, not HU, ...
+    │   │   └── SeveralSeriesError       it holds several head CT series, and somebody can be asked
     │   ├── RoiError                     the region of interest: empty, other space, no overlap, ...
     │   ├── ManifestError                a cohort's manifest or the files it names
     │   └── BundleError                  a bundle: missing, changed, of an unknown version
@@ -26,6 +27,7 @@ __all__ = [
     "OutputError",
     "RoiError",
     "ScanError",
+    "SeveralSeriesError",
     "SitusError",
     "did_you_mean",
 ]
@@ -41,8 +43,11 @@ EXTRAS = {
     "onnxscript": "train",
     "pyarrow": "batch",
     "requests": "dicom",
+    "python_multipart": "web",
     "sklearn": "train",
+    "starlette": "web",
     "torch": "train",
+    "uvicorn": "web",
 }
 
 _MOST_TOLD = 20  # words of an error's line; the sites are fewer
@@ -58,6 +63,19 @@ class InputError(SitusError, ValueError):
 
 class ScanError(InputError):
     """The scan cannot be read, or its values cannot be HU or a window of them."""
+
+
+class SeveralSeriesError(ScanError):
+    """There are several head CT series.
+
+    Args:
+        text: The line.
+        series: What to ask for, a description, and the number of slices of each, the best first.
+    """
+
+    def __init__(self, text: str, series: Sequence[tuple[str, str, int]]) -> None:
+        super().__init__(text)
+        self.series = tuple(series)
 
 
 class RoiError(InputError):

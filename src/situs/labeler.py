@@ -29,7 +29,7 @@ from situs.runtime import Runtime, relate_to_nearest
 from situs.side import side_of_lesion
 from situs.slice_answers import LesionAnswer, LesionSlice, Pose, SliceAnswer, SliceLook, planes_on
 from situs.views import LEAST_TURN_DEG, MIRRORED, extract_views
-from situs.volume import OutsideRoi, Roi, Volume, choose_slices, split_lesions, union_mask
+from situs.volume import OutsideRoi, Roi, Volume, choose_slices, split_regions, union_mask
 
 __all__ = ["MAX_SLICES", "Labeler"]
 
@@ -104,8 +104,7 @@ class Labeler:
                     f"rois: value {roi.value} lies on a grid of {roi.geometry.shape} voxels, the scan has "
                     f"{volume.geometry.shape}; read it with read_rois and this scan"
                 )
-        lesions = [lesion for roi in regions for lesion in split_lesions(roi)]
-        outside = [roi for roi in rois if isinstance(roi, OutsideRoi)]
+        lesions, outside = split_regions(rois)
         if not lesions:
             return self._outside(volume, outside, lesions)
         examples = _examples(lesions)

@@ -6,7 +6,7 @@ point. HU are Hounsfield units as stored in the file, or the window of them that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "choose_slices",
     "largest_part",
     "split_lesions",
+    "split_regions",
     "union_mask",
 ]
 
@@ -268,6 +269,12 @@ def split_lesions(roi: Roi) -> list[Roi]:
         start = tuple(a + s.start for a, s in zip(roi.start, box, strict=True))
         lesions.append(replace(roi, mask=labels[box] == index + 1, start=start, component=rank))
     return lesions
+
+
+def split_regions(regions: Sequence[Roi | OutsideRoi]) -> tuple[list[Roi], list[OutsideRoi]]:
+    """The lesions of all regions, in the order of the regions and then by size, and what lies outside."""
+    inside = [lesion for region in regions if isinstance(region, Roi) for lesion in split_lesions(region)]
+    return inside, [region for region in regions if isinstance(region, OutsideRoi)]
 
 
 def union_mask(rois: Iterable[Roi], geometry: Geometry) -> NDArray[np.bool_]:

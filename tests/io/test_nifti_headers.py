@@ -296,7 +296,7 @@ def refused(raw, path, words, error=ScanError, read=read_volume):
         ((4, 48, 56, 20, -3), "-3 voxels"),
         ((3, 0, 56, 20), "0x56x20 voxels"),
         ((7, 48, 56, 20, -1, -1, -1, -1), "voxels"),
-        ((3, 32767, 32767, 32767), "at most 2^30"),
+        ((3, 32767, 32767, 32767), "at most 1,073,741,824"),
         ((3, 600, 600, 2000), "spans"),
         ((3, 500, 500, 370), "bytes are missing"),
         ((0, 48, 56, 20), "dim[0]"),

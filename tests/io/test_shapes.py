@@ -142,7 +142,7 @@ def test_what_lies_outside_the_scan(scan, tmp_path):
     assert box.volumes_ml == (pytest.approx(np.pi / 6 * 20 * 30 * 40 / 1000),)
     with pytest.raises(RoiError) as error:
         read_rois(as_json(tmp_path / "s.json", "voxel", {"box": [[-9, -9, -9], [-5, -5, -5]]}), scan)
-    assert_one_line(error, "s.json", "no box or point meets the scan", "voxel")
+    assert_one_line(error, "s.json", "none of its shapes meets the scan", "voxel")
 
 
 def test_the_scan_that_is_named_must_be_the_scan(scan, tilted, tmp_path):

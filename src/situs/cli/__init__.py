@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from situs import __version__
-from situs.cli import batch, label, learn, pacs, references
+from situs.cli import batch, label, learn, pacs, references, serve
 from situs.cli.console import explain
 from situs.errors import InputError
 
@@ -72,6 +72,7 @@ def _situs(
 for command in (
     label.label,
     batch.batch,
+    serve.serve,
     learn.synth,
     learn.train,
     learn.evaluate,

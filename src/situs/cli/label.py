@@ -116,7 +116,7 @@ def label(
     with no_warnings():
         from situs.io import read_rois, read_volume
         from situs.labeler import Labeler
-        from situs.volume import OutsideRoi, Roi, split_lesions
+        from situs.volume import split_regions
 
         outputs.import_extras()
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
@@ -127,10 +127,7 @@ def label(
 
             patient, segmentation = read_patient(scan, volume), segmentation_image(roi)
         regions = read_rois(roi, volume, mask_space, threshold)
-        lesions = [
-            lesion for region in regions if isinstance(region, Roi) for lesion in split_lesions(region)
-        ]
-        outside = [region for region in regions if isinstance(region, OutsideRoi)]
+        lesions, outside = split_regions(regions)
         labeler = Labeler.load(bundle)
         if outputs.have_pictures:
             _ = labeler.bundle.pictures  # damaged pictures are refused before the work

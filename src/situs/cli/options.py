@@ -17,6 +17,7 @@ __all__ = [
     "HeadsArgument",
     "JobsOption",
     "JsonOption",
+    "LanguageOption",
     "PicturesOption",
     "RecipeName",
     "ThreadsOption",
@@ -53,6 +54,14 @@ CsvOption = Annotated[
     Path | None,
     typer.Option(
         "--csv", metavar="FILE", help="Write the results as CSV, one per row. '-' is standard output."
+    ),
+]
+LanguageOption = Annotated[
+    str,
+    typer.Option(
+        "--language",
+        metavar="LANG",
+        help="Language of pages: 'en', or a file with the texts of another one (see docs/output.md).",
     ),
 ]
 PicturesOption = Annotated[

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["read_rois", "read_volume"]
 
 
-def read_volume(path: str | Path, series: str | None = None, roi: str | Path | None = None) -> Volume:
+def read_volume(
+    path: str | Path, series: str | None = None, roi: str | Path | None = None, ask: bool = False
+) -> Volume:
     """Read a head CT.
 
     Args:
@@ -36,19 +38,21 @@ def read_volume(path: str | Path, series: str | None = None, roi: str | Path | N
         series: SeriesNumber or SeriesInstanceUID of the DICOM series to read. By default the plain axial head
             CT is chosen, and `Volume.assumptions` names the choice.
         roi: The mask that will be bound to the scan. Of several DICOM series, those that it meets come first.
+        ask: Whether somebody can be asked which of several head CT series to read.
 
     Returns:
         Volume of shape (ni, nj, nk), the slice axis (the one nearest to feet-head) last; int16 or float32.
 
     Raises:
         ScanError: The scan cannot be read, or its values cannot be HU or a window of them.
+        SeveralSeriesError: With `ask`, if there are several and none was asked for.
         RoiError: The mask is needed to choose a series and cannot be read.
     """
     path = Path(path)
     if is_folder(path, ScanError) or _is_dicom(path):
         from situs.io.dicom.read import read_dicom  # pydicom only for DICOM
 
-        return read_dicom(path, series, None if roi is None else _meets(Path(roi)))
+        return read_dicom(path, series, None if roi is None else _meets(Path(roi)), ask)
     if series is not None:
         raise ScanError(f"{path}: series={series!r} was asked for, but this is not DICOM: leave it out")
     from situs.io.grid_files import read_grid_volume

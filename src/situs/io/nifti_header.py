@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.io.limits import most_voxels
+
 __all__ = [
     "HEADER_BYTES",
     "HeaderError",
@@ -26,7 +28,6 @@ HEADER_BYTES = (
 
 _VERSIONS = {b"n+1\0": (1, False), b"ni1\0": (1, True), b"n+2\0": (2, False), b"ni2\0": (2, True)}
 _FIRST_VOXEL = {1: 352, 2: 544}  # in a single file
-_MOST_VOXELS = 2**30
 _MOST_OFFSET = 2**28
 _VOXEL_MM = (0.02, 50.0)  # beyond these a header is wrong, or in other units
 _LONGEST_MM = 3000.0  # longer than any patient
@@ -153,8 +154,8 @@ def check_voxels(shape: Sequence[int]) -> None:
         raise HeaderError(
             f"its header says {text} voxels, expected at least one along each axis: export it again"
         )
-    if math.prod(shape) > _MOST_VOXELS:
-        raise HeaderError(f"its header says {text} voxels, expected at most 2^30: crop it to the head")
+    if math.prod(shape) > (most := most_voxels()):
+        raise HeaderError(f"its header says {text} voxels, expected at most {most:,}: crop it to the head")
 
 
 def _dtype(header: Any) -> np.dtype[Any]:

@@ -1,8 +1,9 @@
-"""Boxes and points from a JSON or CSV file (`docs/output.md` has the schema), as regions of a scan.
+"""Boxes, points and brush strokes of a JSON or CSV file (see `docs/output.md`) as regions of a scan.
 
-A point becomes the ball around it. A box becomes the ellipsoid that touches its six sides, because a lesion
-hardly ever fills the corners: its answers agree with those of the lesion's own mask more often than the whole
-box's do, of the site as of the side (`benchmarks/shapes.py`).
+A point becomes the ball around it. A brush stroke becomes the balls around its points, joined. A box becomes
+the ellipsoid that touches its six sides, because a lesion hardly ever fills the corners: its answers agree
+with those of the lesion's own mask more often than the whole box's do, of the site as of the side
+(`benchmarks/shapes.py`).
 """
 
 from __future__ import annotations
@@ -26,27 +27,47 @@ from situs.io.rois import BETWEEN_NOTE, with_outside_share
 from situs.io.stream import ByteStream
 from situs.volume import OutsideRoi, Roi, Volume, bounding_box
 
-__all__ = ["DEFAULT_RADIUS_MM", "read_shapes", "shape_positions", "shape_references"]
+__all__ = [
+    "DEFAULT_RADIUS_MM",
+    "SCHEMA",
+    "Brush",
+    "Shape",
+    "read_shapes",
+    "shape_positions",
+    "shape_references",
+]
 
 # Of a point without one. Smaller balls get the site right a little more often, but fall below four pixels on
 # coarse scans, which is too small to be judged.
 DEFAULT_RADIUS_MM = 3.0
 
-_SCHEMA = "situs.shapes/1"
+SCHEMA = "situs.shapes/1"
 _MOST_BYTES = 2**24
 _REACH = 0.75  # of a slice's thickness, from a shape between two slices to the one that takes it
 _SAMPLES = 12  # along each axis of a shape, to see how much of it lies outside the scan
+_MOST_SAMPLED = 64  # balls of a brush stroke that are sampled for it
 _LPS = np.array([-1.0, -1.0, 1.0])
 
 Array = NDArray[np.float64]
 _Number = Annotated[float, Meta(ge=-1e5, le=1e5)]
 _Point = tuple[_Number, _Number, _Number]
+_Radius = Annotated[float, Meta(gt=0, le=150)]
 
 
-class _Shape(Struct, forbid_unknown_fields=True):
+class Brush(Struct, forbid_unknown_fields=True):
+    """A brush stroke: balls of one radius around its points."""
+
+    points: Annotated[list[_Point], Meta(min_length=1, max_length=10_000)]
+    radius_mm: _Radius = DEFAULT_RADIUS_MM
+
+
+class Shape(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One region: a box, by two opposite corners, a point with its radius, or a brush stroke."""
+
     box: tuple[_Point, _Point] | None = None
     point: _Point | None = None
-    radius_mm: Annotated[float, Meta(gt=0, le=150)] | None = None
+    radius_mm: _Radius | None = None
+    brush: Brush | None = None
     name: Annotated[str, Meta(max_length=200)] = ""
     value: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
@@ -54,7 +75,7 @@ class _Shape(Struct, forbid_unknown_fields=True):
 class _File(Struct, forbid_unknown_fields=True):
     schema: Literal["situs.shapes/1"]
     space: Literal["voxel", "ras", "lps"]
-    shapes: Annotated[list[_Shape], Meta(min_length=1, max_length=10_000)]
+    shapes: Annotated[list[Shape], Meta(min_length=1, max_length=10_000)]
     scan: Annotated[str, Meta(max_length=1000)] = ""
 
 
@@ -71,7 +92,7 @@ class _Ellipsoid:
 
 
 def read_shapes(path: Path, volume: Volume) -> list[Roi | OutsideRoi]:
-    """The boxes and points of a file as regions, ascending by value, and then those outside the scan.
+    """The shapes of a file as regions, ascending by value, and then those outside the scan.
 
     Raises:
         RoiError: It is not as the schema says, is of another scan, or does not meet the scan.
@@ -87,7 +108,7 @@ def read_shapes(path: Path, volume: Volume) -> list[Roi | OutsideRoi]:
         region = _region(shape, number, file, volume, path)
         (rois if isinstance(region, Roi) else outside).append(region)  # type: ignore[arg-type]
     if not rois:
-        raise RoiError(f"{path}: no box or point meets the scan: is its space ({file.space}) right?")
+        raise RoiError(f"{path}: none of its shapes meets the scan: is its space ({file.space}) right?")
     return [*rois, *outside]
 
 
@@ -101,7 +122,7 @@ def shape_references(path: Path) -> References:
 
 
 def shape_positions(path: Path) -> Array:
-    """(n, 3) the middles of boxes and points, RAS+ mm; none if they are voxel indices.
+    """(n, 3) the middles of the shapes, RAS+ mm; none if they are voxel indices.
 
     Raises:
         RoiError: It is not as the schema says.
@@ -109,8 +130,8 @@ def shape_positions(path: Path) -> Array:
     file = _read(path)
     if file.space == "voxel":
         return np.empty((0, 3))
-    corners = [list(s.box) if s.box is not None else [s.point] for s in file.shapes]
-    middles = np.array([np.mean(np.array(points), axis=0) for points in corners])
+    points = [s.brush.points if s.brush is not None else s.box or [s.point] for s in file.shapes]
+    middles = np.array([np.mean(np.array(of_shape), axis=0) for of_shape in points])
     return middles * (_LPS if file.space == "lps" else 1.0)
 
 
@@ -118,7 +139,7 @@ def _read(path: Path) -> _File:
     with ByteStream(path, RoiError) as stream:
         content = stream.peek(_MOST_BYTES)
     if len(content) == _MOST_BYTES:
-        raise RoiError(f"{path}: has more than 16 MiB, expected a list of boxes and points")
+        raise RoiError(f"{path}: has more than 16 MiB, expected a list of shapes")
     try:
         text = content.decode("utf-8-sig")
         if text.lstrip().startswith("{"):
@@ -126,11 +147,13 @@ def _read(path: Path) -> _File:
         else:
             file = msgspec.convert(_from_csv(text), type=_File, strict=False)
     except (ValueError, csv.Error) as problem:  # msgspec's errors are among them
-        raise RoiError(f"{path}: is not as {_SCHEMA} says ({problem}): see docs/output.md") from problem
+        raise RoiError(f"{path}: is not as {SCHEMA} says ({problem}): see docs/output.md") from problem
     for number, shape in enumerate(file.shapes, start=1):
-        if (shape.box is None) == (shape.point is None) or (shape.box and shape.radius_mm is not None):
+        kinds = sum(kind is not None for kind in (shape.box, shape.point, shape.brush))
+        if kinds != 1 or (shape.point is None and shape.radius_mm is not None):
             raise RoiError(
-                f"{path}: shape {number} is neither a box nor a point (with or without radius_mm): give one"
+                f"{path}: shape {number} is neither a box nor a point (with or without radius_mm) nor a "
+                "brush: give one"
             )
     return file
 
@@ -151,7 +174,7 @@ def _from_csv(text: str) -> dict[str, Any]:
             raise ValueError("a point has x2, y2 or z2")
         return {kind: places[kind], **own}
 
-    found: dict[str, Any] = {"schema": _SCHEMA, "shapes": [shape(row) for row in cells]}
+    found: dict[str, Any] = {"schema": SCHEMA, "shapes": [shape(row) for row in cells]}
     for key in ("space", "scan"):
         values = {row.get(key, "") for row in cells}
         if len(values) > 1:
@@ -173,22 +196,27 @@ def _check_scan(file: _File, volume: Volume, path: Path) -> None:
         )
 
 
-def _region(shape: _Shape, number: int, file: _File, volume: Volume, path: Path) -> Roi | OutsideRoi:
+def _region(shape: Shape, number: int, file: _File, volume: Volume, path: Path) -> Roi | OutsideRoi:
     geometry = volume.geometry
-    solid, note = _solid(shape, number, file, volume, path)
-    mask, between = _rasterise(solid, geometry)
+    solids, note = _solids(shape, number, file, volume, path)
+    mask, between = _rasterise(solids, geometry)
     notes = (note, BETWEEN_NOTE) if between else (note,)
     if not mask.any():
-        voxel = abs(float(np.linalg.det(steps(geometry)))) if solid.of_voxels else 1.0
-        volume_ml = 4 / 3 * np.pi * float(solid.half.prod()) * voxel / 1000
+        # Balls of a brush stroke overlap: of several, the largest counts.
+        largest = max(solids, key=lambda solid: float(solid.half.prod()))
+        voxel = abs(float(np.linalg.det(steps(geometry)))) if largest.of_voxels else 1.0
+        volume_ml = 4 / 3 * np.pi * float(largest.half.prod()) * voxel / 1000
         return OutsideRoi((volume_ml,), number, shape.name, notes)
     box = bounding_box(mask)
     i, j, k = (s.start for s in box)
     roi = Roi(np.ascontiguousarray(mask[box]), (i, j, k), geometry, number, shape.name, notes=notes)
-    return with_outside_share(roi, _outside_share(solid, geometry))
+    sampled = solids[:: -(-len(solids) // _MOST_SAMPLED)]
+    return with_outside_share(roi, float(np.mean([_outside_share(solid, geometry) for solid in sampled])))
 
 
-def _solid(shape: _Shape, number: int, file: _File, volume: Volume, path: Path) -> tuple[_Ellipsoid, str]:
+def _solids(
+    shape: Shape, number: int, file: _File, volume: Volume, path: Path
+) -> tuple[list[_Ellipsoid], str]:
     """What a shape stands for, and the sentence that says so."""
     of_voxels = file.space == "voxel"
     order = (0, 1, 2) if volume.stored is None else volume.stored.order
@@ -204,24 +232,42 @@ def _solid(shape: _Shape, number: int, file: _File, volume: Volume, path: Path) 
         half = (high - low + (1 if of_voxels else 0)) / 2
         if half.min() <= 0:
             raise RoiError(f"{path}: box {number} has no extent along an axis: give two opposite corners")
-        return _Ellipsoid((low + high) / 2, half, of_voxels), "The box was taken for the ellipsoid within it."
+        solid = _Ellipsoid((low + high) / 2, half, of_voxels)
+        return [solid], "The box was taken for the ellipsoid within it."
+
+    def ball(point: _Point, radius: float) -> _Ellipsoid:
+        centre = place(point)
+        if of_voxels:
+            # A ball of the patient needs a position there; beyond the scan its slices are thought to go on.
+            k = int(np.clip(np.rint(centre[2]), 0, volume.geometry.shape[2] - 1))
+            beyond = (centre[2] - k) * steps(volume.geometry)[:, 2]
+            centre = volume.geometry.to_world([[centre[0], centre[1], k]])[0] + beyond
+        return _Ellipsoid(centre, np.full(3, radius), False)
+
+    if shape.brush is not None:
+        radius = shape.brush.radius_mm
+        note = f"The brush stroke was taken for balls with a radius of {radius:g} mm."
+        return [ball(point, radius) for point in shape.brush.points], note
     assert shape.point is not None
     radius = DEFAULT_RADIUS_MM if shape.radius_mm is None else shape.radius_mm
-    centre = place(shape.point)
-    if of_voxels:
-        # A ball of the patient needs a position there; beyond the scan its slices are thought to go on.
-        k = int(np.clip(np.rint(centre[2]), 0, volume.geometry.shape[2] - 1))
-        beyond = (centre[2] - k) * steps(volume.geometry)[:, 2]
-        centre = volume.geometry.to_world([[centre[0], centre[1], k]])[0] + beyond
-    return (
-        _Ellipsoid(centre, np.full(3, radius), False),
-        f"The point was taken for a ball with a radius of {radius:g} mm.",
-    )
+    return [ball(shape.point, radius)], f"The point was taken for a ball with a radius of {radius:g} mm."
 
 
-def _rasterise(solid: _Ellipsoid, geometry: Geometry) -> tuple[NDArray[np.bool_], bool]:
-    """(ni, nj, nk) the voxels whose centres an ellipsoid holds; whether it was moved to the nearest slice."""
+def _rasterise(solids: list[_Ellipsoid], geometry: Geometry) -> tuple[NDArray[np.bool_], bool]:
+    """(ni, nj, nk) the voxels whose centres one of the solids holds; whether some were moved to a slice.
+
+    They are moved only if no solid holds a voxel.
+    """
     mask = np.zeros(geometry.shape, dtype=bool, order="F")
+    for solid in solids:
+        _fill(mask, solid, geometry)
+    moved = not mask.any() and any([_fill_nearest(mask, solid, geometry) for solid in solids])
+    return mask, moved
+
+
+def _extent(solid: _Ellipsoid, geometry: Geometry) -> tuple[Array, Array, Array, float, Array]:
+    """The corners (8, 3) of a solid's box, the heights (nk,) of the slices, those of the corners (8,) and of
+    the centre, and how far (nk,) a slice reaches."""
     ends = solid.centre + solid.half * np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T
     if solid.of_voxels:
         heights, at = np.arange(geometry.shape[2], dtype=np.float64), ends[:, 2]
@@ -229,19 +275,30 @@ def _rasterise(solid: _Ellipsoid, geometry: Geometry) -> tuple[NDArray[np.bool_]
     else:
         heights, at = geometry.heights_mm, ends @ geometry.normal
         centre, reach = float(solid.centre @ geometry.normal), _REACH * geometry.slice_thickness_mm
+    return ends, heights, at, centre, reach
+
+
+def _fill(mask: NDArray[np.bool_], solid: _Ellipsoid, geometry: Geometry) -> None:
+    """Mark the voxels whose centres a solid holds."""
+    ends, heights, at, _, _ = _extent(solid, geometry)
     for k in np.flatnonzero((heights >= at.min()) & (heights <= at.max())):
         _fill_slice(mask, solid, geometry, int(k), ends, 0.0)
+
+
+def _fill_nearest(mask: NDArray[np.bool_], solid: _Ellipsoid, geometry: Geometry) -> bool:
+    """Mark the pixels that a solid between two slices holds on the nearest; whether it was moved there."""
+    ends, heights, _, centre, reach = _extent(solid, geometry)
     nearest = int(np.abs(heights - centre).argmin())
     off = centre - heights[nearest]
-    if mask.any() or abs(off) > reach[nearest]:
-        return mask, False
+    if abs(off) > reach[nearest]:
+        return False
     _fill_slice(mask, solid, geometry, nearest, ends, off)
-    if not mask.any():  # smaller than a pixel
+    if not mask[:, :, nearest].any():  # smaller than a pixel
         one = solid.centre[None]
         i, j = np.rint(one[0, :2] if solid.of_voxels else geometry.to_pixels(one, nearest)[0]).astype(int)
         if 0 <= i < mask.shape[0] and 0 <= j < mask.shape[1]:
             mask[i, j, nearest] = True
-    return mask, abs(off) > 1e-6
+    return abs(off) > 1e-6
 
 
 def _fill_slice(

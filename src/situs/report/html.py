@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from situs import __version__
+from situs.errors import InputError
+from situs.files import read_whole
 from situs.finding import Finding, Reference
 from situs.report.findings import millilitres, one_line, slice_ranges, to_json_object
 from situs.report.picture import enlarge_reference, iter_lesions
@@ -41,6 +45,7 @@ _REFERENCE_PX = 176
 # A page of thousands of specks would be too large to open.
 _MOST_PICTURES = 100
 _MOST_SLICES = 24
+_MOST_TEXT_BYTES = 2**20
 
 ReferencePicture = Callable[[str], NDArray[np.uint8] | None]
 
@@ -130,9 +135,46 @@ class _Lesion:
 
 
 def read_texts(language: str = "en") -> dict[str, str]:
-    """The words of the page in a language: the catalogue ``texts/<language>.json``, by their keys."""
-    path = resources.files("situs.report").joinpath(f"texts/{language}.json")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    """The words of the page in a language, by their keys.
+
+    Args:
+        language: That of a catalogue in the package, ``texts/<language>.json``, or the path of another one.
+
+    Raises:
+        InputError: There is no such catalogue, or it lacks texts or has others than the English one.
+    """
+    known = {
+        path.name.removesuffix(".json"): path
+        for path in resources.files("situs.report").joinpath("texts").iterdir()
+    }
+    if language in known:
+        return dict(json.loads(known[language].read_text(encoding="utf-8")))
+    try:
+        texts = json.loads(read_whole(Path(language), _MOST_TEXT_BYTES))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--language {language}: is neither one of {', '.join(sorted(known))} nor a JSON file of texts"
+        ) from error
+    _check_texts(texts, read_texts(), language)
+    return dict(texts)
+
+
+def _check_texts(texts: Any, english: Mapping[str, str], language: str) -> None:
+    """Refuse a catalogue that would fail in the middle of a page."""
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise InputError(f"--language {language}: expected one object of texts, as texts/en.json is")
+    for keys, what in ((english.keys() - texts, "lacks"), (texts.keys() - english, "has the unknown")):
+        if keys:
+            raise InputError(
+                f"--language {language}: {what} {', '.join(sorted(keys)[:5])}: see texts/en.json"
+            )
+    for key, text in texts.items():
+        try:
+            fields = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+        except ValueError as error:
+            raise InputError(f"--language {language}: {key}: its braces do not match") from error
+        if not fields <= {name for _, name, _, _ in Formatter().parse(english[key]) if name is not None}:
+            raise InputError(f"--language {language}: {key}: expected no values but those of texts/en.json")
 
 
 def format_html(

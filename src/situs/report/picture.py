@@ -27,6 +27,7 @@ __all__ = [
     "COMPARISON_BOXES",
     "SLICE_BOX",
     "draw_finding",
+    "draw_references",
     "enlarge_reference",
     "iter_lesions",
     "iter_pictures",
@@ -124,8 +125,8 @@ def draw_finding(
     """
     from PIL import Image, ImageDraw
 
-    shown = [] if reference_picture is None else [(r, reference_picture(r.id)) for r in finding.comparison]
-    height = _SIZE[1] + (_COMPARISON_PX if any(small is not None for _, small in shown) else 0)
+    strip = None if reference_picture is None else draw_references(finding, reference_picture)
+    height = _SIZE[1] + (0 if strip is None else strip.height)
     picture = Image.new("RGB", (_SIZE[0], height), _BACKGROUND)
     picture.paste(draw_slice(volume, lesion, others, SLICE_BOX[2] - SLICE_BOX[0]), SLICE_BOX[:2])
     draw = ImageDraw.Draw(picture)
@@ -138,8 +139,32 @@ def draw_finding(
     name = _shortened(volume.name, 13, 380)
     draw.text((left, lower + 20), f"{name}   {slice_number}", _FAINT, font(13), anchor="lm")
     draw.text((_PANEL[1], lower + 20), DISCLAIMER, _FAINT, font(13), anchor="rm")
-    if height > _SIZE[1]:
-        _draw_comparison(picture, draw, finding, shown)
+    if strip is not None:
+        picture.paste(strip, (0, _SIZE[1]))
+    return picture
+
+
+def draw_references(
+    finding: Finding, reference_picture: Callable[[str], NDArray[np.uint8] | None]
+) -> Image | None:
+    """The references to compare a finding with, in a row: RGB, 960 x 262 pixels; None if none has a picture.
+
+    Each has its site and distance. A coloured frame marks the finding's site.
+
+    Args:
+        finding: The finding.
+        reference_picture: See `draw_finding`.
+
+    Raises:
+        BundleError: If the pictures of the references cannot be used.
+    """
+    from PIL import Image, ImageDraw
+
+    shown = [(reference, reference_picture(reference.id)) for reference in finding.comparison]
+    if all(small is None for _, small in shown):
+        return None
+    picture = Image.new("RGB", (_SIZE[0], _COMPARISON_PX), _BACKGROUND)
+    _draw_comparison(picture, ImageDraw.Draw(picture), finding, shown)
     return picture
 
 
@@ -189,13 +214,15 @@ def _draw_comparison(
     finding: Finding,
     shown: Sequence[tuple[Reference, NDArray[np.uint8] | None]],
 ) -> None:
-    """The references in a row, each with its site and distance; a coloured frame marks the finding's site."""
     from PIL import Image
 
-    left, upper, _, _ = COMPARISON_BOXES[0]
+    boxes = [
+        (left, upper - _SIZE[1], right, lower - _SIZE[1]) for left, upper, right, lower in COMPARISON_BOXES
+    ]
+    left, upper, _, _ = boxes[0]
     title = "nearest references of this site, and of the next in score (distances of embeddings, no unit)"
     draw.text((left, upper - 16), title, _FAINT, font(13), anchor="lm")
-    for (reference, small), box in zip(shown, COMPARISON_BOXES, strict=False):
+    for (reference, small), box in zip(shown, boxes, strict=False):
         same_site = reference.site == finding.site
         if small is None:
             draw.rectangle(box, _TRACK)

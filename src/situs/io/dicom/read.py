@@ -22,6 +22,7 @@ from situs.io.dicom.pixels import PixelReader
 from situs.io.dicom.series import UID, Meets, choose_stack
 from situs.io.dicom.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
 from situs.io.kinds import dicom_kind, no_scan_text
+from situs.io.limits import most_voxels
 from situs.io.values import to_hu
 from situs.volume import DicomImage, DicomSource, Volume
 
@@ -32,13 +33,16 @@ _MOST_LOOKED_AT = 100  # files, to say what they are
 _HOLES_OF_A_PROTOCOL = 3  # so many equal ones at an end of a stack are how it was taken
 
 
-def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None) -> Volume:
+def read_dicom(
+    path: Path, series: str | None = None, meets: Meets | None = None, ask: bool = False
+) -> Volume:
     """The axial head CT of a DICOM folder, a zip of one, or a single file.
 
     Args:
         path: Folder, zip, or file. A DICOMDIR stands for its folder.
         series: SeriesNumber or SeriesInstanceUID; by default see `situs.io.dicom.series.choose_stack`.
         meets: How well the mask fits a stack; it helps to choose.
+        ask: See `situs.io.read_volume`.
 
     Raises:
         ScanError: see `situs.io.read_volume`
@@ -56,7 +60,7 @@ def read_dicom(path: Path, series: str | None = None, meets: Meets | None = None
                 f"{name}: {no_scan_text(_kinds(sources), in_folder=len(sources) > 1 or path.is_dir())}"
             )
         fewest = 1 if path.is_file() and len(sources) == 1 else 3
-        stack, notes = choose_stack(to_stacks(frames), series, name, fewest, meets)
+        stack, notes = choose_stack(to_stacks(frames), series, name, fewest, meets, ask)
         if unreadable:
             files = "file was" if unreadable == 1 else "files were"
             notes += (f"{unreadable} damaged DICOM {files} skipped.",)
@@ -105,6 +109,12 @@ def _kinds(sources: list[Source]) -> set[str]:
 def _read_pixels(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int], tuple[str, ...]]:
     """Values (ni, nj, nk) in HU as the headers say, without doubles; the numbers of the doubles; notes."""
     heights = stack_geometry(frames).heights_mm
+    rows, columns = frames[0].shape
+    if rows * columns * len(frames) > (most := most_voxels()):
+        raise ScanError(
+            f"{name}: {len(frames)} slices of {rows} x {columns} pixels, expected at most {most:,} voxels: "
+            "give a series with fewer"
+        )
     whole = all(f.slope.is_integer() and f.intercept.is_integer() for f in frames)
     for frame in frames:
         if frame.truncated:
@@ -112,7 +122,6 @@ def _read_pixels(frames: list[Frame], name: str) -> tuple[NDArray[Any], set[int]
     try:
         stack = np.empty((len(frames), *frames[0].shape), dtype=np.int16 if whole else np.float32)
     except MemoryError as problem:
-        rows, columns = frames[0].shape
         raise ScanError(
             f"{name}: {len(frames)} slices of {rows} x {columns} pixels do not fit into memory: give a "
             "series with fewer"

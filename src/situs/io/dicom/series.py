@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from situs.errors import ScanError
+from situs.errors import ScanError, SeveralSeriesError
 from situs.io.dicom.stacks import Stack, stack_geometry
 
 __all__ = ["UID", "Meets", "choose_stack", "is_head"]
@@ -30,6 +30,7 @@ _RANKS = (
     "contrast medium",
     "fewer slices",
 )
+_PLAIN = 4  # so many of these first make a series no candidate for a person to choose
 _HEAD = ("HEAD", "BRAIN", "SKULL", "CRAN", "CEREB", "NEURO", "KOPF", "SCHAED", "TETE", "CABEZA", "TESTA")
 # No other text of a header is shown, because it may name the patient; nor is a UID that is none.
 _MODALITY = re.compile("CT|MR|PT|NM|US|CR|DX|XA|RF|MG|OT|SC|SR|SEG|RTSTRUCT|RTDOSE|RTPLAN|PR|KO|colour")
@@ -38,7 +39,12 @@ _MOST_LISTED = 12
 
 
 def choose_stack(
-    stacks: Sequence[Stack], series: str | None, name: str, fewest: int = 3, meets: Meets | None = None
+    stacks: Sequence[Stack],
+    series: str | None,
+    name: str,
+    fewest: int = 3,
+    meets: Meets | None = None,
+    ask: bool = False,
 ) -> tuple[Stack, tuple[str, ...]]:
     """The images of the head CT, and a sentence on the choice if there was one.
 
@@ -54,9 +60,11 @@ def choose_stack(
         fewest: How many slices a scan has at least.
         meets: How well the mask fits a stack: the part of it that lies there, in [0, 1], or more if its UIDs
             name the stack.
+        ask: Whether to refuse to choose among plain axial series of the head.
 
     Raises:
         ScanError: There is no such series; the text lists what there is.
+        SeveralSeriesError: With `ask`, if there are several.
     """
     usable = [s for s in stacks if s.is_slices and s.first.modality == "CT" and len(s) >= fewest]
     if series is not None:
@@ -72,6 +80,8 @@ def choose_stack(
 
     ranked = sorted(usable, key=rank)
     best = ranked[0]
+    if ask and series is None:
+        _refuse_choice([s for s in ranked if rank(s)[:_PLAIN] == rank(best)[:_PLAIN]], name)
     notes = _join_notes(best)
     if len(stacks) == 1:
         return best, notes
@@ -86,6 +96,29 @@ def choose_stack(
     reasons = _counted(reasons)
     shown = "; ".join(reasons[:10]) + f"; and {len(reasons) - 10} more" * (len(reasons) > 10)
     return best, (f"{text}; not {shown}." if shown else f"{text}.", *notes)
+
+
+def _refuse_choice(candidates: list[Stack], name: str) -> None:
+    """Raise the error that names the series of these stacks, if there are several."""
+    of_series: dict[str, Stack] = {}
+    for stack in candidates:
+        first = stack.first
+        of_series.setdefault(first.uid if UID.fullmatch(first.uid) else first.number, stack)
+    if len(of_series) > 1:
+        listed = [(key, _description(stack), len(stack)) for key, stack in of_series.items()]
+        raise SeveralSeriesError(f"{name}: holds {len(listed)} head CT series: choose one", listed)
+
+
+def _description(stack: Stack) -> str:
+    """``series 3: axial CT, 28 images, sharp kernel``; nothing of the header's own words."""
+    first = stack.first
+    more = (
+        ("sharp kernel", first.sharp), ("contrast medium", first.contrast),
+        ("derived", "DERIVED" in first.image_type),
+    )  # fmt: skip
+    return ", ".join(
+        [f"series {first.number}: {_content_text(stack)}", *(word for word, holds in more if holds)]
+    )
 
 
 def _asked_for(usable: list[Stack], stacks: Sequence[Stack], series: str, name: str) -> list[Stack]:
