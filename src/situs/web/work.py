@@ -127,7 +127,7 @@ def read_regions(path: Path, scan: Scan, threshold: float | None = None, drawn: 
     lesions, outside = split_regions(read_rois(path, volume, threshold=threshold))
     segmentation = None
     if scan.volume.source is not None and not drawn:
-        from situs.io.dicom.segments import segmentation_image
+        from situs.io.dicom.segmentation import segmentation_image
 
         segmentation = segmentation_image(path)
     return Regions(lesions, outside, segmentation)
