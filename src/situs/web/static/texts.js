@@ -77,8 +77,6 @@ const own = {
   all_sites: "Show all 15 sites",
   fewer_sites: "Show fewer sites",
   references_alt: "References to compare with, from left to right: {list}. Each slice has its region outlined.",
-  references_none: "This bundle has no pictures of its references.",
-  details: "Details",
   share_short: "Share",
   score_caption: "Relation scores and shares",
   scan_details: "Scan",

@@ -70,7 +70,7 @@ export class Viewer {
     this.volume = image;
     this.dims = image.dimsRAS.slice(1, 4);
     this.plane = AXIAL;
-    this.nv.scene.crosshairPos = [0.5, 0.5, 0.5];
+    this.goTo([0.5, 0.5, 0.5]);
     this.resetZoom();
     this.setWindow(WINDOWS.brain);
   }
@@ -201,8 +201,9 @@ export class Viewer {
 
   // Moves.
 
+  /** Move the crosshair to the centre of the voxel at a frac: what is marked lies on a slice, not between two. */
   goTo(frac) {
-    this.nv.scene.crosshairPos = frac.map((f) => Math.min(Math.max(f, 0), 1));
+    this.nv.scene.crosshairPos = this.centreOf(this.voxelOf(frac));
     this.draw();
   }
 
