@@ -12,6 +12,9 @@ midplane           where the whole head is most like its own mirror image, searc
 
 Of these also: how far they are off where a region comes within 12 mm of the midline (mean over its pixels),
 and by how many degrees the turn of the head.
+
+Then the regions by their true side and how far from the midline they begin, and what is said of them: of
+midline lesions, how many are given a side.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import frame
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITE_KEYS
 from situs.cohort.examples import LATERAL_UNKNOWN
 from situs.cohort.manifest import Row
 from situs.errors import InputError, SitusError
@@ -41,6 +45,7 @@ from situs.volume import Roi, Volume, choose_slices, split_lesions, union_mask
 REGIONS = 3  # of a scan
 NEAR_MM = 12.0
 OFF_MM = 2.5
+PLACES = ("midline", "bilateral", "beside it, within 3 mm", "within 12 mm", "farther")
 WAYS = ("skull's centroid", "painted line", "midplane", "situs label")
 Array = NDArray[np.float64]
 
@@ -50,6 +55,7 @@ class Case:
     """One region: its true side, what every way says, and how its head lies.
 
     Attributes:
+        near: where it lies: on the midline, or how far beside it
         sides: way to side
         off_mm: way to how far it is off; only near the midline
         off_deg: way to how far the turn is off
@@ -57,6 +63,7 @@ class Case:
 
     side: str
     lies: set[str]
+    near: str
     sides: dict[str, str] = field(default_factory=dict)
     off_mm: dict[str, float] = field(default_factory=dict)
     off_deg: dict[str, float] = field(default_factory=dict)
@@ -78,6 +85,20 @@ def main(args: list[str] | None = None) -> int:
     rows = [["side right, where the head", "n", *WAYS]]
     for lie, found in result["lies"].items():
         rows.append([lie, str(found["n"]), *(f"{found[way]:.3f}" for way in WAYS)])
+    print(text_table(rows), end="\n\n")
+    rows = [["where the region lies", "n", "right", "given a side", "midline", "bilateral"]]
+    for near in PLACES:
+        answers = [(case.side, case.sides["situs label"]) for case in cases if case.near == near]
+        said = [answer for _, answer in answers]
+        counts = {
+            "n": len(answers),
+            "right": sum(truth == answer for truth, answer in answers),
+            "given a side": sum(answer in ("left", "right") for answer in said),
+            "midline": said.count("midline"),
+            "bilateral": said.count("bilateral"),
+        }
+        result.setdefault("near", {})[near] = counts
+        rows.append([near, *map(str, counts.values())])
     print(text_table(rows))
     frame.write_json(options.json, result)
     return 0
@@ -161,18 +182,27 @@ def _case(
         "midplane": [plane] * len(slices),
     }
     truth, weights = _truth(lesion, slices, lateral)
-    case = Case(side_of_distances(truth, weights), lies)
+    side = side_of_distances(truth, weights, SITE_KEYS[row.site])
+    case = Case(side, lies, _place(side, truth))
     for way, found in lines.items():
         mm = np.concatenate(
             [line.distances_mm(_pixels(lesion, k)) for line, k in zip(found, slices, strict=True)]
         )
-        case.sides[way] = side_of_distances(mm, weights)
+        case.sides[way] = side_of_distances(mm, weights, SITE_KEYS[row.site])
         if np.abs(truth).min() < NEAR_MM:
             case.off_mm[way] = abs(float(np.average(mm - truth, weights=weights)))
         apart = geometry.turn_deg(Midplane.median(found, geometry).left) - geometry.turn_deg(left)
         case.off_deg[way] = abs((apart + 180) % 360 - 180)
     case.sides["situs label"] = labeler.label(volume, [lesion])[0].side
     return case
+
+
+def _place(side: str, truth: Array) -> str:
+    """Where a region lies, one of `PLACES`, by its side and its true distances (n,) to the midline."""
+    if side in PLACES:
+        return side
+    nearest = np.abs(truth).min()
+    return PLACES[2] if nearest <= 3 else PLACES[3] if nearest <= NEAR_MM else PLACES[4]
 
 
 def _truth(lesion: Roi, slices: dict[int, float], lateral: Array) -> tuple[Array, Array]:

@@ -275,6 +275,22 @@ def test_without_a_midplane_the_other_hemisphere_is_black():
     assert not views.global_view[0].any() and not views.local_view[0].any() and views.global_view[1].any()
 
 
+def test_what_is_under_the_regions_is_shown_beside_them():
+    geometry = lying((181, 221, 1))
+    hu, roi = phantom(geometry)
+    volume = Volume(hu.astype(np.float32)[:, :, None], geometry)
+    region, fill = [Roi.from_mask(roi[:, :, None], geometry)], roi[:, :, None]
+    spec = replace(SPEC, channels=("brain_unfilled", "brain", "roi"))
+    views, bare = (
+        extract_views(volume, 0, region, filled, spec)[0] for filled in (fill, np.zeros_like(fill))
+    )
+    for view, empty in ((views.global_view, bare.global_view), (views.local_view, bare.local_view)):
+        np.testing.assert_array_equal(view[0], empty[1])  # as if nothing were filled
+        np.testing.assert_array_equal(empty[0], empty[1])
+        assert (view[0] != view[1])[view[2] > 127].mean() > 0.5
+        np.testing.assert_array_equal(view[0][view[2] == 0], view[1][view[2] == 0])
+
+
 def test_channels_are_the_spec_s():
     geometry = lying((120, 120, 1), (2.0, 2.0))
     spec = ViewSpec(channels=("wide", "brain"))

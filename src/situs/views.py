@@ -7,7 +7,8 @@ size come from the geometry; the global view is centred on the head, the local o
 
 Some channels may show a slice below and one above, in the same place: how high in the head a slice lies, and
 what its region belongs to, is often only seen there. One may show the other hemisphere, mirrored over the
-midplane: what a lesion hides is often seen there.
+midplane: what a lesion hides is often seen there. One may show what is under the gray of the regions: fluid
+above the blood in a ventricle, or normal tissue.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "LEAST_TURN_DEG",
     "MIRRORED",
     "OTHER_SLICES",
+    "UNFILLED",
     "ViewSpec",
     "Views",
     "extract_views",
@@ -42,8 +44,9 @@ BRAIN_WINDOW_HU = (0.0, 80.0)
 _WINDOWS_HU = {"brain": BRAIN_WINDOW_HU, "wide": (-160.0, 240.0)}
 _SOURCES = (*_WINDOWS_HU, "roi")
 OTHER_SLICES = ("below", "above")  # that may be shown beside the slice itself
-MIRRORED = "brain_mirrored"
-CHANNELS = (*_SOURCES, *(f"{source}_{where}" for where in OTHER_SLICES for source in _SOURCES), MIRRORED)
+MIRRORED, UNFILLED = "brain_mirrored", "brain_unfilled"
+_OF_OTHER_SLICES = tuple(f"{source}_{where}" for where in OTHER_SLICES for source in _SOURCES)
+CHANNELS = (*_SOURCES, *_OF_OTHER_SLICES, MIRRORED, UNFILLED)
 
 # A slice below or above that is farther away than this many times what was asked for is not shown.
 _MAX_AWAY = 2.5
@@ -61,7 +64,8 @@ class ViewSpec:
         global_mm: side of the square field of view of the global and of the local view
         local_mm: See `global_mm`.
         channels: per channel ``brain``, ``wide`` or ``roi``, of the slice itself or, with ``_below`` or
-            ``_above``, of another, or `MIRRORED` (see `CHANNELS`); ``roi`` can only be the last
+            ``_above``, of another, or `MIRRORED`, or `UNFILLED`, which shows the slice without `fill_hu` (see
+            `CHANNELS`); ``roi`` can only be the last
         fill_hu: the uniform value given to every pixel of every mask (paper, section 3.2; 40 HU is
             mid-window)
         upright: whether a turned head is looked at upright: in use by its midplane (`situs.midplane`), in
@@ -152,12 +156,15 @@ def extract_views(
     views = np.zeros((len(targets), 2, len(spec.channels), *size), dtype=np.uint8)
     below, above = _slices_around(geometry, k, spec.away_mm)
     other_half = None if mirror is None else k
-    for where, n in (("", k), ("below", below), ("above", above), ("mirrored", other_half)):
+    shows = (("", k), ("unfilled", k), ("below", below), ("above", above), ("mirrored", other_half))
+    for where, n in shows:
         named = (name.partition("_") for name in spec.channels)
         shown = [(c, source) for c, (source, _, at) in enumerate(named) if at == where]
         if n is None or not shown:
             continue
-        hu = np.where(fill_mask[:, :, n], np.float32(spec.fill_hu), _slice_hu(volume, n))
+        hu = _slice_hu(volume, n)
+        if where != "unfilled":
+            hu = np.where(fill_mask[:, :, n], np.float32(spec.fill_hu), hu)
         whole, *crops = (
             Sampling.of(geometry, n, replace(place, mirror=mirror) if where == "mirrored" else place, size)
             for place in (global_place, *local_places)

@@ -91,10 +91,13 @@ def test_calibrate_passes_its_options_on(tmp_path, capsys, monkeypatch):
 
 def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
+    from situs.learn.recipe import COMPACT, PAPER
+
     asked = {}
 
     def train(cohort, out, recipe, seed, test_patients, *, progress, **others):
         asked.update(cohort=cohort.name, recipe=recipe.name, seed=seed, test=list(test_patients), **others)
+        asked["examples"] = recipe.basenet_samples
         progress("paint", 1, 2, "loss 0.5")
         return out
 
@@ -103,15 +106,17 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = ["train", "cohort", "--out", "b", "--seed", "3", "--test-patient", "head_01"]
     assert main(args) == 0
-    given = {"cohort": "cohort", "recipe": "compact", "seed": 3, "test": ["head_01"], "init": None}
-    given |= {"device": "auto", "weights": None, "pictures": False}
+    given = {"cohort": "cohort", "recipe": "compact", "seed": 3, "test": ["head_01"], "init": ()}
+    given |= {"device": "auto", "weights": None, "pictures": False, "examples": COMPACT.basenet_samples}
     assert asked == {**given, "threads": 1, "jobs": 1}
     out, err = capsys.readouterr()
     assert out == "b\n" and "paint: loss 0.5" in err
-    assert main([*args, "--threads", "4", "--jobs", "2", "--init", "w"]) == 0
-    assert asked == {**given, "init": Path("w"), "threads": 4, "jobs": 2}
+    more = ["--threads", "4", "--jobs", "2", "--init", "w", "--init", "shipped", "--samples", "0.5"]
+    assert main([*args, *more]) == 0
+    half = COMPACT.basenet_samples // 2
+    assert asked == {**given, "init": ["w", "shipped"], "threads": 4, "jobs": 2, "examples": half}
     assert main([*args, "--recipe", "paper", "--weights", "imagenet", "--device", "cpu"]) == 0
-    given |= {"recipe": "paper", "weights": "imagenet", "device": "cpu"}
+    given |= {"recipe": "paper", "weights": "imagenet", "device": "cpu", "examples": PAPER.basenet_samples}
     assert asked == {**given, "threads": 1, "jobs": 1}
     assert main([*args, "--pictures"]) == 0 and asked["pictures"] is True
 

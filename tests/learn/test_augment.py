@@ -76,6 +76,28 @@ def test_augment_without_targets(batch):
     )
 
 
+def test_channels_are_hidden_as_a_scan_may_lack_them():
+    channels = ("brain_below", "brain_above", "brain_mirrored", "brain_unfilled", "brain", "roi")
+    n = 2000
+    views = np.broadcast_to(np.arange(1, 7, dtype=np.uint8)[:, None, None], (n, 6, 2, 2))
+    hidden = module._hide(
+        Batch(views, views, np.zeros(n, np.int64)), ViewSpec(2, channels=channels), np.random.default_rng(5)
+    )
+    below, above, mirrored, unfilled, brain, roi = hidden.global_view[:, :, 0, 0].T
+    np.testing.assert_array_equal(hidden.local_view, hidden.global_view)
+    assert (brain == 5).all() and (roi == 6).all()
+    assert set(below) == {0, 1} and set(above) == {0, 2} and set(mirrored) == {0, 3}
+    assert set(unfilled) == {4, 5}  # 5: the filled picture in its place
+    off = 4 * np.sqrt(0.25 / n)  # four standard errors
+    for share, expected in (
+        (((below == 0) & (above == 0)).mean(), 0.3),
+        (((below == 0) != (above == 0)).mean(), 0.1),
+        ((mirrored == 0).mean(), 0.1),
+        ((unfilled == 5).mean(), 0.15),
+    ):
+        assert share == pytest.approx(expected, abs=off)
+
+
 def test_blur_keeps_uniform_and_spreads_a_point():
     assert (module._blur(np.full((1, 5, 5), 200, np.uint8)) == 200).all()
     point = np.zeros((1, 5, 5), np.uint8)

@@ -72,7 +72,7 @@ def holds(path, tensors):
 
 
 def test_paper_recipe_fine_tuned(slices, vgg_file, tmp_path):
-    given = read_given(VGG, None, vgg_file)
+    given = read_given(VGG, (), vgg_file)
     first = learn(slices, tmp_path / "b", given=given)
     assert not holds(first.global_path, torch.load(vgg_file))
     assert not (tmp_path / "b" / "paint.pt").exists()  # its paths do not paint
@@ -95,7 +95,7 @@ def test_a_file_of_weights_is_read_once_for_all_trainings(slices, vgg_file, tmp_
     monkeypatch.setattr(torch, "load", load)
     for name in ("checkpoints", "run", "vgg"):
         monkeypatch.setattr(f"situs.learn.{name}.digest", digest)
-    given = read_given(VGG, None, vgg_file)
+    given = read_given(VGG, (), vgg_file)
     before = {name: tensor.clone() for name, tensor in given["weights"].tensors.items()}
     one, other = (learn(slices, tmp_path / name, given=given) for name in "ab")
     assert reads == {"load": 1, "digest": 1}
@@ -106,7 +106,7 @@ def test_a_file_of_weights_is_read_once_for_all_trainings(slices, vgg_file, tmp_
 def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path):
     """Only the fully connected layers learn, from features that are kept in a file."""
     frozen = replace(VGG, frozen=True)
-    given, tensors = read_given(frozen, None, vgg_file), torch.load(vgg_file)
+    given, tensors = read_given(frozen, (), vgg_file), torch.load(vgg_file)
     basenet = learn(slices, tmp_path / "whole", frozen, given)
     assert holds(basenet.global_path, tensors) and holds(basenet.local_path, tensors)
     features = np.fromfile(tmp_path / "whole" / "features.f16", np.float16)
@@ -134,17 +134,17 @@ def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path):
 @pytest.mark.slow
 def test_what_does_not_fit_the_recipe_is_refused(cohort, slices, vgg_file, tmp_path):
     for words, recipe, init, weights in (
-        ("'tiny' has no VGG16", TINY, None, vgg_file),
-        ("give the weights that are to be kept", replace(VGG, frozen=True), None, None),
-        ("frozen: the recipe 'tiny' has no VGG16", replace(TINY, frozen=True), vgg_file, None),
-        ("nowhere: cannot be read", VGG, None, tmp_path / "nowhere"),
-        ("nowhere: cannot be read", VGG, tmp_path / "nowhere", None),
+        ("'tiny' has no VGG16", TINY, (), vgg_file),
+        ("give the weights that are to be kept", replace(VGG, frozen=True), (), None),
+        ("frozen: the recipe 'tiny' has no VGG16", replace(TINY, frozen=True), [vgg_file], None),
+        ("nowhere: cannot be read", VGG, (), tmp_path / "nowhere"),
+        ("nowhere: cannot be read", VGG, [tmp_path / "nowhere"], None),
     ):
         with pytest.raises(InputError, match=words):
             read_given(recipe, init, weights)
     learn(open_slices(cohort, SHORT.spec), tmp_path / "compact", SHORT)
     with pytest.raises(InputError, match="not a checkpoint of this recipe's BaseNet"):
-        read_given(VGG, tmp_path / "compact" / "basenet.pt", None)
+        read_given(VGG, [tmp_path / "compact" / "basenet.pt"], None)
     with pytest.raises(OutputError, match="holds a run of other settings"):
         learn(slices, tmp_path / "compact")
 

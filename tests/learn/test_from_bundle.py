@@ -1,6 +1,7 @@
 """Weights of BaseNet out of a bundle: the network computes what the bundle's does, and can be trained on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,14 @@ from phantoms.small_bundle import RECIPE, SPEC, small_bundle, small_model
 from situs.bundle import read_bundle
 from situs.errors import InputError
 from situs.learn.basenet import new_basenet, read_given
+from situs.learn.checkpoints import GivenWeights
 from situs.learn.compact import CompactPath
-from situs.learn.from_bundle import is_bundle, read_bundle_weights, unfold_normalisation
+from situs.learn.from_bundle import (
+    average_weights,
+    is_bundle,
+    read_bundle_weights,
+    unfold_normalisation,
+)
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import COMPACT
 from situs.runtime import Runtime
@@ -86,11 +93,31 @@ def test_other_networks_are_refused():
 
 
 def test_the_shipped_bundle_s_weights_fit_the_recipe():
-    given = read_given(COMPACT, "shipped", None)["init"]
+    given = read_given(COMPACT, ["shipped"], None)["init"]
     basenet = new_basenet(COMPACT, 0)
     given.load_into(basenet)
     assert given.folded and set(given.tensors) == set(dict(basenet.named_parameters()))
     assert all(tensor.device.type == "cpu" for tensor in given.tensors.values())
+
+
+def test_several_bundles_start_from_the_mean_of_their_weights():
+    parts = [
+        GivenWeights(Path(name), name, {"a": torch.tensor(values), "b": torch.ones(2)}, folded=True)
+        for name, values in (("x", [1.0, 5.0]), ("y", [2.0, 7.0]), ("z", [6.0, 0.0]))
+    ]
+    mean = average_weights(parts)
+    assert mean.folded and mean.tensors["a"].tolist() == [3.0, 4.0] and mean.tensors["b"].tolist() == [1, 1]
+    assert mean.sha256 not in {part.sha256 for part in parts}
+    assert average_weights(parts[:1]) is parts[0]
+    again = average_weights(parts[::-1])
+    assert again.sha256 != mean.sha256  # another run, though the mean is the same
+
+
+def test_a_checkpoint_is_not_averaged_and_some_weights_are_needed(tmp_path):
+    with pytest.raises(InputError, match="must all be bundles"):
+        read_given(COMPACT, ["shipped", tmp_path / "basenet.pt"], None)
+    with pytest.raises(InputError, match="would not be trained at all"):
+        read_given(COMPACT.shortened(0), [], None)
 
 
 def test_what_is_a_bundle(tmp_path):
@@ -102,3 +129,6 @@ def test_a_training_that_goes_on_is_shorter_and_does_not_start_with_painting():
     recipe = COMPACT.continued()
     assert recipe.paint_samples == 0 and recipe.painting_weight == COMPACT.painting_weight
     assert recipe.basenet_samples < COMPACT.basenet_samples and recipe.spec == COMPACT.spec
+    half = COMPACT.shortened(0.5)
+    assert (half.paint_samples, half.basenet_samples) == (30_000, 90_000)
+    assert half.relation_samples == COMPACT.relation_samples

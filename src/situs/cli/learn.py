@@ -84,13 +84,24 @@ def train(
         typer.Option(metavar="PATIENT", help="Leave this patient out of the training. May be repeated."),
     ] = None,
     init: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
             metavar="BUNDLE|FILE",
             help="Start BaseNet from the weights of a bundle ('shipped' or its folder) and train for a third "
-            "of the time, or from a checkpoint of an earlier run: its BUNDLE.work/basenet.pt or paint.pt.",
+            "of the time, or from a checkpoint of an earlier run: its BUNDLE.work/basenet.pt or paint.pt. "
+            "Repeat it to start from the mean of several bundles that were started from one.",
         ),
     ] = None,
+    samples: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=10,
+            metavar="FRACTION",
+            help="Show BaseNet this fraction of the recipe's examples. 0, with --init: keep its weights and "
+            "train the Relation Network alone.",
+        ),
+    ] = 1.0,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -123,7 +134,7 @@ def train(
     from situs.learn.recipe import RECIPES
     from situs.learn.train import train as run
 
-    chosen = RECIPES[recipe]
+    chosen = RECIPES[recipe].shortened(samples)
     with resumable_progress_bar() as progress:
         path = run(
             cohort,
@@ -133,7 +144,7 @@ def train(
             test_patient or (),
             threads=threads,
             progress=progress,
-            init=init,
+            init=init or (),
             jobs=jobs,
             device=device,
             weights=weights,

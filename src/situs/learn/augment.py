@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from situs.cohort.examples import LATERAL_UNKNOWN, SITE_UNKNOWN, TARGETS
 from situs.cohort.slices import Batch
-from situs.views import MIRRORED, OTHER_SLICES, ViewSpec
+from situs.views import MIRRORED, OTHER_SLICES, UNFILLED, ViewSpec
 
 __all__ = ["augment"]
 
@@ -21,7 +21,7 @@ Bytes = NDArray[np.uint8]
 def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
     """Change every example of a batch at random.
 
-    In 15 % of the examples the slices below and above are hidden, as on a single slice, in 10 % one of them.
+    In 30 % of the examples the slices below and above are hidden, as on a single slice, in 10 % one of them.
 
     Half of the examples are mirrored left to right, with their targets. Gray values get another contrast,
     offset and gamma, and in some examples noise or blur; the region's mask does not. The local view is
@@ -42,7 +42,7 @@ def augment(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
         window = name.partition("_")[0]
         if window != "roi":
             gray.setdefault(window, []).append(c)
-    batch = _hide_slices(batch, spec, rng)
+    batch = _hide(batch, spec, rng)
     return replace(
         batch,
         global_view=_change_gray(batch.global_view, list(gray.values()), rng),
@@ -82,26 +82,35 @@ def _shift_local(batch: Batch, steps: NDArray[np.integer]) -> Batch:
     return replace(batch, **changed)
 
 
-def _hide_slices(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
-    """The examples without the slice below or above, or both, at random: black, as where a scan has none.
+def _hide(batch: Batch, spec: ViewSpec, rng: np.random.Generator) -> Batch:
+    """The examples without some of their channels, at random.
 
-    In 10 % the mirrored hemisphere is hidden too, as where no midplane is found.
+    The slice below or above, or both, are black, as where a scan has none. In 10 % the mirrored hemisphere is
+    black, as where no midplane is found. In 15 % the regions are filled in the picture that shows what is
+    under them, so that their surroundings and shape are learned from too.
     """
     below, above = (spec.channels_of(where) for where in OTHER_SLICES)
-    mirrored = [c for c, name in enumerate(spec.channels) if name == MIRRORED]
-    if not below and not above and not mirrored:
+    mirrored, unfilled = (
+        [c for c, name in enumerate(spec.channels) if name == hidden] for hidden in (MIRRORED, UNFILLED)
+    )
+    if not (below or above or mirrored or unfilled):
         return batch
     views = batch.global_view.copy(), batch.local_view.copy()
-    draw = rng.random(len(batch.site))
+    n = len(batch.site)
+    draw = rng.random(n)
     hide = (
-        (below, draw < 0.2),
-        (above, (draw < 0.15) | (draw >= 0.95)),
-        (mirrored, rng.random(len(draw)) < 0.1),
+        (below, draw < 0.35),
+        (above, (draw < 0.3) | (draw >= 0.95)),
+        (mirrored, rng.random(n) < 0.1),
     )
     for channels, hidden in hide:
         for view in views:
             for c in channels:
                 view[hidden, c] = 0
+    filled = rng.random(n) < 0.15
+    for c in unfilled:
+        for view in views:
+            view[filled, c] = view[filled, spec.channels.index("brain")]
     return replace(batch, global_view=views[0], local_view=views[1])
 
 

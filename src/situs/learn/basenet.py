@@ -7,7 +7,7 @@ fully connected layers learn from them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,12 @@ from situs.learn.augment import augment
 from situs.learn.checkpoints import GivenWeights, read_basenet_weights
 from situs.learn.compact import compact_basenet
 from situs.learn.devices import CPU, Machine
-from situs.learn.from_bundle import is_bundle, read_bundle_weights, unfold_normalisation
+from situs.learn.from_bundle import (
+    average_weights,
+    is_bundle,
+    read_bundle_weights,
+    unfold_normalisation,
+)
 from situs.learn.loop import accuracy, run_loop
 from situs.learn.losses import painting_loss, shares_loss, site_map_weights
 from situs.learn.nets import BaseNet, region_under
@@ -110,7 +115,8 @@ def basenet_stages(
     else:
         if recipe.paint_samples and _paints(recipe, run.slices):
             metrics["paint"] = _train_paths("paint", basenet, run)
-        metrics["basenet"] = _train_paths("basenet", basenet, run)
+        if recipe.basenet_samples:
+            metrics["basenet"] = _train_paths("basenet", basenet, run)
     return basenet, metrics
 
 
@@ -134,13 +140,13 @@ def _paints(recipe: Recipe, slices: Slices) -> bool:
 
 
 def read_given(
-    recipe: Recipe, init: str | Path | None, weights: str | Path | None
+    recipe: Recipe, init: Sequence[str | Path], weights: str | Path | None
 ) -> dict[str, GivenWeights]:
     """Read the files of weights that a training starts from, once for all its uses.
 
     Args:
         recipe: What is trained.
-        init: A checkpoint of an earlier run, or a bundle: its folder or ``shipped``.
+        init: A checkpoint of an earlier run, or bundles, whose mean is taken: folders or ``shipped``.
         weights: A VGG16 in torchvision's names; ``imagenet`` downloads the published one.
 
     Returns:
@@ -154,7 +160,7 @@ def read_given(
             raise InputError(f"weights: the recipe {recipe.name!r} has no VGG16 to load them into")
         if recipe.frozen:
             raise InputError(f"frozen: the recipe {recipe.name!r} has no VGG16; only its paths can be kept")
-    if recipe.frozen and init is None and weights is None:
+    if recipe.frozen and not init and weights is None:
         raise InputError("frozen: give the weights that are to be kept")
     given = {}
     with torch.device("meta"):
@@ -162,11 +168,15 @@ def read_given(
     if weights is not None:
         file = fetch_imagenet_weights() if weights == "imagenet" else Path(weights)
         given["weights"] = read_vgg16_weights(file, basenet)
-    if init is not None:
-        if is_bundle(init):
-            given["init"] = read_bundle_weights(read_bundle(init), recipe, basenet)
-        else:
-            given["init"] = read_basenet_weights(Path(init), basenet)
+    if len(init) > 1 and not all(map(is_bundle, init)):
+        raise InputError("init: several must all be bundles; a checkpoint stands alone")
+    if init and is_bundle(init[0]):
+        read = [read_bundle_weights(read_bundle(name), recipe, basenet) for name in init]
+        given["init"] = average_weights(read)
+    elif init:
+        given["init"] = read_basenet_weights(Path(init[0]), basenet)
+    if not (recipe.basenet_samples or "init" in given):
+        raise InputError("samples: BaseNet would not be trained at all: give the weights that are to be kept")
     return given
 
 

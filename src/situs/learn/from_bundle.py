@@ -21,7 +21,7 @@ from situs.learn.checkpoints import GivenWeights
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import Recipe
 
-__all__ = ["is_bundle", "read_bundle_weights", "unfold_normalisation"]
+__all__ = ["average_weights", "is_bundle", "read_bundle_weights", "unfold_normalisation"]
 
 _PREFIX = "basenet."
 _STEM = "stem.0.weight"
@@ -86,6 +86,23 @@ def read_bundle_weights(bundle: Bundle, recipe: Recipe, basenet: BaseNet) -> Giv
             )
         tensors[name] = tensor
     return GivenWeights(bundle.path, digest(content), tensors, folded=True)
+
+
+def average_weights(given: Sequence[GivenWeights]) -> GivenWeights:
+    """The mean of the weights of several bundles of one recipe, at least one.
+
+    Bundles that went on from the same weights lie in one basin of the loss, and the mean of their weights is
+    mostly better than each of them (Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482). Those that
+    were trained from weights of their own have no such mean.
+    """
+    if len(given) == 1:
+        return given[0]
+    tensors = {
+        name: torch.stack([weights.tensors[name] for weights in given]).mean(dim=0)
+        for name in given[0].tensors
+    }
+    joint = digest("".join(weights.sha256 for weights in given).encode())
+    return GivenWeights(given[0].path, joint, tensors, folded=True)
 
 
 @torch.no_grad()

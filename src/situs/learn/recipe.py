@@ -70,6 +70,14 @@ class Recipe:
             learning_rate=self.learning_rate / 2,
         )
 
+    def shortened(self, fraction: float) -> Recipe:
+        """The recipe with a fraction of BaseNet's examples."""
+        return replace(
+            self,
+            paint_samples=round(self.paint_samples * fraction),
+            basenet_samples=round(self.basenet_samples * fraction),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary."""
         return {**asdict(self), "spec": self.spec.to_dict()}
@@ -84,6 +92,7 @@ COMPACT = Recipe(
             "brain_above",
             "roi_above",
             "brain_mirrored",
+            "brain_unfilled",
             "brain",
             "wide",
             "roi",

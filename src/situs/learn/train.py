@@ -57,7 +57,7 @@ def train(
     test_patients: Sequence[str] = (),
     threads: int = 1,
     progress: Progress = silent,
-    init: str | Path | None = None,
+    init: str | Path | Sequence[str | Path] = (),
     jobs: int = 1,
     device: DeviceName = "auto",
     weights: str | Path | None = None,
@@ -74,7 +74,8 @@ def train(
         threads: Of torch. Two are slower than one where the cores are shared.
         progress: Is called as the stages go on.
         init: A checkpoint of an earlier run, to start BaseNet's weights from; or a bundle, its folder or
-            ``shipped``, to go on from by `Recipe.continued`.
+            ``shipped``, to go on from by `Recipe.continued`; or several bundles, to go on from the mean of
+            their weights, see `situs.learn.from_bundle.average_weights`.
         jobs: The number of processes that make the views.
         device: See `situs.learn.devices.open_machine`.
         weights: A VGG16 in torchvision's names, to start the paths of such a recipe from; ``imagenet``
@@ -87,16 +88,18 @@ def train(
 
     Raises:
         ManifestError: If the cohort, or a patient's name, cannot be used, or all examples are of one site.
-        InputError: If `init` is no checkpoint of such a BaseNet, `weights` do not fit, there is no such
-            device, pictures are asked for that the recipe's views do not show, or the loss is not finite.
+        InputError: If `init` is no checkpoint or bundle of such a BaseNet, `weights` do not fit, there is no
+            such device, pictures are asked for that the recipe's views do not show, or the loss is not
+            finite.
         OutputError: If `out` holds something other than a bundle, the work folder holds a run of other
             settings or another run is writing it, or something cannot be written.
     """
     cohort, out = Path(cohort), Path(out)
     check_replaceable(out)
-    if init is not None and is_bundle(init):
+    starts = [init] if isinstance(init, str | Path) else list(init)
+    if any(map(is_bundle, starts)):
         recipe = recipe.continued()
-    given = read_given(recipe, init, weights)
+    given = read_given(recipe, starts, weights)
     machine = open_machine(device)
     torch.set_num_threads(threads)
     begin = time.monotonic()

@@ -19,7 +19,7 @@ same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,8 @@ def reproduce(
     if seeds < 1:
         raise InputError(f"seeds: expected at least 1, got {seeds}")
     torch.set_num_threads(threads)
-    given = read_given(recipe, None, weights)
-    recipe = replace(
-        recipe,
-        paint_samples=round(recipe.paint_samples * size.samples),
-        basenet_samples=round(recipe.basenet_samples * size.samples),
-    )
+    given = read_given(recipe, (), weights)
+    recipe = recipe.shortened(size.samples)
     train_heads, test_heads = split_heads(heads, size.test_fraction)
     own = None if train_cohort is None else Path(train_cohort)
     cohorts = _cohort_settings(train_heads, test_heads, size, own)

@@ -35,7 +35,7 @@ __all__ = ["SiteFrequencies", "paper_slices", "render_cohort"]
 
 SiteFrequencies = Literal["paper", "balanced"]
 
-_FORMAT = "situs.cohort/5"
+_FORMAT = "situs.cohort/6"
 _NOTE = "cohort.json"
 _FOLDERS = ("scans", "rois", "sites", "lateral", "rows")
 _LESIONS_PER_SCAN = 14

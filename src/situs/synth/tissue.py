@@ -53,6 +53,9 @@ _P_CONTRAST, _P_SKULL_DEFECT = 0.1, 0.06
 # Of the lesions, those whose masks cover normal anatomy. Most casts are blood.
 _P_INVISIBLE, _P_INVISIBLE_OF = 0.4, {"cast": 0.1}
 _P_DARK = {"tissue": 0.35, "cortex": 0.65}  # of these lesions; the others are blood
+_P_OTHER = 0.06  # of the lesions that are seen: anything, from fat to a tumour that takes up contrast
+# Of the bleeds into ventricles so many fill a part of their mask. Readers mark the fluid above blood with it.
+_P_PARTLY_BLOOD = 0.4
 _SUBARACHNOID = ("basal_cisterns", "sulcal_spaces")
 _FLUID_HU = 18.0  # fluid without blood has less
 _PAD = 7  # voxels around a lesion that oedema and blood beyond its mask may reach
@@ -138,16 +141,38 @@ def _paint_lesion(
     if lesion.kind == "sinus":
         hu[mask & (sites > 0)] = rng.uniform(5, 60)
         return False
+    if rng.random() < _P_OTHER:
+        hu[(outside <= extent) & (sites > 0)] = rng.uniform(-20, 110)
+        return False
     if rng.random() < _P_DARK.get(lesion.kind, 0.0):  # infarct, oedema, scar
-        hu[(outside <= extent) & (sites > 0)] = rng.uniform(8, 24)
+        dark = (outside <= extent) & (sites > 0)
+        hu[dark] = _uneven(hu.shape, rng.uniform(8, 28), 3.0, rng)[dark]
         return False
     if lesion.kind == "tissue" and rng.random() < 0.5:  # oedema around a bleed
         rim = (outside <= rng.uniform(2, 7)) & (sites > 0) & (hu > 15) & (hu < 45)
         hu[rim] -= rng.uniform(4, 13)
     follows_site = lesion.kind in ("fluid", "cast", "structure")
     same = sites == SITE_INDEX[lesion.site] + 1 if follows_site else sites > 0
-    hu[(outside <= extent) & same] = rng.uniform(48, 82)
+    blood = (outside <= extent) & same
+    if lesion.site == "ventricular_system" and rng.random() < _P_PARTLY_BLOOD:
+        hu[blood] = rng.uniform(5, 32)  # fluid, mixed with blood
+        blood &= _settled(blood, rng)
+    hu[blood] = _uneven(hu.shape, rng.uniform(46, 82), 8.0, rng)[blood]
     return True
+
+
+def _uneven(shape: tuple[int, ...], mean_hu: float, most_hu: float, rng: np.random.Generator) -> Hu:
+    """HU (mx, my, mz) around a mean: even, or uneven with a standard deviation of up to `most_hu`."""
+    spread = rng.choice([0.0, rng.uniform(0, most_hu)])
+    return np.float32(mean_hu) + np.float32(spread) * smooth_noise(shape, rng.uniform(3, 9), rng)
+
+
+def _settled(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Where blood lies in a ventricle (mx, my, mz): at the back, as in the supine patient, or in clots."""
+    if rng.random() < 0.6 and mask.any():
+        y = np.indices(mask.shape)[1]
+        return np.asarray(y < np.quantile(y[mask], rng.uniform(0.25, 0.9)))
+    return smooth_noise(mask.shape, rng.uniform(5, 12), rng) > rng.uniform(-1, 0.5)
 
 
 def _bleed_into_ventricles(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Generator) -> None:
