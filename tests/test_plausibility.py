@@ -153,6 +153,21 @@ class TestLesions:
         doubts = lesion_doubts(volume(np.clip(HU, *window)), Roi.from_mask(inverted, GEOMETRY))
         assert any("inverted" in d for d in doubts)
 
+    @pytest.mark.parametrize("slices", [slice(9, 10), slice(4, 14)])
+    def test_half_a_hemisphere(self, window, slices):
+        mask = (HU > 0) & (HU < 100)
+        mask[: SHAPE[0] // 2] = False
+        mask[..., : slices.start] = mask[..., slices.stop :] = False
+        (doubt,) = lesion_doubts(volume(np.clip(HU, *window)), Roi.from_mask(mask, GEOMETRY))
+        assert "too large for one site" in doubt
+
+    def test_a_large_lesion_of_many_slices(self, window):
+        small, large = (region(slice(35, 35 + n), slice(50, 50 + n), slice(3, 16)) for n in (15, 28))
+        assert small.volume_ml < 200 < large.volume_ml
+        assert lesion_doubts(volume(np.clip(HU, *window)), small) == ()
+        (doubt,) = lesion_doubts(volume(np.clip(HU, *window)), large)
+        assert "over 200 ml" in doubt
+
 
 def test_doubts_do_not_depend_on_the_voxel_order(tmp_path):
     """The same patient, axes swapped and flipped."""
