@@ -21,8 +21,8 @@ __all__ = ["GrayLevels", "gray_levels", "lesion_doubts", "scan_doubts"]
 _PIXEL_MM = 2.0  # blocks of pixels; their highest value keeps a thin skull's ring closed
 _RING_CM2 = (30.0, 330.0)  # what a skull encloses on its widest slice; 88 to 222 in 41 real scans
 _BRAIN_SHARE = 0.7  # of what it encloses, between -10 and 90 HU; at least 0.94 in those
-# A lesion that covers this share of the head on a slice, or is so large, lies in several sites. The largest of
-# 91 real bleeds and infarcts covers 0.22 of a slice, and that of 36 whole bleeds has 68 ml.
+# A lesion that covers this share of the head on a slice, or is as large, lies in several sites. The largest
+# of 91 real bleeds and infarcts covers 0.22 of a slice, and that of 36 whole bleeds has 68 ml.
 _LESION_SHARE, _LESION_ML = 0.25, 200.0
 _HEAD_SHARE = 0.3  # the same of skull and inside together; at least 0.49 in those
 # Where a scan is clipped, bone is what lies within this share of its range below the top.
