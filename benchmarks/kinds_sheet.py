@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from situs.anatomy import SITE_KEYS
 from situs.cohort.manifest import Row, read_manifest
 from situs.io import read_rois, read_volume
 from situs.resample import Place, resample_slice, sample_slice
@@ -83,7 +82,7 @@ def _rendered(cohort: Path, name: str) -> Iterator[Picture]:
 
 def _kind(row: Row, contrast_hu: float) -> str | None:
     """Which of `KINDS` a rendered lesion is, if any, by how it was grown, its site and its contrast."""
-    site = SITE_KEYS[row.site]
+    site = row.site
     if contrast_hu < 0:
         return "infarcts" if row.kind in ("tissue", "cortex") else None
     if row.kind in ("cast", "fluid"):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from situs.anatomy import SITE_INDEX
 from situs.cohort.manifest import Row
 from situs.errors import SitusError
 from situs.io import read_rois, read_volume
@@ -35,7 +36,7 @@ def draw_scan(rows: list[Row], n_slices: int) -> NDArray[np.uint8]:
     for file in dict.fromkeys(row.roi for row in rows):
         for roi in read_rois(file, volume):
             row = next(r for r in rows if r.roi == file and r.value == roi.value)
-            marked[roi.box][roi.mask] = row.site + 1
+            marked[roi.box][roi.mask] = SITE_INDEX[row.site] + 1
     tiles = []
     for k in np.linspace(0, volume.geometry.shape[2] - 1, n_slices + 2).astype(int)[1:-1].tolist():
         middle = volume.geometry.to_world([[(n - 1) / 2 for n in volume.geometry.shape[:2]] + [k]])[0]

@@ -22,7 +22,6 @@ from typing import Any
 import frame
 import numpy as np
 
-from situs.anatomy import SITE_KEYS
 from situs.cohort.manifest import Row
 from situs.finding import Finding
 from situs.io import read_rois, read_volume
@@ -42,7 +41,7 @@ def main(args: list[str] | None = None) -> int:
     by_scan = frame.rows_by_scan(options.cohort, options.scans)
     for done, (scan, rows) in enumerate(by_scan.items(), start=1):
         volume = read_volume(scan)
-        lesions = [(SITE_KEYS[row.site], roi) for row in rows if (roi := _lesion(row, volume)) is not None]
+        lesions = [(row.site, roi) for row in rows if (roi := _lesion(row, volume)) is not None]
         ways: dict[str, list[Roi]] = {}
         for _, roi in lesions:
             for way, region in [("mask", roi), *_ways(roi, volume)]:

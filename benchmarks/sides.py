@@ -28,7 +28,6 @@ import frame
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
 from situs.cohort.examples import LATERAL_UNKNOWN
 from situs.cohort.manifest import Row
 from situs.errors import InputError, SitusError
@@ -182,13 +181,13 @@ def _case(
         "midplane": [plane] * len(slices),
     }
     truth, weights = _truth(lesion, slices, lateral)
-    side = side_of_distances(truth, weights, SITE_KEYS[row.site])
+    side = side_of_distances(truth, weights, row.site)
     case = Case(side, lies, _place(side, truth))
     for way, found in lines.items():
         mm = np.concatenate(
             [line.distances_mm(_pixels(lesion, k)) for line, k in zip(found, slices, strict=True)]
         )
-        case.sides[way] = side_of_distances(mm, weights, SITE_KEYS[row.site])
+        case.sides[way] = side_of_distances(mm, weights, row.site)
         if np.abs(truth).min() < NEAR_MM:
             case.off_mm[way] = abs(float(np.average(mm - truth, weights=weights)))
         apart = geometry.turn_deg(Midplane.median(found, geometry).left) - geometry.turn_deg(left)

@@ -24,7 +24,6 @@ import frame
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
 from situs.cohort.manifest import Row
 from situs.errors import BundleError, SitusError
 from situs.geometry import Geometry
@@ -119,7 +118,7 @@ def _spoilt(volume: Volume, rows: list[Row]) -> Iterator[Question]:
         ):
             scan = replace(volume, hu=np.ascontiguousarray(changed))
             region = Roi.from_mask(np.ascontiguousarray(moved), geometry)
-            yield kind, scan, region, SITE_KEYS[row.site]
+            yield kind, scan, region, row.site
 
 
 def _no_heads(rng: np.random.Generator) -> Iterator[Question]:

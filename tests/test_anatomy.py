@@ -1,9 +1,11 @@
 import re
 
+import pytest
 from phantoms import REPO
 from pydicom.sr.codedict import codes
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES, Site, SiteList, read_sites, sites_csv
+from situs.errors import InputError
 
 # The 15 keys as the paper's table orders them.
 KEYS = [
@@ -94,3 +96,39 @@ def _verhoeff_is_valid(code):
     for n, digit in enumerate(reversed(code)):
         check = multiply[check][permute[n % 8][int(digit)]]
     return check == 0
+
+
+# --- lists of one's own ---
+
+
+def test_a_list_is_read_as_it_was_written(tmp_path):
+    sites = SiteList(
+        [Site("brain", "Brain", paired=True), Site("hippocampus", "Hippocampus", parent="brain")]
+    )
+    (tmp_path / "sites.csv").write_text(sites_csv(sites), encoding="utf-8")
+    assert read_sites(tmp_path / "sites.csv") == sites
+    (tmp_path / "sites.csv").write_text("key\nleft_orbit\n")
+    assert read_sites(tmp_path / "sites.csv") == (Site("left_orbit", "left orbit"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name\nBrain\n", "lacks the column 'key'"),
+        ("key\n", "expected 1 to 250 sites, got 0"),
+        ("key\nbrain\nbrain\n", "brain: the key comes twice"),
+        ("key\n\nBrain\n", "'Brain': expected a key of small letters"),
+        ("key,name\na,Brain\nb,brain \n", "sites a and b have the same name"),
+        ("key,parent\nbrain,hed\nhead,\n", "no parent 'hed'; did you mean 'head'"),
+        ("key,parent\na,b\nb,c\nc,a\n", "site a: its parents form a circle"),
+        ("key,parent\na,a\n", "site a: its parents form a circle"),
+        ("key,paired\na,yes\n", "paired: expected 0 or 1, got 'yes'"),
+        ("key,code\na,123\n", "a code needs a code_scheme"),
+        (f"key,name\na,{'x' * 201}\n", "is longer than 200 letters"),
+    ],
+)
+def test_a_list_that_is_none_is_one_line(tmp_path, text, message):
+    (tmp_path / "sites.csv").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_sites(tmp_path / "sites.csv")
+    assert "\n" not in str(error.value) and str(error.value).startswith(str(tmp_path))

@@ -146,7 +146,9 @@ def test_a_scan_of_few_slices_is_doubted_unless_slices_alone_were_calibrated():
         (finding,) = labeler.label(volume, [box_roi(volume.geometry, (22, 28), (44, 52), (0, 1))])
         return finding.doubts, finding.site_set
 
-    some = Calibration(0.9, np.full(15, 0.1), 1e3, 0.0, 100, 9)  # of these places, only one score is above
+    some = Calibration(
+        0.9, np.full(15, 0.1), 0.1, 1e3, 0.0, 100, 9
+    )  # of these places, only one score is above
     few = "The scan has only 4 slices."
     assert few in doubts(4, None)[0] and few in doubts(4, some)[0]
     assert doubts(5, None)[0] == ()

@@ -1,16 +1,32 @@
-"""The 15 anatomical sites of the paper (arXiv 1710.09180, Table 1), read from ``data/sites.csv``.
+"""The anatomical sites: a list of them, read from a table, and the 15 of the paper.
 
-The order of `SITES` is the paper's (alphabetical) and is the order of every array axis over sites.
-``docs/sites.md`` describes the sites and their codes.
+A `SiteList` travels in every bundle. Its order is the order of every array axis over sites. The shipped list,
+`SITES`, is the paper's (arXiv 1710.09180, Table 1; alphabetical), read from ``data/sites.csv``.
+``docs/sites.md`` describes both.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
-__all__ = ["SITES", "SITE_INDEX", "SITE_KEYS", "Site"]
+from situs.errors import InputError, did_you_mean
+from situs.files import read_whole
+from situs.tables import csv_text
+
+__all__ = ["SITES", "SITE_INDEX", "SITE_KEYS", "Site", "SiteList", "read_sites", "sites_csv"]
+
+MOST_SITES = 250  # site maps hold a byte for each voxel
+_MOST_BYTES = 2**20
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_TEXT_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -18,44 +34,143 @@ class Site:
     """One anatomical site.
 
     Attributes:
-        key: The name used in files, JSON and columns.
+        key: The name used in files, JSON and columns: small letters, digits and ``_``, a letter first.
         name: The name shown to people.
-        group: ``parenchyma``, ``csf``, ``extra-axial`` or ``sinus``.
+        group: ``parenchyma``, ``csf``, ``extra-axial`` or ``sinus``, or a word of the list's author.
         paired: Whether there is one on each side of the patient.
         code_scheme: The DICOM coding scheme of the code: ``SCT`` for SNOMED CT, or ``99SITUS``, which is
-            private to situs.
+            private to situs; empty for a site without a code.
         code: The code value within that scheme.
         code_meaning: What the code means, in the words of its source.
         code_source: Where the code comes from: a context group of DICOM PS3.16, or ``situs``.
+        parent: The key of the site that it is a part of; empty for none.
     """
 
     key: str
     name: str
-    group: str
-    paired: bool
-    code_scheme: str
-    code: str
-    code_meaning: str
-    code_source: str
+    group: str = ""
+    paired: bool = False
+    code_scheme: str = ""
+    code: str = ""
+    code_meaning: str = ""
+    code_source: str = ""
+    parent: str = ""
 
 
-def _read_sites() -> tuple[Site, ...]:
-    text = resources.files("situs").joinpath("data/sites.csv").read_text(encoding="utf-8")
-    return tuple(
-        Site(
-            key=row["key"],
-            name=row["name"],
-            group=row["group"],
-            paired=row["paired"] == "1",
-            code_scheme=row["code_scheme"],
-            code=row["code"],
-            code_meaning=row["code_meaning"],
-            code_source=row["code_source"],
-        )
-        for row in csv.DictReader(text.splitlines())
-    )
+_COLUMNS = tuple(field.name for field in fields(Site))
 
 
-SITES: tuple[Site, ...] = _read_sites()
-SITE_KEYS: tuple[str, ...] = tuple(site.key for site in SITES)
-SITE_INDEX: dict[str, int] = {key: index for index, key in enumerate(SITE_KEYS)}
+class SiteList(tuple[Site, ...]):
+    """The sites that a bundle or a cohort knows.
+
+    Raises:
+        InputError: When it is made: a key is odd or comes twice, two names are alike, a site has a code
+            without its scheme or the reverse, a parent is missing or its own ancestor, or there are more
+            than `MOST_SITES` sites or none. The line names the site.
+    """
+
+    def __new__(cls, sites: Iterable[Site]) -> SiteList:
+        self = super().__new__(cls, sites)
+        self._check()
+        return self
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, in order."""
+        return tuple(site.key for site in self)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each site by its key: its place on an axis over sites."""
+        return {key: number for number, key in enumerate(self.keys)}
+
+    def number(self, key: str) -> int:
+        """The number of the site of a key.
+
+        Raises:
+            InputError: If there is no such site; with the key that may be meant.
+        """
+        if key not in self.numbers:
+            raise InputError(f"no site {key!r}{did_you_mean(key, self.keys)}")
+        return self.numbers[key]
+
+    def site(self, key: str) -> Site:
+        """The site of a key that is in the list."""
+        return self[self.numbers[key]]
+
+    def _check(self) -> None:
+        if not 1 <= len(self) <= MOST_SITES:
+            raise InputError(f"sites: expected 1 to {MOST_SITES} sites, got {len(self)}")
+        names: dict[str, str] = {}
+        parents = {site.key: site.parent for site in self}
+        for site in self:
+            if not _KEY.fullmatch(site.key):
+                raise InputError(
+                    f"site {site.key!r}: expected a key of small letters, digits and '_', a letter first"
+                )
+            if long := [value for value in vars(site).values() if len(str(value)) > _TEXT_LENGTH]:
+                start = str(long[0])[:20]
+                raise InputError(f"site {site.key}: {start!r}... is longer than {_TEXT_LENGTH} letters")
+            if not site.name.strip():
+                raise InputError(f"site {site.key}: name is empty")
+            other = names.setdefault(site.name.strip().casefold(), site.key)
+            if other != site.key:
+                raise InputError(f"sites {other} and {site.key} have the same name, {site.name!r}")
+            if bool(site.code) != bool(site.code_scheme):
+                raise InputError(f"site {site.key}: a code needs a code_scheme, and a code_scheme a code")
+            if site.parent and site.parent not in parents:
+                raise InputError(
+                    f"site {site.key}: no parent {site.parent!r}{did_you_mean(site.parent, list(parents))}"
+                )
+            above = site.parent
+            for _ in parents:
+                above = parents.get(above, "")
+            if above:
+                raise InputError(f"site {site.key}: its parents form a circle")
+        if len(parents) < len(self):
+            twice = next(key for n, key in enumerate(self.keys) if key in self.keys[:n])
+            raise InputError(f"site {twice}: the key comes twice")
+
+
+def read_sites(path: Path) -> SiteList:
+    """The list of sites in a CSV file in UTF-8 with a header.
+
+    The columns are the fields of `Site`: ``key``, and the others, which may be empty or absent. A site
+    without a name is called by its key.
+
+    Raises:
+        InputError: If the file cannot be read, lacks the column ``key``, or is no valid list.
+    """
+    try:
+        text = read_whole(path, _MOST_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        if "key" not in (reader.fieldnames or []):
+            raise InputError(f"{path}: lacks the column 'key'; expected {', '.join(_COLUMNS)}")
+        rows = list(reader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
+    try:
+        return SiteList(map(_to_site, rows))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def sites_csv(sites: Iterable[Site]) -> str:
+    """The table that `read_sites` reads."""
+    rows = [{**asdict(site), "paired": int(site.paired)} for site in sites]
+    return csv_text(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+
+
+def _to_site(row: Mapping[str, Any]) -> Site:
+    cells = {name: (row.get(name) or "").strip() for name in _COLUMNS}
+    if cells["paired"] not in ("", "0", "1"):
+        raise InputError(f"site {cells['key']}: paired: expected 0 or 1, got {cells['paired']!r}")
+    name = cells["name"] or cells["key"].replace("_", " ")
+    return Site(**{**cells, "name": name, "paired": cells["paired"] == "1"})  # type: ignore[arg-type]
+
+
+SITES = read_sites(Path(str(resources.files("situs").joinpath("data/sites.csv"))))
+SITE_KEYS: tuple[str, ...] = SITES.keys
+SITE_INDEX: Mapping[str, int] = SITES.numbers

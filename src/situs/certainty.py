@@ -10,18 +10,19 @@ by itself (Mondrian, Vovk et al. 2005). Patients the networks have not seen come
 same recipe, each without some patients (cross-conformal, Vovk 2015). So the bundle itself may learn from all
 patients.
 
-Sites are in the order of `situs.anatomy.SITES`.
+Sites are in the order of the bundle's list.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS, SITES
+from situs.anatomy import SITES, SiteList
 
 __all__ = ["FEWEST_SLICES", "LEVEL", "Calibration", "Judgement", "fit_calibration", "normalise_scores"]
 
@@ -43,10 +44,12 @@ class Judgement:
     Attributes:
         site_set: Keys of the sites that the lesion may be in, the likeliest first; never empty.
         reasons: Why the answer is not sure, one sentence each; empty if it is sure.
+        notes: What was assumed, one sentence each.
     """
 
     site_set: tuple[str, ...]
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +58,28 @@ class Calibration:
 
     Attributes:
         level: Fraction of each site's lesions whose site set shall hold that site.
-        thresholds: (15,) float, the least normalised relation score with which a site is in the set.
+        thresholds: (sites,) float, the least normalised relation score with which a site is in the set.
+        pooled: The threshold of all sites together. Sites that were not calibrated have it.
         farthest: Distance to the nearest reference that 99 % of the calibration's lesions do not exceed.
-        least_inside: Fraction of the lesion inside the 15 sites that 99 % of them reach.
+        least_inside: Fraction of the lesion inside the sites that 99 % of them reach.
         regions: Number of lesions that the calibration rests on.
         patients: Number of their patients.
         alone: The calibration for slices without neighbours, from the same lesions, each on its largest slice
             alone; None if there is none.
+        sites: The sites that the thresholds are of.
+        uncalibrated: The keys of those of which no lesion was there.
     """
 
     level: float
     thresholds: NDArray[np.float64]
+    pooled: float
     farthest: float
     least_inside: float
     regions: int
     patients: int
     alone: Calibration | None = None
+    sites: SiteList = SITES
+    uncalibrated: frozenset[str] = frozenset()
 
     def for_scan(self, n_slices: int) -> Calibration | None:
         """The calibration for a scan with so many slices; None if it has too few and there is none for it."""
@@ -80,9 +89,9 @@ class Calibration:
         """The site set of a lesion, and why its answer is not sure.
 
         Args:
-            scores: (15,) relation scores.
+            scores: (sites,) relation scores.
             distance: Distance to the nearest reference, averaged over the slices by area.
-            inside: Fraction of the lesion inside the 15 sites, averaged likewise. None if the bundle does not
+            inside: Fraction of the lesion inside the sites, averaged likewise. None if the bundle does not
                 paint sites.
         """
         normalised = normalise_scores(scores)
@@ -90,19 +99,26 @@ class Calibration:
         chosen = [n for rank, n in enumerate(order) if rank == 0 or normalised[n] >= self.thresholds[n]]
         reasons = []
         if len(chosen) > 1:
-            names = [SITES[n].name for n in chosen]
+            names = [self.sites[n].name for n in chosen]
             reasons.append(f"More than one site fits: {', '.join(names[:-1])} or {names[-1]}.")
         if distance > self.farthest:
             reasons.append("It is unlike the references: the nearest is farther than almost all ever were.")
         if inside is not None and inside < self.least_inside:
-            reasons.append("Much of it seems to lie in none of the 15 sites.")
-        return Judgement(tuple(SITE_KEYS[n] for n in chosen), tuple(reasons))
+            reasons.append(f"Much of it seems to lie in none of the {len(self.sites)} sites.")
+        notes = [
+            f"The bundle is not calibrated for {self.sites[n].name}: it has the threshold of all sites."
+            for n in chosen
+            if self.sites[n].key in self.uncalibrated
+        ]
+        return Judgement(tuple(self.sites[n].key for n in chosen), tuple(reasons), tuple(notes))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; `from_dict` reads it."""
+        thresholds = zip(self.sites.keys, self.thresholds.round(6).tolist(), strict=True)
         values = {
             "level": self.level,
-            "thresholds": dict(zip(SITE_KEYS, self.thresholds.round(6).tolist(), strict=True)),
+            "thresholds": {key: value for key, value in thresholds if key not in self.uncalibrated},
+            "pooled": round(self.pooled, 6),
             "farthest": self.farthest,
             "least_inside": self.least_inside,
             "regions": self.regions,
@@ -111,26 +127,37 @@ class Calibration:
         return values if self.alone is None else {**values, "alone": self.alone.to_dict()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+    def from_dict(cls, values: dict[str, Any], sites: SiteList = SITES) -> Calibration:
         """The calibration that `to_dict` wrote.
+
+        Args:
+            values: What it wrote. The first calibrations have no pooled threshold; the mean of all stands
+                for it.
+            sites: The bundle's sites.
 
         Raises:
             KeyError, TypeError, ValueError: If `values` are something else.
         """
-        thresholds = np.array([float(values["thresholds"][key]) for key in SITE_KEYS])
+        known: Mapping[str, float] = values["thresholds"]
+        if unknown := sorted(set(known) - set(sites.keys)):
+            raise ValueError(f"thresholds: no site {unknown[0]!r}")
+        pooled = float(values["pooled"] if "pooled" in values else np.mean(list(known.values())))
         return cls(
             float(values["level"]),
-            thresholds,
+            np.array([float(known.get(key, pooled)) for key in sites.keys]),
+            pooled,
             float(values["farthest"]),
             float(values["least_inside"]),
             int(values["regions"]),
             int(values["patients"]),
-            cls.from_dict(values["alone"]) if values.get("alone") is not None else None,
+            cls.from_dict(values["alone"], sites) if values.get("alone") is not None else None,
+            sites,
+            frozenset(sites.keys) - set(known),
         )
 
 
 def normalise_scores(scores: Floats) -> NDArray[np.float64]:
-    """Relation scores (..., 15), divided by their sum over the sites."""
+    """Relation scores (..., sites), divided by their sum over the sites."""
     scores = np.asarray(scores, dtype=np.float64) + 1e-9
     return np.asarray(scores / scores.sum(axis=-1, keepdims=True))
 
@@ -142,16 +169,18 @@ def fit_calibration(
     inside: Floats | None,
     patients: NDArray[np.str_],
     level: float = LEVEL,
+    sites: SiteList = SITES,
 ) -> Calibration:
     """A calibration from n lesions of patients that the networks have not seen, n at least 1.
 
     Args:
-        scores: (n, 15) relation scores.
-        truth: (n,) int, indices into `situs.anatomy.SITES`.
+        scores: (n, sites) relation scores.
+        truth: (n,) int, numbers of sites.
         distances: (n,) distances to the nearest reference, see `Calibration.judge`.
-        inside: (n,) fractions of the lesions inside the 15 sites, or None if the bundle does not paint sites.
+        inside: (n,) fractions of the lesions inside the sites, or None if the bundle does not paint sites.
         patients: (n,) names of the patients.
         level: Fraction of each site's lesions whose site set shall hold that site, in (0, 1).
+        sites: The bundle's sites.
 
     Raises:
         ValueError: If there is no lesion, lengths differ, or the level is out of range.
@@ -159,22 +188,25 @@ def fit_calibration(
     n = len(truth)
     if n < 1 or not 0 < level < 1:
         raise ValueError(f"level: expected lesions and a level in (0, 1), got {n} and {level}")
-    if scores.shape != (n, len(SITE_KEYS)) or len(distances) != n or len(patients) != n:
+    if scores.shape != (n, len(sites)) or len(distances) != n or len(patients) != n:
         raise ValueError(f"scores: expected {n} lesions, one for each site in truth, got {scores.shape}")
     own = normalise_scores(scores)[np.arange(n), truth]
     of_all_sites = _conformal_threshold(own, level)
-    counts = np.bincount(truth, minlength=len(SITE_KEYS))
+    counts = np.bincount(truth, minlength=len(sites))
     thresholds = [
         _conformal_threshold(own[truth == site], level) if counts[site] >= _MIN_LESIONS else of_all_sites
-        for site in range(len(SITE_KEYS))
+        for site in range(len(sites))
     ]
     return Calibration(
         level,
         np.array(thresholds),
+        of_all_sites,
         float(np.quantile(distances, _NEARLY_ALL)),
         0.0 if inside is None else float(np.quantile(inside, 1 - _NEARLY_ALL)),
         n,
         len(np.unique(patients)),
+        sites=sites,
+        uncalibrated=frozenset(key for key, count in zip(sites.keys, counts, strict=True) if not count),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from situs.anatomy import SITES, SiteList
+
 __all__ = ["SIDES", "Finding", "Reference", "Side"]
 
 Side = Literal["left", "right", "midline", "bilateral"]
@@ -45,9 +47,9 @@ class Finding:
         doubts: Why the site is not sure, one sentence each. Empty if it is sure.
         site_set: Keys of the sites that the lesion may lie in, the likeliest first (`situs.certainty`). Empty
             for a bundle that was not calibrated.
-        scores: Relation score of every site, in [0, 1], in the order of `SITES`. The scores are not
+        scores: Relation score of every site, in [0, 1], in the order of `sites`. The scores are not
             probabilities: they do not sum to 1.
-        shares: Painted share of the lesion in every site, in the order of `SITES`. The shares sum to 1. Empty
+        shares: Painted share of the lesion in every site, in the order of `sites`. The shares sum to 1. Empty
             for a bundle that does not paint.
         nearest: The references nearest to the lesion, of any site, nearest first.
         comparison: The references to compare the lesion with. First the nearest of ``site``, then the nearest
@@ -55,6 +57,7 @@ class Finding:
         notes: What was corrected or assumed about this lesion, one sentence each. Never a doubt.
         bundle_name: The name of the bundle that answered.
         bundle_version: The version of that bundle.
+        sites: The sites that it knows.
     """
 
     roi_value: int
@@ -74,6 +77,7 @@ class Finding:
     notes: tuple[str, ...]
     bundle_name: str
     bundle_version: str
+    sites: SiteList = SITES
 
     @property
     def sure(self) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
 from situs.bundle import Bundle, read_bundle
 from situs.certainty import FEWEST_SLICES, Calibration
 from situs.errors import RoiError
@@ -160,6 +159,7 @@ class Labeler:
                 notes=region.notes,
                 bundle_name=self.bundle.name,
                 bundle_version=self.bundle.version,
+                sites=self.bundle.sites,
             )
             for region in regions
             for number, volume_ml in enumerate(
@@ -231,7 +231,7 @@ class Labeler:
         self, lesion: Roi, answers: Sequence[SliceAnswer], pose: Pose, doubts: tuple[str, ...]
     ) -> Finding:
         """The finding for a lesion from the answers of its slices; without any it is too small."""
-        site, scores, shares = None, {}, {}
+        site, scores, shares, sites = None, {}, {}, self.bundle.sites
         site_set: tuple[str, ...] = ()
         nearest: list[Reference] = []
         comparison: list[Reference] = []
@@ -241,17 +241,19 @@ class Labeler:
         planes = {k: planes_on(k, looks.get(k), pose.midplane, lesion.geometry) for k in weights}
         if answers:
             joined = LesionAnswer.of(answers)
-            scores = _by_site(joined.scores)
+            scores = dict(zip(sites.keys, joined.scores.tolist(), strict=True))
             ranked = sorted(scores, key=lambda key: -scores[key])
             site = ranked[0]
-            nearest = nearest_first(self.bundle.references, joined.neighbors)
+            nearest = nearest_first(self.bundle.references, joined.neighbors, sites)
             for key, most in zip(ranked, N_COMPARISON, strict=False):
                 comparison += [reference for reference in nearest if reference.site == key][:most]
-            shares = {} if joined.shares is None else _by_site(joined.shares)
+            if joined.shares is not None:
+                shares = dict(zip(sites.keys, joined.shares.tolist(), strict=True))
             calibration = self._calibration(lesion.geometry)
             if calibration is not None:
                 judgement = calibration.judge(joined.scores, joined.distance, joined.inside)
                 site_set, doubts = judgement.site_set, (*judgement.reasons, *doubts)
+                notes = (*notes, *judgement.notes)
             if not answers[0].look.painted:
                 notes = (*notes, _NO_MIDLINE)
         else:
@@ -274,6 +276,7 @@ class Labeler:
             notes=notes,
             bundle_name=self.bundle.name,
             bundle_version=self.bundle.version,
+            sites=self.bundle.sites,
         )
 
 
@@ -303,7 +306,3 @@ def _nearest_few(nearest: Sequence[Reference], site: str | None) -> tuple[Refere
     if own and own[0] not in chosen:
         chosen[-1] = own[0]
     return tuple(chosen)
-
-
-def _by_site(numbers: NDArray[np.floating]) -> dict[str, float]:
-    return {key: float(number) for key, number in zip(SITE_KEYS, numbers, strict=True)}

@@ -1,7 +1,7 @@
 """The references nearest to a target in every class, exactly, in numpy.
 
-Embeddings are points in a plain Euclidean space (no unit). Classes are site indices in the order of
-`situs.anatomy.SITES`, or the numbers of any other classes; every axis called "sites" has that order.
+Embeddings are points in a plain Euclidean space (no unit). Classes are the numbers of a bundle's sites, or of
+any other classes; every axis called "sites" has that order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sys import intern
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from situs.anatomy import SITE_KEYS, SITES
+from situs.anatomy import SITES, SiteList
 from situs.finding import Reference
 
 __all__ = ["Neighbors", "References", "nearest", "nearest_distances", "nearest_first", "reference_sets"]
@@ -31,7 +31,7 @@ class References:
 
     Args:
         embeddings: (r, d) float16 or float32
-        sites: (r,) int, index into `SITES`
+        sites: (r,) int, the number of each one's site
         ids: (r,) str, names each reference
         patients: (r,) str, whose it is (for rendered scans: the head); empty where unknown
         n_sites: how many classes there are, with or without references
@@ -137,19 +137,20 @@ def nearest_distances(neighbors: Neighbors) -> NDArray[np.float32]:
     return np.asarray(neighbors.distances.min(axis=(1, 2)))
 
 
-def nearest_first(references: References, neighbors: Neighbors) -> list[Reference]:
+def nearest_first(references: References, neighbors: Neighbors, sites: SiteList) -> list[Reference]:
     """The references nearest to any of some targets, nearest first, each named once.
 
     Args:
-        references: What `neighbors` were found in; their classes are sites.
+        references: What `neighbors` were found in.
         neighbors: Of the targets.
+        sites: What the references' classes are.
     """
     indices, distances = neighbors.indices[neighbors.present], neighbors.distances[neighbors.present]
     by_id: dict[str, Reference] = {}
     for place in np.argsort(distances, kind="stable"):
         name = intern(str(references.ids[indices[place]]))  # kept once, however many lesions are near it
         if name not in by_id:
-            site = SITE_KEYS[references.sites[indices[place]]]
+            site = sites.keys[references.sites[indices[place]]]
             by_id[name] = Reference(name, site, float(distances[place]))
     return list(by_id.values())
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
 from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle
 from situs.errors import BundleError
 from situs.neighbors import Neighbors, nearest, reference_sets
@@ -30,6 +29,7 @@ _EMBED_BATCH = 8
 _RELATE_NUMBERS = 2_000_000
 # The engine's own messages are not for users: its errors are raised as well.
 _SILENT = 4
+_OF_TRAINED_SITES = {"site_probability", "shares"}
 # A batch takes a tenth of a second; a network that takes much longer was not made by situs.
 _MOST_SECONDS = 10.0
 
@@ -40,8 +40,8 @@ class Embedded:
 
     Attributes:
         embedding: (n, width) float32
-        site_probability: (n, sites) BaseNet's own answer, sums to 1
-        shares: (n, sites) share of the region in each site, of what lies in any; sums to 1
+        site_probability: (n, sites) BaseNet's own answer, sums to 1; 0 for sites that it was not trained on
+        shares: (n, sites) share of the region in each site, of what lies in any; sums to 1, likewise
         inside: (n,) share of the region that lies in any site
         midline: (n, 2, 2, h, w) over the global and over the local view: signed distance to the midline in
             mm, positive on the patient's left, and how much of each pixel is head
@@ -69,7 +69,9 @@ class Runtime:
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        sites, k, width = len(SITE_KEYS), bundle.n_neighbors, bundle.embedding_width
+        k, width = bundle.n_neighbors, bundle.embedding_width
+        sites = bundle.n_trained_sites
+        self._n_sites, self._n_trained = len(bundle.sites), sites
         view = (len(bundle.spec.channels), bundle.spec.size_px, bundle.spec.size_px)
         half = (bundle.spec.size_px // 2,) * 2
         self._basenet = _Network(
@@ -105,6 +107,10 @@ class Runtime:
             self._basenet.run({"global_view": global_views[part], "local_view": local_views[part]})
             for part in _parts(len(global_views), _EMBED_BATCH)
         ]
+        if self._n_sites > self._n_trained:
+            for batch in batches:
+                for name in _OF_TRAINED_SITES & batch.keys():
+                    batch[name] = _padded(batch[name], self._n_sites)
         return join_rows([Embedded(**batch) for batch in batches])
 
     def relate(self, targets: Float32, references: Float32, present: NDArray[np.bool_]) -> Float32:
@@ -118,15 +124,22 @@ class Runtime:
         Raises:
             BundleError: As for `embed`.
         """
-        _, sites, k, width = references.shape
-        batch = max(1, _RELATE_NUMBERS // (sites * k * (k + 1) * width))
-        scores = [
-            self._relation.run(
-                {"target": targets[part], "references": references[part], "present": present[part]}
-            )["relation_score"]
-            for part in _parts(len(targets), batch)
-        ]
-        return np.concatenate(scores)
+        n, _, k, width = references.shape
+        at_once = self._n_trained
+        batch = max(1, _RELATE_NUMBERS // (at_once * k * (k + 1) * width))
+        scores = np.empty((n, self._n_sites), dtype=np.float32)
+        # The score of a site depends on its own references alone, so that any number of sites goes through a
+        # network that takes some at a time.
+        for sites in _parts(self._n_sites, at_once):
+            width_of_part = len(range(*sites.indices(self._n_sites)))
+            for part in _parts(n, batch):
+                inputs = {
+                    "target": targets[part],
+                    "references": _padded(references[part, sites], at_once),
+                    "present": _padded(present[part, sites], at_once),
+                }
+                scores[part, sites] = self._relation.run(inputs)["relation_score"][:, :width_of_part]
+        return scores
 
 
 class _Network:
@@ -202,6 +215,12 @@ def relate_to_nearest(
     neighbors = nearest(embeddings, bundle.references, bundle.n_neighbors, patients)
     sets = reference_sets(bundle.references, neighbors)
     return neighbors, runtime.relate(embeddings, sets, neighbors.present)
+
+
+def _padded(array: NDArray[Any], n_sites: int) -> NDArray[Any]:
+    """An array (n, some, ...) with zeros for the sites that it lacks, (n, n_sites, ...)."""
+    lacking = n_sites - array.shape[1]
+    return array if not lacking else np.pad(array, [(0, 0), (0, lacking), *[(0, 0)] * (array.ndim - 2)])
 
 
 def _parts(n: int, size: int) -> list[slice]:

@@ -6,9 +6,12 @@ import json
 import pytest
 from phantoms import REPO, small_case
 
+from situs.anatomy import SITES
 from situs.batch.parts import Part
-from situs.batch.tables import COLUMNS, write_json_files, write_tables
-from situs.report import format_csv, format_json, to_json_object
+from situs.batch.tables import write_json_files, write_tables
+from situs.report import csv_columns, format_csv, format_json, to_json_object
+
+CASE_COLUMNS = ("row", "id", "scan", "roi", "error")
 
 
 @pytest.fixture
@@ -29,9 +32,9 @@ def parts(case):
 
 
 def test_a_row_holds_what_situs_label_writes(case, tmp_path):
-    write_tables(tmp_path, parts(case), False)
+    write_tables(tmp_path, parts(case), SITES, False)
     rows = list(csv.DictReader((tmp_path / "findings.csv").read_text().splitlines()))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*CASE_COLUMNS, *csv_columns())
     expected = list(csv.DictReader(format_csv(*case).splitlines()))
     assert [{name: row[name] for name in expected[0]} for row in rows[:4]] == expected
     assert [row["row"] for row in rows] == ["1", "1", "1", "1", "2", "3", "4"]
@@ -46,14 +49,14 @@ def test_parquet_holds_what_the_csv_holds(case, tmp_path):
 
     from situs.report.findings import csv_cell
 
-    write_tables(tmp_path, parts(case), True)
+    write_tables(tmp_path, parts(case), SITES, True)
     table = read_table(tmp_path / "findings.parquet")
-    assert tuple(table.column_names) == COLUMNS
+    assert tuple(table.column_names) == (*CASE_COLUMNS, *csv_columns())
     rows = [[str(csv_cell(cell)) for cell in row.values()] for row in table.to_pylist()]
     assert rows == list(csv.reader((tmp_path / "findings.csv").read_text().splitlines()))[1:]
     assert table["sure"].to_pylist()[:2] == [False, False] and table["sure"][4].as_py() is None
     assert table["site_set"][0].as_py() == ["thalamus", "brainstem"]
-    write_tables(tmp_path, parts(case), False)
+    write_tables(tmp_path, parts(case), SITES, False)
     assert not (tmp_path / "findings.parquet").exists()
 
 
@@ -68,7 +71,7 @@ def test_a_json_file_for_each_labelled_scan(case, tmp_path):
 
 
 def test_the_summary_counts(case, tmp_path):
-    summary = write_tables(tmp_path, parts(case), False)
+    summary = write_tables(tmp_path, parts(case), SITES, False)
     assert (summary.scans, summary.failed, summary.lesions, summary.unsure) == (4, 2, 4, 4)
     assert summary.sites == {
         ("thalamus", "left"): 1,
@@ -89,7 +92,7 @@ def test_the_summary_counts(case, tmp_path):
 
 def test_the_documentation_names_each_column_and_file():
     text = (REPO / "docs" / "batch.md").read_text(encoding="utf-8")
-    for name in COLUMNS[:5]:
+    for name in CASE_COLUMNS:
         assert f"\n| `{name}` |" in text
     for file in ("findings.csv", "findings.parquet", "batch.json", "manifest.csv"):
         assert f"\n| `{file}` |" in text

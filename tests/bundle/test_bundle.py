@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from phantoms.signed import sign
 from phantoms.toy_bundle import FILES, SPEC, content, flat_picture, toy_pictures, toy_references, write_toy
 
-from situs.anatomy import SITE_KEYS, SITES
+from situs.anatomy import SITE_KEYS, SITES, Site, SiteList
 from situs.bundle import read_bundle
 from situs.bundle.card import model_card
 from situs.bundle.format import FORMAT, description_digest
@@ -27,7 +28,7 @@ def test_what_was_written_is_read(tmp_path):
     np.testing.assert_array_equal(bundle.references.sites, expected.sites)
     assert bundle.references.ids.tolist() == expected.ids.tolist()
     assert bundle.references.patients.tolist() == expected.patients.tolist()
-    assert bundle.description["sites"] == list(SITE_KEYS)
+    assert bundle.sites == SITES and bundle.n_trained_sites == 15
     assert bundle.description["training"]["slices"] == 1200
     assert sorted(content(bundle.path)) == FILES
 
@@ -107,12 +108,37 @@ def test_changed_description_is_refused(tmp_path, changes, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_bundle_for_other_sites_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("situs.bundle.write.SITE_KEYS", ("head", "foot"))
+def test_the_first_bundles_have_the_keys_of_the_shipped_sites(tmp_path):
     folder = write_toy(tmp_path / "mine")
-    monkeypatch.undo()
-    with pytest.raises(BundleError, match="has other sites than this situs"):
+    sign(folder, lambda description: description.update(sites=list(SITE_KEYS)))
+    assert read_bundle(folder).sites == SITES
+    sign(folder, lambda description: description.update(sites=["head", "foot"]))
+    with pytest.raises(BundleError, match="sites: have keys and no names"):
         read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": "brainstem"}, "site brainstem: the key comes twice"),
+        ({"name": "Brainstem"}, "have the same name"),
+        ({"key": "../etc"}, "expected a key of small letters"),
+        ({"parent": "knee"}, "no parent 'knee'"),
+        ({"code": "1", "code_scheme": ""}, "a code needs a code_scheme"),
+    ],
+)
+def test_a_list_of_sites_that_is_none_is_refused(tmp_path, change, message):
+    folder = write_toy(tmp_path / "mine")
+    sign(folder, lambda description: description["sites"][3].update(change))
+    with pytest.raises(BundleError, match=message):
+        read_bundle(folder)
+
+
+def test_a_bundle_keeps_its_own_sites(tmp_path):
+    own = SiteList(Site(f"place_{n}", f"Place {n}", paired=n > 3) for n in range(15))
+    bundle = read_bundle(write_toy(tmp_path / "mine", sites=own))
+    assert bundle.sites == own and bundle.n_trained_sites == 15
+    assert "`place_3`, `place_4`" in (bundle.path / "README.md").read_text(encoding="utf-8")
 
 
 def test_views_that_this_situs_cannot_make_are_refused(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def test_the_digest_is_of_the_content_alone():
 
 def test_references_are_decoded_as_they_were():
     references = toy_references()
-    again = decode_references(encode_references(references))
+    again = decode_references(encode_references(references), 15)
     np.testing.assert_array_equal(again.embeddings, references.embeddings.astype(np.float16))
     np.testing.assert_array_equal(again.sites, references.sites)
     assert again.ids.tolist() == references.ids.tolist()

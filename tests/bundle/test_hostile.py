@@ -60,7 +60,11 @@ def assert_refused(folder, match):
         ("training", "long"),
         ("evaluation", {}),
         ("evaluation", [{}]),
-        ("evaluation", [{"title": "a", "sites": {"knee": {"precision": 1, "recall": 1, "f1": 1}}}]),
+        ("evaluation", [{"title": "a", "sites": {"knee": {"precision": 1, "recall": 1, "f1": 7}}}]),
+        ("sites", []),
+        ("sites", [{"key": "knee"}]),
+        ("sites", [{"key": "knee", "name": "Knee", "colour": "red"}]),
+        ("n_trained_sites", 0),
         ("evaluation", [{"title": "a", "macro": {"precision": 1}}]),
         ("evaluation", [{"title": "a", "text": 3}]),
         ("files", {}),
@@ -90,7 +94,9 @@ def test_a_calibration_without_a_site_or_with_numbers_that_are_none(folder):
     sign(folder, lambda d: d.update(certainty={**good, "thresholds": thresholds}))
     assert read_bundle(folder).calibration is not None
     sign(folder, lambda d: d.update(certainty={**good, "thresholds": {"thalamus": 0.5}}))
-    assert_refused(folder, JSON_FILE)
+    assert read_bundle(folder).calibration.uncalibrated == {*SITES.keys} - {"thalamus"}
+    sign(folder, lambda d: d.update(certainty={**good, "thresholds": {"knee": 0.5}}))
+    assert_refused(folder, "no site 'knee'")
     sign(folder, lambda d: d.update(certainty={**good, "thresholds": thresholds, "farthest": float("nan")}))
     assert_refused(folder, "farthest")
 

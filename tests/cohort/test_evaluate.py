@@ -11,7 +11,7 @@ import pytest
 
 import situs.cohort.answers
 import situs.cohort.evaluate
-from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.certainty import Calibration
 from situs.cohort.answers import Answers, average_answers
 from situs.cohort.evaluate import _other_joins as other_joins
@@ -85,6 +85,7 @@ def use_references(monkeypatch):
     def use(*references):
         places, sites, patients = zip(*references, strict=True)
         bundle = SimpleNamespace(
+            sites=SITES,
             name="by hand",
             version="1",
             spec=SPEC,
@@ -213,7 +214,7 @@ def test_certainty_on_rois(cohort, use_references, monkeypatch):
     assert evaluate("any", cohort, n_boot=5).to_dict()["certainty"] is None
     for thresholds, size, sure in ((np.full(15, 0.4), 1, 1.0), (np.full(15, 1e-12), 15, 0.0)):
         bundle.calibration = Calibration(
-            0.9, thresholds, farthest=30.0, least_inside=0.5, regions=9, patients=2
+            0.9, thresholds, 0.4, farthest=30.0, least_inside=0.5, regions=9, patients=2
         )
         evaluation = evaluate("any", cohort, n_boot=5)
         assert (evaluation.coverage.overall, evaluation.coverage.mean_size, evaluation.coverage.sure) == (
@@ -225,7 +226,7 @@ def test_certainty_on_rois(cohort, use_references, monkeypatch):
         assert evaluation.to_dict()["certainty"]["right_if_sure"] == (1 if sure else None)
         assert f"mean size {size:.2f}" in evaluation.text()
     bundle.calibration = Calibration(
-        0.9, np.full(15, 0.4), farthest=30.0, least_inside=0.8, regions=9, patients=2
+        0.9, np.full(15, 0.4), 0.4, farthest=30.0, least_inside=0.8, regions=9, patients=2
     )
     assert evaluate("any", cohort, n_boot=5).coverage.sure == 0  # three quarters of each lie in a site
 

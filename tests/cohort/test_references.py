@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from phantoms.small_bundle import small_bundle
 from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import read_bundle
 from situs.bundle.card import model_card
 from situs.bundle.pictures import FIELD_MM, OUTLINE, SIZE_PX
@@ -24,10 +25,9 @@ from situs.bundle.write import replace_references
 from situs.cli import main
 from situs.cohort import references as module
 from situs.cohort.manifest import read_manifest
+from situs.cohort.reference_tables import format_references_csv, format_references_text
 from situs.cohort.references import (
     add_references,
-    format_references_csv,
-    format_references_text,
     join_references,
     match_references,
     remove_references,
@@ -101,7 +101,7 @@ def test_the_site_is_the_manifests(bundle, cohort):
     add_references(bundle, cohort)
     added = read_bundle(bundle).references.sites[60:]
     rows = read_manifest(cohort)
-    assert added.tolist() == [rows[n].site for n, slices in areas(cohort).items() for _ in slices]
+    assert added.tolist() == [SITE_INDEX[rows[n].site] for n, slices in areas(cohort).items() for _ in slices]
 
 
 def test_case_by_case_is_the_same_as_all_at_once(bundle, cohort, tmp_path):
@@ -177,9 +177,10 @@ def test_what_is_asked_for_narrows():
     patients = np.array(["p", "p", "p", "q"])
     sites = np.array([SITE_INDEX[key] for key in ("thalamus", "thalamus", "brainstem", "thalamus")])
     known = References(np.zeros((4, 1), np.float16), sites, np.array(ids), patients)
+    bundle = SimpleNamespace(references=known, sites=SITES)
 
     def matched(**asked):
-        return np.flatnonzero(match_references(known, **asked)).tolist()
+        return np.flatnonzero(match_references(bundle, **asked)).tolist()
 
     assert matched() == [0, 1, 2, 3]
     assert matched(patients=["p"]) == [0, 1, 2]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
 
+from situs.anatomy import SITE_INDEX
 from situs.cohort import examples as extract
 from situs.cohort.examples import LATERAL_UNKNOWN
 from situs.cohort.manifest import read_manifest
@@ -38,7 +39,7 @@ def test_slices(cohort):
     assert set(slices.id.tolist()) == expected and len(slices) == len(expected)
     assert slices.global_view.shape == (len(slices), 3, 32, 32) and slices.global_view.dtype == np.uint8
     assert slices.local_sites.shape == (len(slices), 16, 16)
-    np.testing.assert_array_equal(slices.site, [rows[n].site for n in slices.row])
+    np.testing.assert_array_equal(slices.site, [SITE_INDEX[rows[n].site] for n in slices.row])
     np.testing.assert_array_equal(slices.patient, [rows[n].patient for n in slices.row])
 
 

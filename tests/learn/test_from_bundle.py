@@ -8,6 +8,7 @@ import pytest
 import torch
 from phantoms.small_bundle import RECIPE, SPEC, small_bundle, small_model
 
+from situs.anatomy import SITES, Site, SiteList
 from situs.bundle import read_bundle
 from situs.errors import InputError
 from situs.learn.basenet import new_basenet, read_given
@@ -71,6 +72,45 @@ def test_channels_that_the_bundle_lacks_change_nothing_at_first():
     assert embedding == pytest.approx(expected.embedding, abs=1e-4)
     weight = wider.global_path.stem[0].weight
     assert not weight[:, 0].any() and weight[:, 1:].any()
+
+
+def small_basenet(n_sites):
+    path = CompactPath(n_sites, 3, SPEC.size_px, (4, 4, 8, 8), 4)
+    other = CompactPath(n_sites, 3, SPEC.size_px, (4, 4, 8, 8), 4, context=path.n_flat)
+    return BaseNet(path, other, n_sites, hidden=16, width=12)
+
+
+def test_sites_in_another_order_change_nothing_but_the_order():
+    examples = views(6)
+    expected = Runtime(read_bundle(small_bundle())).embed(*examples)
+    turned, basenet = SiteList(reversed(SITES)), small_basenet(15)
+    read_bundle_weights(read_bundle(small_bundle()), RECIPE, basenet, turned).load_into(basenet)
+    unfold_normalisation(basenet, [tuple(torch.from_numpy(examples))])
+    basenet.eval()
+    with torch.no_grad():
+        output = basenet(*map(torch.from_numpy, examples))
+    assert output.embedding.numpy() == pytest.approx(expected.embedding, abs=1e-4)
+    assert output.shares.numpy()[:, ::-1] == pytest.approx(expected.shares, abs=1e-4)
+    probability = output.site_logits.softmax(dim=1).numpy()
+    assert probability[:, ::-1] == pytest.approx(expected.site_probability, abs=1e-4)
+    assert output.midline.numpy() == pytest.approx(expected.midline, abs=1e-3)
+
+
+def test_weights_of_a_site_that_the_bundle_lacks_start_at_zero():
+    sites = SiteList([Site("orbit", "Orbit"), *SITES[2:5]])
+    basenet = small_basenet(4)
+    whole = read_bundle_weights(read_bundle(small_bundle()), RECIPE, small_basenet(15)).tensors
+    some = read_bundle_weights(read_bundle(small_bundle()), RECIPE, basenet, sites).tensors
+    assert not some["fc3.weight"][0].any()
+    assert torch.equal(some["fc3.weight"][1:], whole["fc3.weight"][2:5])
+    assert torch.equal(some["fc_shares.bias"][[0, 2, 3, 4]], whole["fc_shares.bias"][[0, 3, 4, 5]])
+    paint, all_paint = some["local_path.paint.weight"], whole["local_path.paint.weight"]
+    assert torch.equal(paint[[0, 2, 3, 4, 5]], all_paint[[0, 3, 4, 5, 16]]) and not paint[1].any()
+    ends = some["fc1.weight"][:, -5:], whole["fc1.weight"][:, -16:]  # "none" and the sites, local path
+    assert torch.equal(ends[0][:, [0, 2, 3, 4]], ends[1][:, [0, 3, 4, 5]]) and not ends[0][:, 1].any()
+    flat = basenet.global_path.n_features - 5
+    assert torch.equal(some["fc1.weight"][:, :flat], whole["fc1.weight"][:, :flat])
+    basenet.load_state_dict(some, strict=False)
 
 
 @pytest.mark.parametrize(

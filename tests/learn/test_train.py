@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from phantoms.small_cohort import draw_cohort, write_manifest
+from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
 from phantoms.tiny_recipe import SHORT, TINY, narrow_basenet
 
 from situs.anatomy import SITE_INDEX
@@ -185,6 +185,21 @@ def test_without_site_maps_and_from_a_checkpoint(cohort, tmp_path, narrow):
         train(bare, tmp_path / "c", QUICK, init=tmp_path / "nowhere")
     with pytest.raises(OutputError, match="holds a run of other settings"):
         train(bare, tmp_path / "b", QUICK)  # from other weights
+
+
+@pytest.mark.slow
+def test_trains_on_a_list_of_its_own(tmp_path, narrow):
+    own = draw_cohort(tmp_path / "own", painted=False, patients=2)
+    keys = ("orbit", *reversed(BANDS))
+    (own / "sites.csv").write_text("\n".join(["key", *keys]))
+    train(own, tmp_path / "b", QUICK)
+    assert narrow["sites"].keys == keys
+    assert narrow["basenet"].fc3.out_features == narrow["references"].n_sites == 5
+    slices = open_slices(own, QUICK.spec)
+    by_id = dict(zip(slices.id.tolist(), slices.site.tolist(), strict=True))
+    references = narrow["references"]
+    assert [by_id[name] for name in references.ids.tolist()] == references.sites.tolist()
+    assert set(references.sites.tolist()) == {1, 2, 3, 4}
 
 
 def test_refusals(cohort, tmp_path):

@@ -14,9 +14,9 @@ from phantoms.findings_schema import read_findings, schema
 from situs.anatomy import SITE_KEYS
 from situs.finding import SIDES, Finding, Reference
 from situs.report.findings import (
-    CSV_COLUMNS,
     DISCLAIMER,
     SCHEMA,
+    csv_columns,
     format_csv,
     format_json,
     format_text,
@@ -62,16 +62,15 @@ def test_one_number_names_the_schema_everywhere(case):
 
 def test_the_schema_knows_the_sites_and_sides():
     parts = schema()["$defs"]
-    assert parts["site"]["enum"] == list(SITE_KEYS)
+    assert all(re.fullmatch(parts["site"]["pattern"], key) for key in SITE_KEYS)
     assert parts["side"]["enum"] == list(SIDES)
-    assert parts["of_every_site"]["anyOf"][1] == {"minProperties": len(SITE_KEYS)}
 
 
 def test_python_and_json_have_the_same_names(case):
     """Every field and property of a finding stands in the JSON under its own name, with its own value."""
     volume, findings = case
     report = read_findings(format_json(volume, findings))
-    names = {field.name for field in fields(Finding)} | {"sure", "score"}
+    names = {field.name for field in fields(Finding)} - {"sites"} | {"sure", "score"}
     for finding, written in zip(findings, report["findings"], strict=True):
         assert set(written) == names
         assert written["scores"] == pytest.approx(finding.scores)
@@ -89,8 +88,8 @@ def test_python_and_json_have_the_same_names(case):
         {"sure": True},  # and doubts
         {"doubts": []},  # and not sure
         {"site": None},  # with scores
-        {"site": "skull"},
-        {"scores": {"thalamus": 1.0}},
+        {"site": "the skull"},
+        {"scores": {"thalamus": 2.0}},
         {"score": 1.5},
         {"nearest": [{"id": "a", "site": "thalamus"}]},
     ],
@@ -184,13 +183,13 @@ def test_csv_columns_are_the_documented_ones_and_never_shift(case):
     volume, findings = case
     text = format_csv(volume, findings)
     rows = list(csv.reader(text.splitlines()))
-    assert tuple(rows[0]) == CSV_COLUMNS
-    assert len(rows) == 4 and {len(row) for row in rows} == {len(CSV_COLUMNS)}
+    assert tuple(rows[0]) == csv_columns()
+    assert len(rows) == 4 and {len(row) for row in rows} == {len(csv_columns())}
     fixed = ("score_", "share_")
-    named = [c for c in CSV_COLUMNS if not c.startswith(fixed)]
+    named = [c for c in csv_columns() if not c.startswith(fixed)]
     assert [c for c in documented("## CSV") if not c.startswith(fixed)] == named
     for start in fixed:
-        assert [c.removeprefix(start) for c in CSV_COLUMNS if c.startswith(start)] == list(SITE_KEYS)
+        assert [c.removeprefix(start) for c in csv_columns() if c.startswith(start)] == list(SITE_KEYS)
 
 
 def test_csv_keeps_columns_whatever_the_order_of_the_scores(case):

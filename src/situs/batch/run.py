@@ -79,7 +79,7 @@ def label_batch(
         if not _label_all(batch, retry, progress):
             return None
         rows = range(1, len(batch.manifest) + 1)
-        summary = write_tables(out, (read_part(out, row) for row in rows), parquet)
+        summary = write_tables(out, (read_part(out, row) for row in rows), labeler.bundle.sites, parquet)
         if json:
             write_json_files(out, (read_part(out, row) for row in rows))
         return summary

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from situs.anatomy import SITES
+from situs.anatomy import SITES, SiteList
 from situs.batch.parts import Part
 from situs.finding import SIDES
 from situs.tables import text_table
@@ -22,6 +22,7 @@ class Summary:
     """Counts over the parts of a batch.
 
     Attributes:
+        known_sites: The sites of the bundle that answered.
         scans: Rows of the manifest.
         failed: Those that were not labelled.
         lesions: Findings.
@@ -30,6 +31,7 @@ class Summary:
         reasons: Failures by reason, with file names and numbers left out.
     """
 
+    known_sites: SiteList = SITES
     scans: int = 0
     failed: int = 0
     lesions: int = 0
@@ -59,7 +61,7 @@ class Summary:
             f"{self.lesions} lesions, {self.unsure} not sure"
         ]
         rows = []
-        for key, name in [*((site.key, site.name) for site in SITES), (None, "without a site")]:
+        for key, name in [*((site.key, site.name) for site in self.known_sites), (None, "without a site")]:
             counts = [self.sites[key, side] for side in (*SIDES, None)]
             if sum(counts):
                 rows.append([name, *counts[:-1], sum(counts)])

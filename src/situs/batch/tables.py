@@ -8,16 +8,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from situs.anatomy import SiteList
 from situs.batch.parts import PER_FOLDER, Part, numbered
 from situs.batch.summary import Summary
 from situs.files import make_folder, replacing, write_file
-from situs.report import CSV_COLUMNS
-from situs.report.findings import csv_cell, finding_cells, json_text
+from situs.report.findings import csv_cell, csv_columns, finding_cells, json_text
 from situs.tables import csv_text
 
-__all__ = ["COLUMNS", "write_json_files", "write_tables"]
+__all__ = ["write_json_files", "write_tables"]
 
-COLUMNS = ("row", "id", "scan", "roi", "error", *CSV_COLUMNS)
+_CASE_COLUMNS = ("row", "id", "scan", "roi", "error")
 CSV_FILE, PARQUET_FILE, JSON_FOLDER = "findings.csv", "findings.parquet", "json"
 # The Parquet types; all other columns are text.
 _INTEGERS = ("row", "roi_value", "component", "slice_count", "first_slice", "last_slice", "largest_slice")
@@ -28,7 +28,7 @@ _NUMBER_STARTS = ("score_", "share_")
 Cells = dict[str, Any]  # the values of a row by column; None where there is none
 
 
-def write_tables(out: Path, parts: Iterable[Part], parquet: bool) -> Summary:
+def write_tables(out: Path, parts: Iterable[Part], sites: SiteList, parquet: bool) -> Summary:
     """Write the findings of all parts as one CSV, and as one Parquet file if that is asked for.
 
     A scan has a row for each lesion. One that failed, or has no lesion, has one row.
@@ -36,18 +36,19 @@ def write_tables(out: Path, parts: Iterable[Part], parquet: bool) -> Summary:
     Args:
         out: The folder of the batch.
         parts: In the order of the rows; they are not kept in memory.
+        sites: Those of the bundle that answered.
         parquet: Whether to write the Parquet file. An old one is removed otherwise.
 
     Raises:
         OutputError: A file cannot be written.
     """
-    summary = Summary()
-    rows = _rows(parts, summary)
+    summary = Summary(sites)
+    rows, columns = _rows(parts, summary), (*_CASE_COLUMNS, *csv_columns(sites))
     with replacing(out / CSV_FILE) as temporary, temporary.open("wb") as file:
-        file.write(_csv_bytes([COLUMNS]))
-        with _parquet_writer(out / PARQUET_FILE, parquet) as write_parquet:
+        file.write(_csv_bytes([columns]))
+        with _parquet_writer(out / PARQUET_FILE, columns, parquet) as write_parquet:
             while block := list(islice(rows, PER_FOLDER)):
-                file.write(_csv_bytes([[csv_cell(row.get(name)) for name in COLUMNS] for row in block]))
+                file.write(_csv_bytes([[csv_cell(row.get(name)) for name in columns] for row in block]))
                 write_parquet(block)
     return summary
 
@@ -71,7 +72,7 @@ def write_json_files(out: Path, parts: Iterable[Part]) -> None:
 def _rows(parts: Iterable[Part], summary: Summary) -> Iterator[Cells]:
     for part in parts:
         summary.add(part)
-        case = {name: getattr(part, name) for name in COLUMNS[:5]}
+        case = {name: getattr(part, name) for name in _CASE_COLUMNS}
         if part.report is None or not part.report["findings"]:
             yield case
             continue
@@ -84,7 +85,9 @@ def _csv_bytes(rows: Sequence[Sequence[Any]]) -> bytes:
 
 
 @contextmanager
-def _parquet_writer(path: Path, wanted: bool) -> Iterator[Callable[[list[Cells]], None]]:
+def _parquet_writer(
+    path: Path, columns: Sequence[str], wanted: bool
+) -> Iterator[Callable[[list[Cells]], None]]:
     """A function that appends rows to a Parquet file, which is renamed when it is whole."""
     if not wanted:
         path.unlink(missing_ok=True)
@@ -102,6 +105,6 @@ def _parquet_writer(path: Path, wanted: bool) -> Iterator[Callable[[list[Cells]]
             return pa.list_(pa.string())
         return pa.bool_() if name == "sure" else pa.string()
 
-    schema = pa.schema([(name, type_of(name)) for name in COLUMNS])
+    schema = pa.schema([(name, type_of(name)) for name in columns])
     with replacing(path) as temporary, ParquetWriter(temporary, schema) as writer:
         yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))

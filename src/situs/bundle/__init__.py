@@ -1,8 +1,8 @@
 """A trained model as one folder: two networks, the references, and what is needed to use them.
 
 ======================  =============================================================================
-``bundle.json``         the description: format, name, recipe, sites, views, inputs and outputs of the
-                        networks, facts about the training, calibration, evaluation, SHA-256 of each file
+``bundle.json``         the description: format, name, recipe, list of sites, views, inputs and outputs of
+                        the networks, facts about the training, calibration, evaluation, SHA-256 of each file
 ``basenet.onnx``        views of a region on a slice → embedding and BaseNet's own answers
 ``relation.onnx``       embedding and reference embeddings → relation score of every site
 ``references.npz``      the labelled embeddings (no pickles)
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
+from situs.anatomy import SITES, Site, SiteList
 from situs.bundle.format import (
     BASENET_FILE,
     FORMAT,
@@ -41,7 +41,7 @@ from situs.bundle.format import (
 from situs.bundle.pictures import ReferencePicture, decode_picture, unpack_pictures
 from situs.bundle.schema import check_description
 from situs.certainty import Calibration
-from situs.errors import BundleError
+from situs.errors import BundleError, InputError
 from situs.files import digest, read_whole, sweep
 from situs.neighbors import References
 from situs.views import ViewSpec
@@ -72,6 +72,8 @@ class Bundle:
         references: The labelled embeddings.
         calibration: Decides which sites a lesion may be in; None if the bundle was not calibrated.
         description: The content of ``bundle.json``.
+        sites: The sites that it names. Those after the first `n_trained_sites` were added as references
+            alone.
     """
 
     path: Path
@@ -82,11 +84,20 @@ class Bundle:
     references: References
     calibration: Calibration | None
     description: dict[str, Any]
+    sites: SiteList = SITES
 
     @property
     def embedding_width(self) -> int:
         """Length of an embedding."""
         return int(self.references.embeddings.shape[1])
+
+    @property
+    def n_trained_sites(self) -> int:
+        """How many of the sites, the first ones, BaseNet was trained on.
+
+        The relation network takes as many at a time. The first bundles know no others.
+        """
+        return int(self.description.get("n_trained_sites", len(self.sites)))
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -141,12 +152,15 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
     content = {name: _read_file(folder, name, description) for name in REQUIRED_FILES}
     calibration = description.get("certainty")
     try:
+        sites = _read_sites(description["sites"])
+        if description.get("n_trained_sites", 1) > len(sites):
+            raise ValueError(f"n_trained_sites: there are only {len(sites)} sites")
         spec = ViewSpec.from_dict(description["views"])
-        certainty = None if calibration is None else Calibration.from_dict(calibration)
+        certainty = None if calibration is None else Calibration.from_dict(calibration, sites)
     except (KeyError, ValueError) as error:
         raise BundleError(f"{folder}: {JSON_FILE} cannot be used ({error}); get the bundle again") from error
     try:
-        references = decode_references(content[REFERENCES_FILE])
+        references = decode_references(content[REFERENCES_FILE], len(sites))
         shape = description["n_references"], description["embedding_width"]
         if references.embeddings.shape != shape:
             raise ValueError(f"embeddings of shape {references.embeddings.shape}, expected {shape}")
@@ -161,6 +175,7 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
         references,
         certainty,
         description,
+        sites,
     )
 
 
@@ -196,16 +211,25 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder}: {JSON_FILE} cannot be used ({error}); get the bundle again") from error
     if missing := [name for name in REQUIRED_FILES if name not in description["files"]]:
         raise BundleError(f"{folder}: {JSON_FILE} does not name {missing[0]}; get the bundle again")
-    if description["sites"] != list(SITE_KEYS):
-        raise BundleError(
-            f"{folder}: the bundle has other sites than this situs; use the situs that it was made with"
-        )
     return dict(description)
 
 
 def is_shipped(folder: str | Path) -> bool:
     """Whether a folder is the bundle inside the package."""
     return Path(folder).resolve() == _shipped_folder().resolve()
+
+
+def _read_sites(sites: list[Any]) -> SiteList:
+    """The list of sites in a description. The first bundles have the keys of the shipped list alone.
+
+    Raises:
+        ValueError: If it is no valid list.
+    """
+    if sites == list(SITES.keys):
+        return SITES
+    if any(isinstance(site, str) for site in sites):
+        raise InputError("sites: have keys and no names, and are not the shipped ones")
+    return SiteList(Site(**site) for site in sites)
 
 
 def _shipped_folder() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from situs.anatomy import SITE_INDEX, SITES
+from situs.anatomy import SITES
 from situs.bundle.format import recipe_settings
 from situs.tables import markdown_table
 
@@ -56,7 +56,7 @@ def model_card(description: Mapping[str, Any]) -> str:
         _certainty(description),
         _changes(description),
         _pictures(description),
-        "## Evaluation\n\n" + _evaluations(description["evaluation"]),
+        "## Evaluation\n\n" + _evaluations(description["evaluation"], _names(description)),
         "## Files\n\n" + _files(description),
     ]
     return "\n".join(section for section in sections if section)
@@ -72,7 +72,7 @@ def _contract(description: Mapping[str, Any]) -> str:
                     [network, direction[:-1], f"`{name}`", f"{tensor['type']} {shape}", tensor["meaning"]]
                 )
     views = ", ".join(f"{name} {value}" for name, value in description["views"].items())
-    sites = ", ".join(f"`{key}`" for key in description["sites"])
+    sites = ", ".join(f"`{key}`" for key in _names(description))
     return (
         markdown_table(["network", "", "name", "type and shape", "meaning"], rows)
         + f"\nViews: {views}.\n\nEach slice of a lesion is compared with the {description['n_neighbors']}"
@@ -85,7 +85,8 @@ def _certainty(description: Mapping[str, Any]) -> str:
     if "certainty" not in description:
         return ""
     calibration = description["certainty"]
-    rows = [[_site_name(key), f"{value:.3f}"] for key, value in calibration["thresholds"].items()]
+    names = _names(description)
+    rows = [[names[key], f"{value:.3f}"] for key, value in calibration["thresholds"].items()]
     alone = ""
     if calibration.get("alone"):
         alone = (
@@ -137,26 +138,26 @@ def _pictures(description: Mapping[str, Any]) -> str:
     return f"## Pictures of references\n\n{text}\n"
 
 
-def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
+def _evaluations(evaluations: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
     if not evaluations:
         return "None yet. `situs evaluate BUNDLE COHORT --into-card` adds one.\n"
-    return "\n".join(_evaluation(evaluation) for evaluation in evaluations)
+    return "\n".join(_evaluation(evaluation, names) for evaluation in evaluations)
 
 
-def _evaluation(evaluation: Mapping[str, Any]) -> str:
+def _evaluation(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     parts = [f"### {evaluation['title']}\n"]
     if "text" in evaluation:
         parts.append(_paragraphs(evaluation["text"]) + "\n")
     if "sites" in evaluation:
-        parts.append(_scores(evaluation))
+        parts.append(_scores(evaluation, names))
     if "facts" in evaluation:
         parts.append(_facts(evaluation["facts"]))
     return "\n".join(parts)
 
 
-def _scores(evaluation: Mapping[str, Any]) -> str:
+def _scores(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Precision, recall and F1 of each site and their means, as ``situs evaluate --json`` gives them."""
-    rows = [[_site_name(key), *_numbers(scores)] for key, scores in evaluation["sites"].items()]
+    rows = [[names.get(key, key), *_numbers(scores)] for key, scores in evaluation["sites"].items()]
     for example, means in (("", evaluation), (", a region as one example", evaluation.get("rois", {}))):
         rows += [
             [f"{mean} mean{example}", *_numbers(means[mean])]
@@ -170,8 +171,12 @@ def _numbers(scores: Mapping[str, Any]) -> list[str]:
     return [f"{scores[name]:.3f}" for name in ("precision", "recall", "f1")]
 
 
-def _site_name(key: str) -> str:
-    return SITES[SITE_INDEX[key]].name
+def _names(description: Mapping[str, Any]) -> dict[str, str]:
+    """The name of each site by its key, in the order of the bundle. The first bundles have keys alone."""
+    sites = description["sites"]
+    if isinstance(sites[0], str):
+        return {key: SITES.site(key).name for key in sites}
+    return {site["key"]: site["name"] for site in sites}
 
 
 def _files(description: Mapping[str, Any]) -> str:

@@ -91,8 +91,12 @@ def encode_references(references: References) -> bytes:
     return stream.getvalue()
 
 
-def decode_references(data: bytes) -> References:
+def decode_references(data: bytes, n_sites: int) -> References:
     """The references that `encode_references` wrote.
+
+    Args:
+        data: The content of the file.
+        n_sites: How many sites the bundle has.
 
     Raises:
         ValueError: If the arrays do not belong together, or unpack to more than is there; `numpy.load` may
@@ -105,4 +109,5 @@ def decode_references(data: bytes) -> References:
             arrays["sites"],
             np.char.decode(arrays["ids"], "utf-8"),
             np.char.decode(arrays["patients"], "utf-8"),
+            n_sites,
         )

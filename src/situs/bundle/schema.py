@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from situs.anatomy import SITE_KEYS
+from situs.anatomy import MOST_SITES
 from situs.views import CHANNELS
 
 __all__ = ["LARGEST_FILE", "MOST_REFERENCES", "check_description"]
@@ -24,8 +24,21 @@ _Key = Annotated[str, Meta(min_length=1, max_length=200)]
 _Fraction = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Millimetres = Annotated[float, Meta(ge=0.1, le=1000)]
-_SiteKey = Annotated[str, Meta(pattern=f"^({'|'.join(SITE_KEYS)})$")]
 _Channel = Annotated[str, Meta(pattern=f"^({'|'.join(CHANNELS)})$")]
+
+
+class _Site(Struct, forbid_unknown_fields=True):
+    """See `situs.anatomy.Site`, which checks the rest."""
+
+    key: _Key
+    name: _Key
+    group: _Text = ""
+    paired: bool = False
+    code_scheme: _Text = ""
+    code: _Text = ""
+    code_meaning: _Text = ""
+    code_source: _Text = ""
+    parent: _Text = ""
 
 
 class _Recipe(Struct):
@@ -57,6 +70,7 @@ class _Calibration(Struct):
     least_inside: _Fraction
     regions: _Count
     patients: _Count
+    pooled: _Fraction = 0.0
     alone: _Calibration | None = None
 
 
@@ -86,7 +100,7 @@ class _Evaluation(Struct):
 
     title: _Text
     text: _Text | list[_Text] = ""
-    sites: dict[_SiteKey, _Scores] = {}
+    sites: dict[_Key, _Scores] = {}
     weighted: _Scores | None = None
     macro: _Scores | None = None
     rois: _Means | None = None
@@ -111,7 +125,7 @@ class _Description(Struct):
     version: _Key
     created_by: _Text
     recipe: _Recipe
-    sites: list[_Key]
+    sites: Annotated[list[_Key | _Site], Meta(min_length=1, max_length=MOST_SITES)]
     views: _Views
     n_neighbors: Annotated[int, Meta(ge=1, le=200)]
     embedding_width: Annotated[int, Meta(ge=1, le=65_536)]
@@ -120,6 +134,7 @@ class _Description(Struct):
     training: dict[str, Any]
     evaluation: list[_Evaluation]
     files: dict[_Key, _File]
+    n_trained_sites: Annotated[int, Meta(ge=1, le=MOST_SITES)] = MOST_SITES
     certainty: _Calibration | None = None
     pictures: _Pictures | None = None
     references: _Changes | None = None

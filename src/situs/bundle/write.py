@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from situs import __version__
-from situs.anatomy import SITE_KEYS
+from situs.anatomy import SITES, SiteList
 from situs.bundle import Bundle, is_shipped, read_bundle, read_description
 from situs.bundle.card import model_card
 from situs.bundle.format import (
@@ -72,6 +72,7 @@ def write_bundle(
     networks: ExportedNetworks,
     references: References,
     *,
+    sites: SiteList = SITES,
     recipe: Mapping[str, Any],
     training: dict[str, Any],
     pictures: Mapping[str, ReferencePicture] | None = None,
@@ -85,6 +86,7 @@ def write_bundle(
         out: The folder: new, empty, or a bundle.
         networks: The networks, their views and their number of neighbours.
         references: The labelled embeddings; stored as float16.
+        sites: The sites, in the order of the networks' axes.
         recipe: Settings of the training by name, JSON-able. Its ``spec`` and ``n_neighbors`` are not
             stored, because those of `networks` are.
         training: Facts about the training, JSON-able, see `situs.bundle.card.model_card`.
@@ -110,7 +112,8 @@ def write_bundle(
         "version": version,
         "created_by": f"situs {__version__}",
         "recipe": recipe_settings(recipe),
-        "sites": list(SITE_KEYS),
+        "sites": [asdict(site) for site in sites],
+        "n_trained_sites": len(sites),
         "views": networks.spec.to_dict(),
         "n_neighbors": networks.n_neighbors,
         "embedding_width": references.embeddings.shape[1],
@@ -131,6 +134,7 @@ def replace_references(
     *,
     added: int,
     removed: int,
+    sites: SiteList | None = None,
     pictures: Mapping[str, ReferencePicture] | None = None,
     out: str | Path | None = None,
 ) -> Path:
@@ -145,6 +149,7 @@ def replace_references(
             stored as float16.
         added: How many of them are new.
         removed: How many of the bundle's are gone.
+        sites: The sites of the references; None for the bundle's.
         pictures: Pictures of new references, by id. The bundle's own stay with the references that stay.
         out: See `output_folder`.
 
@@ -170,6 +175,7 @@ def replace_references(
         "n_references": len(references),
         "references": {"added": before["added"] + added, "removed": before["removed"] + removed},
         "pictures": counts,
+        **({} if sites is None else {"sites": [asdict(site) for site in sites]}),
         "files": {
             **{n: old["files"][n] for n in (BASENET_FILE, RELATION_FILE)},
             **{n: _file_entry(data) for n, data in content.items()},

@@ -78,6 +78,7 @@ for command in (
     learn.evaluate,
     learn.calibrate,
     learn.reproduce,
+    references.sites,
 ):
     app.command()(command)
 app.add_typer(references.app, name="references")

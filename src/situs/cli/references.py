@@ -17,7 +17,7 @@ from situs.cli.console import (
 )
 from situs.cli.options import BundleArgument, CohortArgument, CsvOption, PicturesOption
 
-__all__ = ["app"]
+__all__ = ["app", "sites"]
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -25,6 +25,26 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Write the changed bundle here. BUNDLE stays unchanged."),
 ]
+
+
+def sites(
+    bundle: BundleArgument = "shipped",
+    csv_file: CsvOption = None,
+) -> None:
+    """Show the sites that a bundle names.
+
+    The CSV is a list of sites as a cohort may have it, in its sites.csv.
+    """
+    check_outputs({"--csv": csv_file}, [Path(bundle)])
+    from situs.anatomy import sites_csv
+    from situs.bundle import read_bundle
+    from situs.cohort.reference_tables import format_sites_text
+
+    opened = read_bundle(bundle)
+    if csv_file is not None:
+        write_text(csv_file, sites_csv(opened.sites))
+    if csv_file != STDOUT:
+        print_text(f"{format_sites_text(opened)}\n")
 
 
 @app.callback()
@@ -48,7 +68,7 @@ def list_references(
     """Show how many references each site has, and of how many patients."""
     check_outputs({"--csv": csv_file}, [Path(bundle)])
     from situs.bundle import read_bundle
-    from situs.cohort.references import format_references_csv, format_references_text
+    from situs.cohort.reference_tables import format_references_csv, format_references_text
 
     opened = read_bundle(bundle)
     text = format_references_text(opened, site)
@@ -71,6 +91,14 @@ def add_references(
             help="Add at most N slices of each region. Default: as many as in the bundle's training.",
         ),
     ] = None,
+    new_site: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="A site that the bundle does not know. Its lesions are found from these references alone, "
+            "without training. May be repeated.",
+        ),
+    ] = None,
     pictures: PicturesOption = False,
 ) -> None:
     """Add the labelled slices of a cohort.
@@ -81,7 +109,7 @@ def add_references(
     with no_warnings(), resumable_progress_bar() as progress:
         from situs.cohort.references import add_references as run
 
-        change = run(bundle, cohort, out, max_slices, progress, pictures)
+        change = run(bundle, cohort, out, max_slices, progress, pictures, new_site or ())
     print_text(f"{change.text()}\n")
 
 

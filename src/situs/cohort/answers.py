@@ -33,9 +33,9 @@ class Answers:
     """A bundle's answers to n slices, or to n ROIs.
 
     Attributes:
-        basenet: (n, 15) BaseNet's probabilities.
-        relation: (n, 15) relation scores.
-        shares: (n, 15) share of the region in each site; None where the bundle does not paint.
+        basenet: (n, sites) BaseNet's probabilities.
+        relation: (n, sites) relation scores.
+        shares: (n, sites) share of the region in each site; None where the bundle does not paint.
         inside: (n,) share of the region in any site; None where the bundle does not paint.
         distances: (n,) Euclidean distance from the embedding to the nearest reference.
         areas: (n,) area of the region in the local view, see `region_areas`.

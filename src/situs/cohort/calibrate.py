@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SiteList
 from situs.bundle import Bundle, read_bundle
 from situs.bundle.write import output_folder, replace_calibration
 from situs.certainty import LEVEL, Calibration, Judgement, fit_calibration
@@ -64,7 +65,7 @@ def calibrate(
     fold_bundles = [read_bundle(fold) for fold in folds]
     for fold in fold_bundles:
         _check_alike(whole, fold)
-    slices = open_slices(cohort, whole.spec, jobs=jobs, progress=progress)
+    slices = open_slices(cohort, whole.spec, jobs=jobs, progress=progress, others=whole.sites)
     parts: list[Answers] = []
     alone: list[Answers] = []
     rois = []  # an example of each
@@ -81,11 +82,12 @@ def calibrate(
         alone.append(answer_slices(fold, slices, chosen[_largest(answers.areas, row)], progress, alone=True))
         rois.append(chosen[np.unique(row, return_index=True)[1]])
     first = np.concatenate(rois)
-    answers, truth, patients = join_rows(parts), slices.site[first], slices.patient[first]
-    of_slices = _fit(join_rows(alone), truth, patients, level)
-    calibration = replace(_fit(answers, truth, patients, level), alone=of_slices)
+    answers, patients = join_rows(parts), slices.patient[first]
+    truth = slices.numbers_in(whole.sites)[slices.site[first]]
+    of_slices = _fit(join_rows(alone), truth, patients, level, whole.sites)
+    calibration = replace(_fit(answers, truth, patients, level, whole.sites), alone=of_slices)
     replace_calibration(whole, calibration, folder)
-    return calibration, _leave_one_patient_out(answers, truth, patients, level)
+    return calibration, _leave_one_patient_out(answers, truth, patients, level, whole.sites)
 
 
 def _largest(areas: NDArray[np.float64], row: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -100,7 +102,11 @@ def _largest(areas: NDArray[np.float64], row: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _leave_one_patient_out(
-    answers: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
+    answers: Answers,
+    truth: NDArray[np.integer],
+    patients: NDArray[np.str_],
+    level: float,
+    sites: SiteList,
 ) -> Coverage | None:
     """The coverage of each patient's ROIs by a calibration on all other patients; None for one patient."""
     names = np.unique(patients)
@@ -109,15 +115,19 @@ def _leave_one_patient_out(
     judgements: list[Judgement] = []
     for name in names:
         own, others = np.flatnonzero(patients == name), np.flatnonzero(patients != name)
-        calibration = _fit(take_rows(answers, others), truth[others], patients[others], level)
+        calibration = _fit(take_rows(answers, others), truth[others], patients[others], level, sites)
         judgements += judge(calibration, take_rows(answers, own))
-    return measure_coverage(judgements, truth[np.argsort(patients, kind="stable")], level)
+    return measure_coverage(judgements, truth[np.argsort(patients, kind="stable")], level, sites)
 
 
 def _fit(
-    answers: Answers, truth: NDArray[np.integer], patients: NDArray[np.str_], level: float
+    answers: Answers,
+    truth: NDArray[np.integer],
+    patients: NDArray[np.str_],
+    level: float,
+    sites: SiteList,
 ) -> Calibration:
-    return fit_calibration(answers.relation, truth, answers.distances, answers.inside, patients, level)
+    return fit_calibration(answers.relation, truth, answers.distances, answers.inside, patients, level, sites)
 
 
 def _check_alike(bundle: Bundle, fold: Bundle) -> None:
@@ -125,6 +135,7 @@ def _check_alike(bundle: Bundle, fold: Bundle) -> None:
     for what, same in (
         ("another recipe", bundle.recipe == fold.recipe),
         ("other views", bundle.spec == fold.spec),
+        ("other sites", bundle.sites == fold.sites),
         ("another number of neighbours", bundle.n_neighbors == fold.n_neighbors),
     ):
         if not same:

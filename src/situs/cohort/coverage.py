@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.anatomy import SITES, SiteList
 from situs.certainty import Judgement
 
 __all__ = ["Coverage", "measure_coverage"]
@@ -26,6 +27,7 @@ class Coverage:
         sure: Fraction of sure answers.
         right_if_sure: Fraction of right answers among the sure ones; None if there are none.
         right_if_not: Fraction of right answers among the others; None if there are none.
+        known_sites: The bundle's sites.
     """
 
     level: float
@@ -35,6 +37,7 @@ class Coverage:
     sure: float
     right_if_sure: float | None
     right_if_not: float | None
+    known_sites: SiteList = SITES
 
     @property
     def worst_site(self) -> str:
@@ -43,7 +46,11 @@ class Coverage:
 
     @property
     def _worst_name(self) -> str:
-        return SITES[SITE_INDEX[self.worst_site]].name
+        return self.known_sites.site(self.worst_site).name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as a dictionary for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "known_sites"}
 
     def facts(self) -> dict[str, float]:
         """The figures by what they are, for a bundle's card."""
@@ -77,23 +84,27 @@ class Coverage:
         )
 
 
-def measure_coverage(judgements: Sequence[Judgement], truth: NDArray[np.integer], level: float) -> Coverage:
+def measure_coverage(
+    judgements: Sequence[Judgement], truth: NDArray[np.integer], level: float, sites: SiteList = SITES
+) -> Coverage:
     """Compare judgements of n ROIs with their true sites, n at least 1.
 
     Args:
         judgements: One for each ROI.
-        truth: (n,) int, indices into `situs.anatomy.SITES`.
+        truth: (n,) int, numbers of the bundle's sites.
         level: The coverage that was aimed at.
+        sites: The bundle's sites.
     """
-    held = np.array([SITE_KEYS[t] in j.site_set for t, j in zip(truth, judgements, strict=True)])
-    right = np.array([SITE_KEYS[t] == j.site_set[0] for t, j in zip(truth, judgements, strict=True)])
+    held = np.array([sites.keys[t] in j.site_set for t, j in zip(truth, judgements, strict=True)])
+    right = np.array([sites.keys[t] == j.site_set[0] for t, j in zip(truth, judgements, strict=True)])
     sure = np.array([not j.reasons for j in judgements])
     return Coverage(
         level=level,
         overall=float(held.mean()),
-        sites={key: float(held[truth == s].mean()) for s, key in enumerate(SITE_KEYS) if (truth == s).any()},
+        sites={key: float(held[truth == s].mean()) for s, key in enumerate(sites.keys) if (truth == s).any()},
         mean_size=float(np.mean([len(j.site_set) for j in judgements])),
         sure=float(sure.mean()),
         right_if_sure=float(right[sure].mean()) if sure.any() else None,
         right_if_not=float(right[~sure].mean()) if not sure.all() else None,
+        known_sites=sites,
     )

@@ -7,14 +7,13 @@ it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS, SITES
 from situs.bundle import read_bundle
 from situs.certainty import Calibration
 from situs.cohort.answers import Answers, answer_slices, average_answers, average_slices, judge
@@ -88,7 +87,7 @@ class Evaluation:
             "unknown_sites": list(self.unknown_sites),
             "upright": self.upright,
             "shares": {"error": self.share_error, "rois": self.share_rois},
-            "certainty": None if self.coverage is None else asdict(self.coverage),
+            "certainty": None if self.coverage is None else self.coverage.to_dict(),
             "other_joins": self.other_joins,
             **self.relation.to_dict(),
             "basenet": self.basenet.to_dict(),
@@ -177,26 +176,27 @@ def evaluate(
         OutputError: If the cache cannot be written.
     """
     asked = read_bundle(bundle)
-    rows = read_manifest(cohort)
+    rows = read_manifest(cohort, asked.sites)
     all_patients = {row.patient for row in rows}
     tested = all_patients if patients is None else set(patients)
     _check_patients(tested, all_patients, cohort)
-    slices = open_slices(cohort, asked.spec, jobs=jobs, progress=progress)
+    slices = open_slices(cohort, asked.spec, jobs=jobs, progress=progress, others=asked.sites)
     chosen = np.flatnonzero(np.isin(slices.patient, sorted(tested)))
     answers = answer_slices(asked, slices, chosen, progress)
-    row, truth = slices.row[chosen], slices.site[chosen]
+    numbers = slices.numbers_in(asked.sites)
+    row, truth = slices.row[chosen], numbers[slices.site[chosen]]
     roi_answers, first_slice = average_answers(answers, row), np.unique(row, return_index=True)[1]
     roi_truth = truth[first_slice]
     # The manifest's path: two scans in folders of their own may have one file name.
     scans = np.array([str(rows[n].scan) for n in row])
 
     def of_slices(scores: NDArray[np.floating]) -> ScoreTable:
-        return score_table(truth, scores.argmax(axis=1), scans, n_boot)
+        return score_table(truth, scores.argmax(axis=1), scans, n_boot, sites=asked.sites)
 
     def of_rois(scores: NDArray[np.floating]) -> ScoreTable:
-        return score_table(roi_truth, scores.argmax(axis=1), scans[first_slice], n_boot)
+        return score_table(roi_truth, scores.argmax(axis=1), scans[first_slice], n_boot, sites=asked.sites)
 
-    share_error, share_rois = _share_error(roi_answers, slices, chosen)
+    share_error, share_rois = _share_error(roi_answers, slices, chosen, numbers)
     return Evaluation(
         relation=of_slices(answers.relation),
         basenet=of_slices(answers.basenet),
@@ -211,7 +211,7 @@ def evaluate(
         n_neighbors=asked.n_neighbors,
         n_patients=len(tested),
         known_patients=len((tested & set(asked.references.patients.tolist())) - {""}),
-        unknown_sites=tuple(SITES[n].name for n in np.setdiff1d(truth, asked.references.sites)),
+        unknown_sites=tuple(asked.sites[n].name for n in np.setdiff1d(truth, asked.references.sites)),
         data=describe_cohort(cohort, all_patients).get("data", ""),
     )
 
@@ -230,7 +230,7 @@ def _coverage(
     """How the site sets of ROIs do, by their true sites (n_rois,); None without a calibration."""
     if calibration is None:
         return None
-    return measure_coverage(judge(calibration, roi_answers), truth, calibration.level)
+    return measure_coverage(judge(calibration, roi_answers), truth, calibration.level, calibration.sites)
 
 
 def _other_joins(answers: Answers, row: NDArray[np.int64], truth: NDArray[np.integer]) -> dict[str, float]:
@@ -251,12 +251,16 @@ def _other_joins(answers: Answers, row: NDArray[np.int64], truth: NDArray[np.int
     }
     f1 = {}
     for name, scores in ways.items():
-        counts = count_confusions(truth, [scores.argmax(axis=1)], np.zeros(len(truth)))
+        counts = count_confusions(
+            truth, [scores.argmax(axis=1)], np.zeros(len(truth)), answers.relation.shape[1]
+        )
         f1[name] = float(macro_f1(counts[0, 0]))
     return f1
 
 
-def _share_error(roi_answers: Answers, slices: Slices, chosen: NDArray[np.intp]) -> tuple[float | None, int]:
+def _share_error(
+    roi_answers: Answers, slices: Slices, chosen: NDArray[np.intp], numbers: NDArray[np.int64]
+) -> tuple[float | None, int]:
     """The error of the painted shares of ROIs, and the number of ROIs that it is the mean of.
 
     The error of a ROI is half the summed absolute difference from the exact shares. Only ROIs that span
@@ -266,11 +270,17 @@ def _share_error(roi_answers: Answers, slices: Slices, chosen: NDArray[np.intp])
         roi_answers: Answers to the ROIs of the chosen slices, by ascending row of the manifest.
         slices: The cohort's slices.
         chosen: (n,) indices of the slices that were asked about.
+        numbers: (256,) see `situs.cohort.slices.Slices.numbers_in`.
     """
     channel = slices.spec.roi_channel
     if roi_answers.shares is None or slices.local_sites is None or channel is None:
         return None, 0
-    shares, in_any = _exact_shares(slices.local_view[:, channel], slices.local_sites, chosen)
+    of_cohort, in_any = _exact_shares(
+        slices.local_view[:, channel], slices.local_sites, chosen, len(slices.sites)
+    )
+    shares = np.zeros((len(chosen), roi_answers.shares.shape[1]))
+    known = np.flatnonzero(numbers[: len(slices.sites)] >= 0)
+    shares[:, numbers[known]] = of_cohort[:, known]
     exact = average_slices(shares, in_any, slices.row[chosen])
     spanning = (exact.sum(axis=1) > 0) & (exact.max(axis=1) <= SPANNING)
     errors = np.abs(roi_answers.shares - exact)[spanning].sum(axis=1) / 2
@@ -278,7 +288,7 @@ def _share_error(roi_answers: Answers, slices: Slices, chosen: NDArray[np.intp])
 
 
 def _exact_shares(
-    regions: NDArray[np.uint8], sites: NDArray[np.uint8], chosen: NDArray[np.intp]
+    regions: NDArray[np.uint8], sites: NDArray[np.uint8], chosen: NDArray[np.intp], n_sites: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The share of each region in each site, from the site maps over the local views.
 
@@ -286,14 +296,16 @@ def _exact_shares(
         regions: (m, size, size) the regions in the local views of m slices.
         sites: (m, size / 2, size / 2) the site maps over them, see `situs.cohort.slices.Batch`.
         chosen: (n,) indices of the slices.
+        n_sites: How many sites the cohort has.
 
     Returns:
-        Shares (n, 15), and how much of each region lies in any site (n,), in 1/255 pixels of the site map.
+        Shares (n, n_sites) by the cohort's numbers of the sites, and how much of each region lies in any site
+        (n,), in 1/255 pixels of the site map.
     """
-    shares, in_any = np.zeros((len(chosen), len(SITE_KEYS))), np.zeros(len(chosen))
+    shares, in_any = np.zeros((len(chosen), n_sites)), np.zeros(len(chosen))
     for row, n in enumerate(chosen.tolist()):
         half = regions[n].reshape(regions.shape[1] // 2, 2, -1, 2).mean(axis=(1, 3))
-        counts = np.bincount(sites[n].ravel(), half.ravel(), minlength=256)[1 : len(SITE_KEYS) + 1]
+        counts = np.bincount(sites[n].ravel(), half.ravel(), minlength=256)[1 : n_sites + 1]
         in_any[row] = counts.sum()
         shares[row] = counts / max(in_any[row], 1e-9)
     return shares, in_any

@@ -2,7 +2,8 @@
 
 The columns are the fields of `Row`: ``scan, roi, value, site, patient``, and ``side, kind, sites, lateral,
 mask_space``, which may be empty or absent. Paths are relative to the folder. Rendered cohorts and those of
-users are read alike.
+users are read alike. A cohort of other sites than the shipped ones has its list in ``sites.csv``, see
+`situs.anatomy.read_sites`.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS
-from situs.errors import ManifestError, did_you_mean
+from situs.anatomy import SITES, Site, SiteList, read_sites
+from situs.errors import InputError, ManifestError
 from situs.files import read_whole, write_file
 from situs.tables import csv_text
 
 if TYPE_CHECKING:
     from situs.io.binding import MaskSpace
 
-__all__ = ["MANIFEST", "Row", "describe_cohort", "read_manifest", "write_manifest"]
+__all__ = ["MANIFEST", "Row", "describe_cohort", "read_cohort_sites", "read_manifest", "write_manifest"]
 
-MANIFEST = "manifest.csv"
+MANIFEST, _SITES = "manifest.csv", "sites.csv"
 _MOST_BYTES = 2**28  # a million rows
 
 
@@ -38,7 +39,7 @@ class Row:
         scan: The scan.
         roi: A mask of the same patient; it may lie on another grid than the scan.
         value: The region's value in the mask.
-        site: Index into `situs.anatomy.SITES`; in the file the site's key.
+        site: The key of the site.
         patient: Name of the patient; for rendered scans, the head.
         side: Side of the region, in the manifest's words; empty if not given.
         kind: Kind of lesion, in the manifest's words; empty if not given.
@@ -50,7 +51,7 @@ class Row:
     scan: Path
     roi: Path
     value: int
-    site: int
+    site: str
     patient: str
     side: str = ""
     kind: str = ""
@@ -64,13 +65,37 @@ _REQUIRED = _COLUMNS[:5]
 _FILES = ("scan", "roi", "sites", "lateral")
 
 
-def read_manifest(cohort: Path) -> list[Row]:
+def read_cohort_sites(cohort: Path, others: Sequence[Site] = ()) -> SiteList:
+    """The sites of a cohort: those of its ``sites.csv``; without one the shipped list.
+
+    Args:
+        cohort: The folder.
+        others: Sites that the cohort may name too, such as a bundle's. They join the list unless it has them.
+
+    Raises:
+        ManifestError: If the list cannot be used.
+    """
+    path = Path(cohort) / _SITES
+    try:
+        sites = read_sites(path) if path.exists() else SITES
+        new = [replace(site, parent="") for site in others if site.key not in sites.numbers]
+        return SiteList([*sites, *new]) if new else sites
+    except InputError as error:
+        raise ManifestError(str(error)) from error
+
+
+def read_manifest(cohort: Path, others: Sequence[Site] = ()) -> list[Row]:
     """The rows of a cohort's manifest, checked, in its order.
+
+    Args:
+        cohort: The folder.
+        others: See `read_cohort_sites`.
 
     Raises:
         ManifestError: If the manifest, a column or a file it names is missing, or a value is not valid.
     """
     path = Path(cohort) / MANIFEST
+    sites = read_cohort_sites(cohort, others)
     try:
         text = read_whole(path, _MOST_BYTES).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -87,7 +112,7 @@ def read_manifest(cohort: Path) -> list[Row]:
     if not entries:
         raise ManifestError(f"{path}: has no rows; expected one for every region of interest")
     existing: set[Path] = set()
-    return [_read_row(entry, f"{path}, line {line}", path.parent, existing) for line, entry in entries]
+    return [_read_row(entry, f"{path}, line {line}", path.parent, sites, existing) for line, entry in entries]
 
 
 def write_manifest(cohort: Path, rows: Iterable[Row]) -> Path:
@@ -98,8 +123,6 @@ def write_manifest(cohort: Path, rows: Iterable[Row]) -> Path:
     """
 
     def to_text(name: str, value: Any) -> str:
-        if name == "site":
-            return SITE_KEYS[value]
         if name in _FILES:
             return "" if value is None else Path(os.path.relpath(value, cohort)).as_posix()
         return str(value)
@@ -136,13 +159,14 @@ def describe_cohort(cohort: Path, patients: Iterable[str]) -> dict[str, str]:
     return {"data": data, "attribution": "The label maps' origins and licences: `NOTICE` of situs."}
 
 
-def _read_row(entry: dict[str, Any], where: str, folder: Path, existing: set[Path]) -> Row:
+def _read_row(entry: dict[str, Any], where: str, folder: Path, sites: SiteList, existing: set[Path]) -> Row:
     """One row, checked.
 
     Args:
         entry: Column to text.
         where: Names the row in an error.
         folder: The cohort.
+        sites: Those of the cohort.
         existing: Files that are known to exist; those that are found join them.
     """
     texts = {name: (entry.get(name) or "").strip() for name in _COLUMNS}
@@ -153,9 +177,10 @@ def _read_row(entry: dict[str, Any], where: str, folder: Path, existing: set[Pat
         value = int(texts["value"])
     except ValueError as error:
         raise ManifestError(f"{where}: value: expected a whole number, got {texts['value']!r}") from error
-    site = texts["site"]
-    if site not in SITE_INDEX:
-        raise ManifestError(f"{where}: no site {site!r}{did_you_mean(site, SITE_KEYS)}")
+    try:
+        sites.number(texts["site"])
+    except InputError as error:
+        raise ManifestError(f"{where}: {error}") from error
     if texts["mask_space"] not in ("", "index", "world"):
         raise ManifestError(
             f"{where}: mask_space: expected 'index', 'world' or nothing, got {texts['mask_space']!r}"
@@ -166,4 +191,4 @@ def _read_row(entry: dict[str, Any], where: str, folder: Path, existing: set[Pat
             if not path.exists():
                 raise ManifestError(f"{where}: {name}: no such file: {path}")
             existing.add(path)
-    return Row(**{**texts, **files, "value": value, "site": SITE_INDEX[site]})  # type: ignore[arg-type]
+    return Row(**{**texts, **files, "value": value})  # type: ignore[arg-type]

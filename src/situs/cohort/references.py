@@ -6,15 +6,14 @@ that labelling makes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.anatomy import Site, SiteList
 from situs.bundle import Bundle, read_bundle
 from situs.bundle.pictures import ReferencePicture, can_draw, draw_picture, encode_picture
 from situs.bundle.write import output_folder, replace_references
@@ -26,15 +25,12 @@ from situs.neighbors import References
 from situs.progress import Progress, silent
 from situs.records import join_rows, take_rows
 from situs.runtime import Runtime
-from situs.tables import csv_text, text_table
 
 __all__ = [
     "ReferenceChange",
     "add_references",
     "draw_pictures",
     "embed_slices",
-    "format_references_csv",
-    "format_references_text",
     "join_references",
     "match_references",
     "remove_references",
@@ -54,6 +50,9 @@ class ReferenceChange:
         removed: How many references were removed.
         total: How many references the bundle has now.
         emptied: Keys of the sites that had references before and have none now.
+        new_sites: Keys of the sites that the bundle did not know before.
+        gone_sites: Keys of the sites that it does not know any more: those that were added as references
+            alone, and have none left.
     """
 
     path: Path
@@ -61,12 +60,16 @@ class ReferenceChange:
     removed: int
     total: int
     emptied: tuple[str, ...] = ()
+    new_sites: tuple[str, ...] = ()
+    gone_sites: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The change for people."""
         done = f"{self.removed} removed" if self.removed else f"{self.added} added"
         lines = [f"{self.path}: {done}, {self.total} references in all"]
+        lines += [f"{key} is a new site, known from these references alone." for key in self.new_sites]
         lines += [f"{key} has no reference left, so no lesion gets this site." for key in self.emptied]
+        lines += [f"{key} is no site of this bundle any more." for key in self.gone_sites]
         return "\n".join(lines)
 
 
@@ -77,8 +80,12 @@ def add_references(
     max_slices: int | None = None,
     progress: Progress = silent,
     pictures: bool = False,
+    new_sites: Sequence[str] = (),
 ) -> ReferenceChange:
     """Add the slices of a cohort's regions to the references of a bundle.
+
+    A site that the bundle does not know joins its list, if it is named. It is known from its references
+    alone: the networks are not trained on it, and nothing is painted as it.
 
     Args:
         bundle: The bundle's folder; None or ``"shipped"`` for the one inside the package.
@@ -90,11 +97,15 @@ def add_references(
         progress: Called with the stages ``scans`` and ``slices``.
         pictures: Whether small pictures of patients' scans go into the bundle. Those of rendered scans always
             do.
+        new_sites: Keys of sites that are new to the bundle. Their names and codes are those of the cohort's
+            ``sites.csv``, if it has one.
 
     Raises:
         BundleError: If the bundle cannot be used, or may not be changed.
-        InputError: If pictures are asked for and the bundle's views do not show the region's outline.
-        ManifestError: If the cohort cannot be used, or the bundle has a reference of the same id.
+        InputError: If pictures are asked for and the bundle's views do not show the region's outline, or a
+            new site is odd, known already, or has no case.
+        ManifestError: If the cohort cannot be used, has a site that is unknown and not named as new, or the
+            bundle has a reference of the same id.
         ScanError, RoiError: If a file of the cohort cannot be read.
         OutputError: If the bundle or the cache cannot be written.
     """
@@ -102,13 +113,18 @@ def add_references(
     folder = output_folder(original, out)
     if max_slices is None:
         max_slices = original.recipe.get("max_slices")
-    slices = open_slices(cohort, original.spec, max_slices, progress=progress)
+    known = [key for key in new_sites if key in original.sites.numbers]
+    if known:
+        raise InputError(f"--new-site {known[0]}: the bundle has this site already; leave the option out")
+    others = [*original.sites, *(Site(key, key.replace("_", " ")) for key in new_sites)]
+    slices = open_slices(cohort, original.spec, max_slices, progress=progress, others=others)
+    sites = _extended(original.sites, slices, new_sites)
     _check_ids(original.references.ids, slices.id)  # before the work
     drawn = draw_pictures(cohort, slices) if wants_pictures(cohort, slices, pictures) else {}
-    new = embed_slices(original, slices, progress)
-    joined = join_references(original.references, new)
-    replace_references(original, joined, added=len(new), removed=0, pictures=drawn, out=folder)
-    return ReferenceChange(folder, len(new), 0, len(joined))
+    new = embed_slices(original, slices, sites, progress)
+    joined = join_references(replace(original.references, n_sites=len(sites)), new)
+    replace_references(original, joined, added=len(new), removed=0, sites=sites, pictures=drawn, out=folder)
+    return ReferenceChange(folder, len(new), 0, len(joined), new_sites=tuple(new_sites))
 
 
 def remove_references(
@@ -138,7 +154,7 @@ def remove_references(
     folder = output_folder(original, out)
     if not patients and not ids and site is None:
         raise InputError("nothing to remove: name a patient, an id or a site")
-    matching = match_references(original.references, patients, ids, site)
+    matching = match_references(original, patients, ids, site)
     if not matching.any():
         raise InputError(
             f"{original.path}: no reference matches the given patient, id and site together; "
@@ -151,18 +167,29 @@ def remove_references(
         )
     left = take_rows(original.references, ~matching)
     n_removed = int(matching.sum())
-    replace_references(original, left, added=0, removed=n_removed, out=folder)
     emptied = np.setdiff1d(original.references.sites, left.sites)
-    return ReferenceChange(folder, 0, n_removed, len(left), tuple(SITE_KEYS[s] for s in emptied))
+    gone = [n for n in emptied if n >= original.n_trained_sites]
+    sites = SiteList(site for n, site in enumerate(original.sites) if n not in gone)
+    numbers = np.array([sites.numbers.get(key, -1) for key in original.sites.keys])
+    left = replace(left, sites=numbers[left.sites], n_sites=len(sites))
+    replace_references(original, left, added=0, removed=n_removed, sites=sites, out=folder)
+    return ReferenceChange(
+        folder,
+        0,
+        n_removed,
+        len(left),
+        emptied=tuple(original.sites.keys[n] for n in emptied if n not in gone),
+        gone_sites=tuple(original.sites.keys[n] for n in gone),
+    )
 
 
 def match_references(
-    references: References, patients: Sequence[str] = (), ids: Sequence[str] = (), site: str | None = None
+    bundle: Bundle, patients: Sequence[str] = (), ids: Sequence[str] = (), site: str | None = None
 ) -> NDArray[np.bool_]:
     """Which references are of one of the patients, and have one of the ids, and are of the site.
 
     Args:
-        references: The references (r) to choose from.
+        bundle: What has the r references to choose from.
         patients: Names of patients; empty for all.
         ids: Ids, or their beginnings up to a slash: ``scan/roi/value`` is all slices of a region. Empty for
             all.
@@ -174,11 +201,10 @@ def match_references(
     Raises:
         InputError: For a patient or an id that no reference has, or a key that is no site's.
     """
+    references = bundle.references
     matching = np.ones(len(references), dtype=bool)
     if site is not None:
-        if site not in SITE_INDEX:
-            raise InputError(f"no site {site!r}{did_you_mean(site, SITE_KEYS)}")
-        matching &= references.sites == SITE_INDEX[site]
+        matching &= references.sites == bundle.sites.number(site)
     for kind, names, values, with_beginnings in (
         ("patient", patients, references.patients, False),
         ("id", ids, references.ids, True),
@@ -198,12 +224,13 @@ def match_references(
     return matching
 
 
-def embed_slices(bundle: Bundle, slices: Slices, progress: Progress = silent) -> References:
+def embed_slices(bundle: Bundle, slices: Slices, sites: SiteList, progress: Progress = silent) -> References:
     """Make references of a cohort's slices.
 
     Args:
         bundle: The bundle whose BaseNet embeds the slices.
         slices: The cohort's slices (n), made with the bundle's views.
+        sites: The sites that the references are to be of.
         progress: Called with the stage ``slices``.
 
     Returns:
@@ -219,7 +246,8 @@ def embed_slices(bundle: Bundle, slices: Slices, progress: Progress = silent) ->
         views = np.asarray(slices.global_view[part]), np.asarray(slices.local_view[part])
         parts.append(runtime.embed(*views).embedding.astype(np.float16))
         progress("slices", min(a + _BATCH, len(slices)), len(slices))
-    return References(np.concatenate(parts), slices.site, slices.id, slices.patient)
+    numbers = slices.numbers_in(sites)[slices.site]
+    return References(np.concatenate(parts), numbers, slices.id, slices.patient, len(sites))
 
 
 def join_references(old: References, new: References) -> References:
@@ -278,43 +306,17 @@ def draw_pictures(
     }
 
 
-def format_references_text(bundle: Bundle, site: str | None = None) -> str:
-    """The number of references and of patients of each site; of one site, a list of its references.
+def _extended(sites: SiteList, slices: Slices, new_sites: Sequence[str]) -> SiteList:
+    """A bundle's sites and, after them, new ones of a cohort.
 
     Raises:
-        InputError: For a key that is no site's.
+        InputError: If a new site has no case, or its name or parent does not fit the list.
     """
-    listed = take_rows(bundle.references, match_references(bundle.references, site=site))
-    title = (
-        f"{bundle.name} {bundle.version}: {len(listed)} references"
-        f"{f' of {site}' if site else ''}, {_count_patients(listed)} patients"
-    )
-    if site is not None:
-        rows = [["id", "patient"], *zip(listed.ids, listed.patients, strict=True)]
-        return f"{title}\n{text_table(rows)}"
-    counts = Counter(listed.sites.tolist())
-    rows = [
-        [key, counts[index], _count_patients(take_rows(listed, listed.sites == index))]
-        for index, key in enumerate(SITE_KEYS)
-    ]
-    lines = [title, text_table([["site", "references", "patients"], *rows])]
-    if changes := bundle.description.get("references"):
-        lines.append(f"Since the training {changes['added']} were added and {changes['removed']} removed.")
-    pictures = bundle.description.get("pictures", {"rendered": 0, "patients": 0})
-    if n := sum(pictures.values()):
-        lines.append(f"{n} have pictures, {pictures['patients']} of them of patients' scans.")
-    return "\n".join(lines)
-
-
-def format_references_csv(bundle: Bundle, site: str | None = None) -> str:
-    """CSV with a row for each reference, of one site or of all, in the bundle's order: id, site, patient.
-
-    Raises:
-        InputError: For a key that is no site's.
-    """
-    listed = take_rows(bundle.references, match_references(bundle.references, site=site))
-    keys = [SITE_KEYS[index] for index in listed.sites]
-    return csv_text(["id", "site", "patient"], zip(listed.ids, keys, listed.patients, strict=True))
+    present = {slices.sites.keys[n] for n in np.unique(slices.site)}
+    for key in new_sites:
+        if key not in present:
+            raise InputError(f"--new-site {key}: no case of the cohort has this site")
+    return SiteList([*sites, *(slices.sites.site(key) for key in new_sites)])
 
 
 def _check_ids(old: NDArray[np.str_], new: NDArray[np.str_]) -> None:
@@ -326,8 +328,3 @@ def _check_ids(old: NDArray[np.str_], new: NDArray[np.str_]) -> None:
             "first, or rename the scan or mask file if it is another case"
         )
     check_ids(new)
-
-
-def _count_patients(references: References) -> int:
-    """The number of named patients."""
-    return len(set(references.patients.tolist()) - {""})

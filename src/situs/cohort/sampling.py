@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITES
+from situs.anatomy import SiteList
 from situs.errors import ManifestError, did_you_mean
 
 __all__ = ["balanced_indices", "check_ids", "check_sites", "choose_evenly", "split_patients"]
@@ -88,13 +88,13 @@ def choose_evenly(
     Args:
         sites: (m,) site of every example.
         patients: (m,) patient of every example.
-        n: How many examples of a site at most: one number for all sites, or (15,) numbers.
+        n: How many examples of a site at most: one number for all sites, or one for each, (sites,).
         rng: The source of randomness.
 
     Returns:
         Indices of the chosen examples, ascending.
     """
-    most = np.broadcast_to(n, len(SITES))
+    most = np.broadcast_to(n, max(int(sites.max()) + 1, np.size(n)))
     rank = np.empty(len(sites), dtype=np.int64)  # 0 for the first example of a patient and site, and so on
     order = rng.permutation(len(sites))
     _, group = np.unique(
@@ -110,8 +110,12 @@ def choose_evenly(
     return np.asarray(np.sort(np.concatenate(chosen)), dtype=np.int64)
 
 
-def check_sites(sites: NDArray[np.integer]) -> None:
+def check_sites(sites: NDArray[np.integer], known: SiteList) -> None:
     """Refuse to train on examples (n,) of a single site.
+
+    Args:
+        sites: (n,) the number of each example's site.
+        known: The sites.
 
     Raises:
         ManifestError: If they are, with the site's name.
@@ -119,7 +123,7 @@ def check_sites(sites: NDArray[np.integer]) -> None:
     present = np.unique(sites).tolist()
     if len(present) < 2:
         raise ManifestError(
-            f"every slice to train on is of one site, {SITES[present[0]].name}: at least two are needed"
+            f"every slice to train on is of one site, {known[present[0]].name}: at least two are needed"
         )
 
 

@@ -1,7 +1,7 @@
 """Precision, recall and F1 per site, their means and intervals: plain counting on arrays.
 
-Sites are indices in the order of `situs.anatomy.SITES`. A *confusion matrix* (15, 15) counts examples: row is
-the true site, column the predicted one. A *measure* makes numbers (..., any) of such matrices (..., 15, 15).
+Sites are numbers in a list of m sites. A *confusion matrix* (m, m) counts examples: row is the true site,
+column the predicted one. A *measure* makes numbers (..., any) of such matrices (..., m, m).
 
 A site that the truth lacks has no recall, so it takes no part in a mean. What was wrongly called by its name
 is already missing from the recall of the true site.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from situs.anatomy import SITE_KEYS, SITES
+from situs.anatomy import SITES, SiteList
 from situs.tables import text_table
 
 __all__ = [
@@ -60,18 +60,19 @@ class MeanScores:
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """The scores of one classifier; every array is in the order of `SITES`.
+    """The scores of one classifier; every array is in the order of `sites`.
 
     Attributes:
-        confusion: (15, 15) examples, row the true site, column the predicted one.
-        precision: (15,) precision of every site; 0 if the site was never predicted.
-        recall: (15,) recall of every site; 0 if the truth lacks it.
-        f1: (15,) F1 of every site; 0 if there is neither.
-        f1_intervals: (15, 2) 95 % bootstrap interval of `f1`; NaN for a site without an example, and with
+        confusion: (m, m) examples, row the true site, column the predicted one.
+        precision: (m,) precision of every site; 0 if the site was never predicted.
+        recall: (m,) recall of every site; 0 if the truth lacks it.
+        f1: (m,) F1 of every site; 0 if there is neither.
+        f1_intervals: (m, 2) 95 % bootstrap interval of `f1`; NaN for a site without an example, and with
             fewer than two scans.
         weighted: Means weighted by the sites' numbers of examples, as in the paper.
         macro: Plain means.
         n_scans: How many scans the examples come from.
+        sites: The m sites.
     """
 
     confusion: NDArray[np.int64]
@@ -82,10 +83,11 @@ class ScoreTable:
     weighted: MeanScores
     macro: MeanScores
     n_scans: int
+    sites: SiteList = SITES
 
     @property
     def support(self) -> NDArray[np.int64]:
-        """(15,) examples of every site."""
+        """(m,) examples of every site."""
         return np.asarray(self.confusion.sum(axis=1))
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class ScoreTable:
                 "support": int(self.support[s]),
                 "f1_interval": _to_interval(self.f1_intervals[s]),
             }
-            for s, key in enumerate(SITE_KEYS)
+            for s, key in enumerate(self.sites.keys)
         }
         return {
             "sites": sites,
@@ -115,7 +117,7 @@ class ScoreTable:
         Columns: name, precision, recall, F1, its interval, examples. A site without an example has dashes.
         """
         rows = []
-        for s, site in enumerate(SITES):
+        for s, site in enumerate(self.sites):
             n = int(self.support[s])
             numbers = [f"{x[s]:.3f}" if n else "-" for x in (self.precision, self.recall, self.f1)]
             rows.append([site.name, *numbers, _interval_text(_to_interval(self.f1_intervals[s])), str(n)])
@@ -127,20 +129,26 @@ class ScoreTable:
     def text(self, title: str = "site") -> str:
         """The table for people, aligned with spaces; `title` heads its first column."""
         head = [title, "precision", "recall", "F1", "95 % interval", "examples"]
-        return text_table([head, *self.cells()], rules=(1, 1 + len(SITES)))
+        return text_table([head, *self.cells()], rules=(1, 1 + len(self.sites)))
 
 
 def score_table(
-    truth: ArrayLike, predicted: ArrayLike, scans: ArrayLike, n_boot: int = 1000, seed: int = 0
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    scans: ArrayLike,
+    n_boot: int = 1000,
+    seed: int = 0,
+    sites: SiteList = SITES,
 ) -> ScoreTable:
     """Score predictions against the truth.
 
     Args:
-        truth: (n,) whole numbers, indices into `SITES`; n at least 1.
+        truth: (n,) whole numbers of sites; n at least 1.
         predicted: (n,) whole numbers, as `truth`.
         scans: (n,) what names the scan of every example.
         n_boot: How many times scans are drawn for an interval. With 1000 its ends are steady to about 0.01.
         seed: Seed of the draws.
+        sites: The sites.
 
     Raises:
         ValueError: For unequal lengths, no example, or an index that is not a site.
@@ -152,13 +160,13 @@ def score_table(
             f"got shapes {true.shape}, {guess.shape}, {scan.shape}"
         )
     for name, indices in (("truth", true), ("predicted", guess)):
-        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(SITES):
-            raise ValueError(f"{name}: expected whole numbers from 0 to {len(SITES) - 1}")
+        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(sites):
+            raise ValueError(f"{name}: expected whole numbers from 0 to {len(sites) - 1}")
 
-    counts = count_confusions(true, [guess], scan)
+    counts = count_confusions(true, [guess], scan, len(sites))
     confusion = counts.sum(axis=(0, 1))
     precision, recall, f1 = _site_scores(confusion)
-    intervals = bootstrap(counts, _f1, n_boot, seed).T  # (17, 2)
+    intervals = bootstrap(counts, _f1, n_boot, seed).T  # (m + 2, 2)
     means = all_scores(confusion)[:, -2:].T.tolist()
     weighted, macro = (
         MeanScores(precision=p, recall=r, f1=f, f1_interval=_to_interval(interval))
@@ -169,30 +177,33 @@ def score_table(
         precision=precision,
         recall=recall,
         f1=f1,
-        f1_intervals=intervals[: len(SITES)],
+        f1_intervals=intervals[: len(sites)],
         weighted=weighted,
         macro=macro,
         n_scans=counts.shape[1],
+        sites=sites,
     )
 
 
-def count_confusions(truth: NDArray[Any], predictions: Sequence[NDArray[Any]], scans: NDArray[Any]) -> Counts:
-    """Confusion matrices (seeds, scans, 15, 15) of one method.
+def count_confusions(
+    truth: NDArray[Any], predictions: Sequence[NDArray[Any]], scans: NDArray[Any], m: int = len(SITES)
+) -> Counts:
+    """Confusion matrices (seeds, scans, m, m) of one method.
 
     Args:
         truth: (n,) the true site of every example.
         predictions: (n,) the predicted site of every example, for every seed of the method.
         scans: (n,) what names the scan of every example, or whatever else is drawn together; they are counted
             in the order of `numpy.unique`.
+        m: How many sites there are.
     """
-    m = len(SITES)
     names, which = np.unique(scans, return_inverse=True)
     flat = [np.bincount((which * m + truth) * m + p, minlength=len(names) * m * m) for p in predictions]
     return np.stack(flat).reshape(len(flat), len(names), m, m)
 
 
 def all_scores(confusion: NDArray[Any]) -> Array:
-    """Precision, recall and F1 of every site, then their weighted and their macro mean: (..., 3, 17).
+    """Precision, recall and F1 of every site, then their weighted and their macro mean: (..., 3, m + 2).
 
     A site that the truth lacks is NaN.
     """
@@ -216,7 +227,7 @@ def bootstrap(counts: Counts, measure: Measure, n_boot: int = 1000, seed: int = 
     """The 95 % interval of a measure, averaged over the seeds, when scans are drawn with replacement.
 
     Args:
-        counts: (seeds, scans, 15, 15) confusion matrices, see `count_confusions`.
+        counts: (seeds, scans, m, m) confusion matrices, see `count_confusions`.
         measure: What is made of each draw's confusion matrices.
         n_boot: How many draws.
         seed: Seed of the draws.
@@ -235,7 +246,7 @@ def bootstrap(counts: Counts, measure: Measure, n_boot: int = 1000, seed: int = 
 
 
 def _site_scores(confusion: NDArray[Any]) -> Array:
-    """Precision, recall and F1 (..., 3, 15) of every site; 0 where there is nothing to divide by."""
+    """Precision, recall and F1 (..., 3, m) of every site; 0 where there is nothing to divide by."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     pairs = ((right, predicted), (right, true), (2 * right, true + predicted))
@@ -245,7 +256,7 @@ def _site_scores(confusion: NDArray[Any]) -> Array:
 
 
 def _f1(confusion: NDArray[Any]) -> Array:
-    """F1 of every site, then its weighted and its macro mean: (..., 17)."""
+    """F1 of every site, then its weighted and its macro mean: (..., m + 2)."""
     return np.asarray(all_scores(confusion)[..., 2, :])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,9 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITES, Site, SiteList
 from situs.cohort.examples import Extraction, iter_scans
-from situs.cohort.manifest import MANIFEST, Row, read_manifest
-from situs.errors import OutputError
+from situs.cohort.manifest import MANIFEST, Row, read_cohort_sites, read_manifest
+from situs.errors import InputError, ManifestError, OutputError
 from situs.files import locked, replacing, stem
 from situs.progress import Progress, silent
 from situs.records import take_rows
@@ -38,7 +40,7 @@ class Batch:
     Attributes:
         global_view: (n, channels, s, s) uint8, see `situs.views.Views`.
         local_view: (n, channels, s, s) uint8.
-        site: (n,) int64, index into `situs.anatomy.SITES`.
+        site: (n,) int64, the number of the site in the cohort's list.
         global_sites: (n, s / 2, s / 2) uint8, the site map over the global view, see `situs.cohort.examples`;
             None if the cohort has no site maps.
         local_sites: (n, s / 2, s / 2) uint8, the site map over the local view, or None.
@@ -66,6 +68,7 @@ class Slices(Batch):
         k: (n,) int64, slice of the scan, from 0.
         id: (n,) str, ``scan/roi/value/k``.
         spec: How the views were made.
+        sites: The cohort's sites.
     """
 
     patient: NDArray[np.str_]
@@ -74,9 +77,33 @@ class Slices(Batch):
     k: NDArray[np.int64]
     id: NDArray[np.str_]
     spec: ViewSpec
+    sites: SiteList = SITES
 
     def __len__(self) -> int:
         return len(self.site)
+
+    def numbers_in(self, sites: SiteList) -> NDArray[np.int64]:
+        """(256,) the number in another list of each of the cohort's sites, by its number; -1 for none.
+
+        Raises:
+            ManifestError: If an example is of a site that the other list lacks, or a site that both have is
+                another there.
+        """
+        numbers = np.full(256, -1, dtype=np.int64)
+        occurring = set(np.unique(self.site).tolist())
+        for own, site in enumerate(self.sites):
+            try:
+                numbers[own] = other = sites.number(site.key)
+            except InputError as error:
+                if own in occurring:
+                    raise ManifestError(f"the bundle has {error}") from error
+                continue
+            if sites[other].name != site.name or sites[other].paired != site.paired:
+                raise ManifestError(
+                    f"site {site.key}: is {site.name!r} in the cohort, {sites[other].name!r} in the bundle: "
+                    "give one of them another key"
+                )
+        return numbers
 
     def count_scans(self, indices: NDArray[np.integer]) -> int:
         """The number of scans that the examples `indices` (n,) are of.
@@ -98,6 +125,7 @@ def open_slices(
     jobs: int = 1,
     progress: Progress = silent,
     training: bool = False,
+    others: Sequence[Site] = (),
 ) -> Slices:
     """The examples of a cohort, from its cache; what the cache lacks is made first.
 
@@ -110,13 +138,14 @@ def open_slices(
         jobs: Number of processes.
         progress: Called with the stage ``scans`` while the cache is filled.
         training: Whether the views are for training, see `situs.cohort.examples.Extraction`.
+        others: See `situs.cohort.manifest.read_cohort_sites`.
 
     Raises:
         ManifestError: If the manifest, or a file it names, cannot be used.
         OutputError: If the cache cannot be written.
     """
     cohort = Path(cohort)
-    rows = read_manifest(cohort)
+    rows, sites = read_manifest(cohort, others), read_cohort_sites(cohort, others)
     by_scan: dict[Path, list[tuple[int, Row]]] = {}
     for index, row in enumerate(rows):
         by_scan.setdefault(row.scan, []).append((index, row))
@@ -125,7 +154,7 @@ def open_slices(
     try:
         with locked(folder, wait=True):
             _fill_cache(folder, list(by_scan.values()), how, jobs, progress)
-        return _open_cache(folder, rows, how)
+        return _open_cache(folder, rows, sites, how)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -181,7 +210,7 @@ def _fill_cache(
         _write_index(folder, index)
 
 
-def _open_cache(folder: Path, rows: list[Row], how: Extraction) -> Slices:
+def _open_cache(folder: Path, rows: list[Row], sites: SiteList, how: Extraction) -> Slices:
     index = _read_index(folder, {})
     row = np.array(index["row"], dtype=np.int64)
     arrays = {
@@ -189,13 +218,14 @@ def _open_cache(folder: Path, rows: list[Row], how: Extraction) -> Slices:
         for name in how.names
     }
     return Slices(
-        site=np.array([rows[n].site for n in row], dtype=np.int64),
+        site=np.array([sites.numbers[rows[n].site] for n in row], dtype=np.int64),
         patient=np.array([rows[n].patient for n in row], dtype=np.str_),
         scan=np.array([stem(rows[n].scan) for n in row], dtype=np.str_),
         row=row,
         k=np.array(index["k"], dtype=np.int64),
         id=np.array(index["id"], dtype=np.str_),
         spec=how.spec,
+        sites=sites,
         **arrays,
     )
 

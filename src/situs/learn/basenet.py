@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from situs.anatomy import SITES
+from situs.anatomy import SITES, SiteList
 from situs.bundle import read_bundle
 from situs.cohort.sampling import balanced_indices
 from situs.cohort.slices import Batch, Slices
@@ -102,7 +102,7 @@ def basenet_stages(
         OutputError: If a checkpoint is damaged or cannot be written.
     """
     recipe = run.recipe
-    basenet = new_basenet(recipe, run.seed)
+    basenet = new_basenet(recipe, run.seed, len(run.slices.sites))
     for weights in given.values():
         weights.load_into(basenet)
         if weights.folded:
@@ -140,7 +140,10 @@ def _paints(recipe: Recipe, slices: Slices) -> bool:
 
 
 def read_given(
-    recipe: Recipe, init: Sequence[str | Path], weights: str | Path | None
+    recipe: Recipe,
+    init: Sequence[str | Path],
+    weights: str | Path | None,
+    sites: SiteList = SITES,
 ) -> dict[str, GivenWeights]:
     """Read the files of weights that a training starts from, once for all its uses.
 
@@ -148,6 +151,7 @@ def read_given(
         recipe: What is trained.
         init: A checkpoint of an earlier run, or bundles, whose mean is taken: folders or ``shipped``.
         weights: A VGG16 in torchvision's names; ``imagenet`` downloads the published one.
+        sites: What BaseNet is trained on.
 
     Returns:
         The weights by the name of the argument, in the order in which they are loaded.
@@ -164,14 +168,14 @@ def read_given(
         raise InputError("frozen: give the weights that are to be kept")
     given = {}
     with torch.device("meta"):
-        basenet = new_basenet(recipe, 0)
+        basenet = new_basenet(recipe, 0, len(sites))
     if weights is not None:
         file = fetch_imagenet_weights() if weights == "imagenet" else Path(weights)
         given["weights"] = read_vgg16_weights(file, basenet)
     if len(init) > 1 and not all(map(is_bundle, init)):
         raise InputError("init: several must all be bundles; a checkpoint stands alone")
     if init and is_bundle(init[0]):
-        read = [read_bundle_weights(read_bundle(name), recipe, basenet) for name in init]
+        read = [read_bundle_weights(read_bundle(name), recipe, basenet, sites) for name in init]
         given["init"] = average_weights(read)
     elif init:
         given["init"] = read_basenet_weights(Path(init[0]), basenet)
@@ -180,8 +184,8 @@ def read_given(
     return given
 
 
-def new_basenet(recipe: Recipe, seed: int) -> BaseNet:
-    """An untrained BaseNet of the recipe.
+def new_basenet(recipe: Recipe, seed: int, n_sites: int = len(SITES)) -> BaseNet:
+    """An untrained BaseNet of the recipe, for a number of sites.
 
     Raises:
         InputError: If the network has to see the region and the recipe's views do not show it.
@@ -189,10 +193,10 @@ def new_basenet(recipe: Recipe, seed: int) -> BaseNet:
     torch.manual_seed(seed)
     spec = recipe.spec
     if recipe.network == "vgg16":
-        return vgg16_basenet(len(SITES), spec.size_px)
+        return vgg16_basenet(n_sites, spec.size_px)
     if spec.roi_channel is None:
         raise InputError(f"recipe {recipe.name!r}: its network needs views whose last channel is 'roi'")
-    return compact_basenet(len(SITES), len(spec.channels), spec.size_px)
+    return compact_basenet(n_sites, len(spec.channels), spec.size_px)
 
 
 def _train_paths(stage: str, basenet: BaseNet, run: TrainingRun) -> dict[str, float]:

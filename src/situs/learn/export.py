@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from situs.anatomy import SITES
+from situs.anatomy import SITES, SiteList
 from situs.bundle import BASENET_FILE, RELATION_FILE, Bundle
 from situs.bundle.pictures import ReferencePicture
 from situs.bundle.write import ExportedNetworks, write_bundle
@@ -46,6 +46,7 @@ def export_bundle(
     facts: dict[str, Any],
     out: str | Path,
     *,
+    sites: SiteList = SITES,
     sample_views: tuple[Bytes, Bytes] | None = None,
     pictures: Mapping[str, ReferencePicture] | None = None,
     name: str = "situs",
@@ -59,6 +60,7 @@ def export_bundle(
         recipe: How the networks were trained.
         facts: What else the card says about the training, see `situs.bundle.card.model_card`.
         out: The folder; new, empty, or an older bundle.
+        sites: What the networks were trained on.
         sample_views: Global and local views (n, channels, size, size) uint8 to compare the networks on,
             beside random ones.
         pictures: Of references, by id.
@@ -83,9 +85,9 @@ def export_bundle(
         networks = ExportedNetworks(
             {
                 BASENET_FILE: _basenet_bytes(network, views, outputs),
-                RELATION_FILE: _relation_bytes(relation, n_neighbors),
+                RELATION_FILE: _relation_bytes(relation, n_neighbors, len(sites)),
             },
-            _contract(spec, n_neighbors, basenet.width, outputs),
+            _contract(spec, n_neighbors, basenet.width, outputs, len(sites)),
             spec,
             n_neighbors,
         )
@@ -97,6 +99,7 @@ def export_bundle(
             out,
             networks,
             references,
+            sites=sites,
             recipe=recipe.to_dict(),
             training={**facts, "onnx opset": _OPSET},
             pictures=pictures,
@@ -121,7 +124,7 @@ class _ExportedBaseNet(nn.Module):
         return output.embedding, output.site_logits.softmax(dim=1), *painted
 
 
-def _contract(spec: ViewSpec, k: int, width: int, outputs: Sequence[str]) -> dict[str, Any]:
+def _contract(spec: ViewSpec, k: int, width: int, outputs: Sequence[str], m: int) -> dict[str, Any]:
     """The inputs and outputs of the networks, as in `situs.bundle.write.ExportedNetworks`.
 
     Args:
@@ -129,9 +132,9 @@ def _contract(spec: ViewSpec, k: int, width: int, outputs: Sequence[str]) -> dic
         k: The number of nearest references.
         width: Of the embedding.
         outputs: The names of BaseNet's outputs.
+        m: The number of sites.
     """
     view = ["n", len(spec.channels), spec.size_px, spec.size_px]
-    m = len(SITES)
 
     def tensor(kind: str, shape: list[Any], meaning: str) -> dict[str, Any]:
         return {"type": kind, "shape": shape, "meaning": meaning}
@@ -196,11 +199,11 @@ def _basenet_bytes(network: _ExportedBaseNet, views: tuple[Bytes, Bytes], output
     return _onnx_bytes(network, example, ["global_view", "local_view"], outputs)
 
 
-def _relation_bytes(relation: RelationNetwork, k: int) -> bytes:
+def _relation_bytes(relation: RelationNetwork, k: int, m: int) -> bytes:
     example = (
         torch.rand(2, relation.width),
-        torch.rand(2, len(SITES), k, relation.width),
-        torch.ones(2, len(SITES), k, dtype=torch.bool),
+        torch.rand(2, m, k, relation.width),
+        torch.ones(2, m, k, dtype=torch.bool),
     )
     return _onnx_bytes(relation, example, ["target", "references", "present"], ["relation_score"])
 

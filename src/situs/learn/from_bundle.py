@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from situs.anatomy import SITES, SiteList
 from situs.bundle import BASENET_FILE, Bundle
 from situs.errors import InputError
 from situs.files import digest
@@ -32,16 +33,19 @@ def is_bundle(init: str | Path) -> bool:
     return str(init) == "shipped" or Path(init).is_dir()
 
 
-def read_bundle_weights(bundle: Bundle, recipe: Recipe, basenet: BaseNet) -> GivenWeights:
+def read_bundle_weights(
+    bundle: Bundle, recipe: Recipe, basenet: BaseNet, sites: SiteList = SITES
+) -> GivenWeights:
     """The weights of a bundle's BaseNet, for a network of a recipe.
 
-    The recipe's views may have channels that the bundle's lack. Their weights start at zero, so that the
-    network computes the same at first.
+    The recipe's views may have channels that the bundle's lack, and the sites may be others. Weights of what
+    the bundle lacks start at zero, so that the network computes the same of all else at first.
 
     Args:
         bundle: The bundle.
         recipe: What is trained.
         basenet: A network of the recipe; only the names and shapes of its weights count.
+        sites: What it is trained on.
 
     Raises:
         InputError: If the bundle's views or networks are not those of the recipe.
@@ -59,6 +63,7 @@ def read_bundle_weights(bundle: Bundle, recipe: Recipe, basenet: BaseNet) -> Giv
     if lacking or differing:
         what = ", ".join(differing) or f"channels {', '.join(lacking)}"
         raise InputError(f"init: the views of bundle {bundle.name!r} are not those of the recipe: {what}")
+    trained = bundle.sites.keys[: bundle.n_trained_sites]
     content = (bundle.path / BASENET_FILE).read_bytes()  # checked when the bundle was read
     graph = onnx.load_from_string(content).graph
     stored = {tensor.name: torch.from_numpy(to_array(tensor).copy()) for tensor in graph.initializer}
@@ -73,6 +78,8 @@ def read_bundle_weights(bundle: Bundle, recipe: Recipe, basenet: BaseNet) -> Giv
             tensor = stored.get(_PREFIX + name)
             if tensor is not None and name.endswith(_STEM):
                 tensor = _by_channel(tensor, its.channels, own.channels)
+            elif tensor is not None and (places := _places_of_sites(name, basenet, sites, trained)):
+                tensor = _picked(tensor, *places)
         elif name.endswith("bias"):
             tensor = stored.get(
                 biases.get(f"{_PREFIX}{convolution}.weight", ""), torch.zeros(parameter.shape, device="cpu")
@@ -153,6 +160,56 @@ def _convolution_before(name: str, basenet: BaseNet) -> str | None:
         return None
     sequence, _, number = block.rpartition(".")
     return f"{sequence}.{int(number) - 1}"
+
+
+def _places_of_sites(
+    name: str, basenet: BaseNet, sites: SiteList, stored: Sequence[str]
+) -> tuple[int, list[int]] | None:
+    """Where a parameter has its numbers for each site in the stored one; None if it has none or all is alike.
+
+    Args:
+        name: The parameter.
+        basenet: The network that it is of.
+        sites: What that is trained on.
+        stored: The keys of the sites that the stored network was trained on.
+
+    Returns:
+        The axis, and for each place on it the place on the stored axis; -1 for a site that is not stored.
+    """
+    if sites.keys == tuple(stored):
+        return None
+    known = {key: number for number, key in enumerate(stored)}
+    numbers = [known.get(key, -1) for key in sites.keys]
+
+    def after(first: int) -> list[int]:
+        """The places of "none" and of all sites, from `first` on."""
+        return [first, *(first + 1 + n if n >= 0 else -1 for n in numbers)]
+
+    layer = name.split(".")[-2]
+    if layer == "fc3":
+        return 0, numbers
+    if layer == "fc_shares":
+        return 0, after(0)
+    if layer == "paint":
+        return 0, [*after(0), len(stored) + 1]
+    if name == "fc1.weight":
+        places: list[int] = []
+        begin = 0
+        for path in (basenet.global_path, basenet.local_path):
+            fixed = path.n_features - (len(sites) + 1 if path.paints else 0)
+            places += range(begin, begin + fixed)
+            places += after(begin + fixed) if path.paints else []
+            begin += fixed + (len(stored) + 1 if path.paints else 0)
+        return 1, places
+    return None
+
+
+def _picked(tensor: Tensor, axis: int, places: Sequence[int]) -> Tensor:
+    """The numbers of a tensor at places on an axis; zeros at the place -1."""
+    index = torch.tensor(places)
+    picked = tensor.index_select(axis, index.clamp(min=0))
+    absent = (index < 0).reshape([-1 if a == axis else 1 for a in range(tensor.ndim)])
+    return picked.masked_fill(absent, 0)
 
 
 def _by_channel(weight: Tensor, stored: Sequence[str], wanted: Sequence[str]) -> Tensor:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from situs.anatomy import SITES
 from situs.cohort.examples import LATERAL_UNKNOWN, SITE_UNKNOWN
 from situs.cohort.slices import Slices
 from situs.learn.nets import LATERAL_UNIT_MM
@@ -78,7 +77,8 @@ def site_map_weights(slices: Slices, chosen: NDArray[np.int64], seed: int) -> Te
     for maps in (slices.global_sites, slices.local_sites):
         assert maps is not None
         counts += np.bincount(maps[counted].ravel(), minlength=256)
-    frequency = counts[: len(SITES) + 1] / counts[: len(SITES) + 1].sum()
+    counts = counts[: len(slices.sites) + 1]
+    frequency = counts / counts.sum()
     weights = np.maximum(frequency, 1e-4) ** -_CLASS_POWER
     return torch.from_numpy(weights / (weights * frequency).sum()).float()
 

@@ -25,9 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from situs.anatomy import SITES
 from situs.bundle.write import check_replaceable
-from situs.cohort.manifest import describe_cohort
+from situs.cohort.manifest import describe_cohort, read_cohort_sites
 from situs.cohort.references import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Batch, open_slices
@@ -99,7 +98,8 @@ def train(
     starts = [init] if isinstance(init, str | Path) else list(init)
     if any(map(is_bundle, starts)):
         recipe = recipe.continued()
-    given = read_given(recipe, starts, weights)
+    known = read_cohort_sites(cohort)
+    given = read_given(recipe, starts, weights, known)
     machine = open_machine(device)
     torch.set_num_threads(threads)
     begin = time.monotonic()
@@ -107,7 +107,7 @@ def train(
     with_pictures = wants_pictures(cohort, slices, pictures)
     kept, _ = split_patients(slices.patient.tolist(), test_patients)
     chosen = np.flatnonzero(np.isin(slices.patient, kept))
-    check_sites(slices.site[chosen])
+    check_sites(slices.site[chosen], slices.sites)
     work = Path(f"{out}.work")
     with open_run(work, recipe, seed, slices, chosen, given, progress, machine) as run:
         basenet, metrics = basenet_stages(run, given)
@@ -126,6 +126,7 @@ def train(
                 recipe,
                 {**_facts(run), **metrics, "minutes in this run": minutes, **data},
                 out,
+                sites=slices.sites,
                 sample_views=(slices.global_view[compared], slices.local_view[compared]),
                 pictures=draw_pictures(cohort, slices, reference_examples) if with_pictures else None,
             )
@@ -170,7 +171,9 @@ def _embed_stage(basenet: BaseNet, run: TrainingRun) -> tuple[References, Refere
     machine.wait()
     written = read_checkpoint(path, run.key) or {}
     references, targets = (
-        References(written[name].numpy(), slices.site[part], slices.id[part], slices.patient[part])
+        References(
+            written[name].numpy(), slices.site[part], slices.id[part], slices.patient[part], len(slices.sites)
+        )
         for name, part in examples.items()
     )
     return references, targets, examples["references"]
@@ -205,13 +208,13 @@ def _relation_stage(
 def _facts(run: TrainingRun) -> dict[str, Any]:
     """What the model card says about the examples and the machine."""
     slices, chosen = run.slices, run.chosen
-    counts = np.bincount(slices.site[chosen], minlength=len(SITES))
+    counts = np.bincount(slices.site[chosen], minlength=len(slices.sites))
     return {
         "patients": len(np.unique(slices.patient[chosen])),
         "scans": slices.count_scans(chosen),
         "regions": len(np.unique(slices.row[chosen])),
         "slices": len(chosen),
-        "slices of each site": {site.key: int(n) for site, n in zip(SITES, counts, strict=True)},
+        "slices of each site": {site.key: int(n) for site, n in zip(slices.sites, counts, strict=True)},
         "seed": run.seed,
         "torch": torch.__version__,
         "torch threads": torch.get_num_threads(),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS, SITES
+from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.cohort.manifest import MANIFEST, Row, read_manifest, write_manifest
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Slices, open_slices
@@ -170,7 +170,7 @@ def open_subsets(
         tested = {name for test in TESTS for name in subsets[test].patient.tolist()}
         kept, _ = split_patients(whole.patient.tolist(), sorted(tested & set(whole.patient.tolist())))
         subsets["train"] = SliceSubset(whole.slices, np.flatnonzero(np.isin(whole.slices.patient, kept)))
-    check_sites(subsets["train"].site)
+    check_sites(subsets["train"].site, SITES)
     for test in TESTS:
         check_disjoint(subsets["train"], subsets[test])
     return subsets
@@ -283,7 +283,7 @@ def _count_slices(rows: Sequence[Row], progress: Progress) -> tuple[list[Path], 
         if row.roi not in masks:  # the rows of one file follow each other
             masks = {row.roi: read_nifti_grid(row.roi, ManifestError).values}
         slices = (masks[row.roi] == row.value).any(axis=(0, 1))
-        counts[scans.index(row.scan), row.site] += int(slices.sum())
+        counts[scans.index(row.scan), SITE_INDEX[row.site]] += int(slices.sum())
         progress("choose", done, len(rows), "counting slices")
     return scans, counts
 

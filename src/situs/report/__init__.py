@@ -1,9 +1,9 @@
 """The findings of a scan for people and for programs: text, JSON, CSV and pictures."""
 
 from situs.report.findings import (
-    CSV_COLUMNS,
     DISCLAIMER,
     SCHEMA,
+    csv_columns,
     format_csv,
     format_json,
     format_text,
@@ -11,9 +11,9 @@ from situs.report.findings import (
 )
 
 __all__ = [
-    "CSV_COLUMNS",
     "DISCLAIMER",
     "SCHEMA",
+    "csv_columns",
     "format_csv",
     "format_json",
     "format_text",

@@ -17,7 +17,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage
 
 from situs import __version__
-from situs.anatomy import SITE_INDEX, SITES
+from situs.anatomy import Site
+from situs.errors import InputError
 from situs.finding import Finding, Side
 from situs.report.dicom_object import MAKER, derived_uid, new_object, to_bytes
 from situs.volume import DicomImage, Volume
@@ -57,6 +58,9 @@ def format_sr(
         segmentation: The DICOM segmentation that the lesions are of, if they are of one.
         key: What the UIDs of the document are derived from: the same key gives the same UIDs. By default they
             are new.
+
+    Raises:
+        InputError: If a site of the bundle has no code.
     """
     key = key or uuid4().hex
     document = new_object(patient, findings[0], Comprehensive3DSRStorage, "SR", _SERIES_NUMBER, key)
@@ -101,11 +105,11 @@ def _report(
 def _group(volume: Volume, finding: Finding, segmentation: DicomImage | None, key: str) -> Any:
     """The measurement group of one lesion: TID 1411 if it is of a segment, else TID 1501."""
     name = finding.lesion_name
-    sites = [] if finding.site is None else [_finding_site(finding.site, finding.side)]
+    named = [] if finding.site is None else [_finding_site(finding.sites.site(finding.site), finding.side)]
     content = dict(
         tracking_identifier=sr.TrackingIdentifier(derived_uid(key, name), name),
         finding_type=codes.SCT.Lesion,
-        finding_sites=sites,
+        finding_sites=named,
         algorithm_id=sr.AlgorithmIdentification(
             name=f"situs, bundle {finding.bundle_name}",
             version=f"{__version__}, bundle {finding.bundle_version}",
@@ -114,12 +118,15 @@ def _group(volume: Volume, finding: Finding, segmentation: DicomImage | None, ke
         ),
         measurements=[
             sr.Measurement(codes.SCT.Volume, round(finding.volume_ml, 6), _MILLILITRE),
-            *_by_site(_RELATION_SCORE, finding.scores),
-            *_by_site(_SHARE, finding.shares, _SMALLEST_SHARE),
+            *_by_site(_RELATION_SCORE, finding, finding.scores),
+            *_by_site(_SHARE, finding, finding.shares, _SMALLEST_SHARE),
         ],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(_CERTAINTY, _SURE if finding.sure else _NOT_SURE),
-            *(sr.QualitativeEvaluation(_POSSIBLE_SITE, _code(site)) for site in finding.site_set),
+            *(
+                sr.QualitativeEvaluation(_POSSIBLE_SITE, _code(finding.sites.site(key)))
+                for key in finding.site_set
+            ),
         ],
     )
     files = _references(_images_of(volume, finding)).items()
@@ -148,26 +155,28 @@ def _group(volume: Volume, finding: Finding, segmentation: DicomImage | None, ke
 
 
 def _by_site(
-    concept: sr.CodedConcept, values: dict[str, float], least: float = 0.0
+    concept: sr.CodedConcept, finding: Finding, values: dict[str, float], least: float = 0.0
 ) -> Iterator[sr.Measurement]:
     """One measurement for each site, which is its finding site."""
     for key, value in values.items():
         if value >= least:
-            yield sr.Measurement(
-                concept, round(value, 6), _NO_UNITS, finding_sites=[_finding_site(key, None)]
-            )
+            where = [_finding_site(finding.sites.site(key), None)]
+            yield sr.Measurement(concept, round(value, 6), _NO_UNITS, finding_sites=where)
 
 
 @cache
-def _finding_site(key: str, side: Side | None) -> sr.FindingSite:
+def _finding_site(site: Site, side: Side | None) -> sr.FindingSite:
     laterality = {"left": codes.SCT.Left, "right": codes.SCT.Right, "bilateral": codes.SCT.Bilateral}
     midline = codes.SCT.Midline if side == "midline" else None  # no laterality of CID 244
-    return sr.FindingSite(_code(key), laterality.get(side or ""), midline)
+    return sr.FindingSite(_code(site), laterality.get(side or ""), midline)
 
 
 @cache
-def _code(key: str) -> sr.CodedConcept:
-    site = SITES[SITE_INDEX[key]]
+def _code(site: Site) -> sr.CodedConcept:
+    if not site.code:
+        raise InputError(
+            f"site {site.key}: has no code, and DICOM needs one: give it code_scheme and code in sites.csv"
+        )
     return sr.CodedConcept(site.code, site.code_scheme, site.code_meaning)
 
 

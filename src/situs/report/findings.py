@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.anatomy import SITES, SiteList
 from situs.finding import Finding, Reference
 from situs.tables import csv_text, text_table
 from situs.volume import Volume
 
 __all__ = [
-    "CSV_COLUMNS",
     "DISCLAIMER",
     "SCHEMA",
     "csv_cell",
+    "csv_columns",
     "finding_cells",
     "format_csv",
     "format_json",
@@ -37,8 +37,7 @@ __all__ = [
 SCHEMA = "situs.findings/2"
 DISCLAIMER = "Research software, not a medical device."
 
-# Scores and shares have 15 columns each, empty or not, so that every table has the same columns.
-CSV_COLUMNS = (
+_COLUMNS_BEFORE = (
     "scan_name",
     "roi_value",
     "roi_name",
@@ -54,8 +53,8 @@ CSV_COLUMNS = (
     "doubts",
     "site_set",
     "score",
-    *(f"score_{key}" for key in SITE_KEYS),
-    *(f"share_{key}" for key in SITE_KEYS),
+)
+_COLUMNS_AFTER = (
     "nearest",
     "comparison",
     "notes",
@@ -67,6 +66,18 @@ _TEXT_HEAD = ("#", "ROI", "lesion", "site", "side", "score", "ml", "slices", "ne
 _TEXT_LEFT = (1, 3, 4, 7, 8)  # the columns that are aligned to the left
 
 
+def csv_columns(sites: SiteList = SITES) -> tuple[str, ...]:
+    """The columns of a table of findings.
+
+    Scores and shares have a column for each site, empty or not, so that all tables of a bundle are alike.
+
+    Args:
+        sites: The bundle's sites.
+    """
+    of_sites = (f"{what}_{key}" for what in ("score", "share") for key in sites.keys)
+    return (*_COLUMNS_BEFORE, *of_sites, *_COLUMNS_AFTER)
+
+
 def site_name(finding: Finding) -> str:
     """The site's name for people, with a question mark if the finding is not sure.
 
@@ -75,7 +86,7 @@ def site_name(finding: Finding) -> str:
     """
     if finding.site is None:
         return "too small to judge" if finding.slices else "outside the scan"
-    return SITES[SITE_INDEX[finding.site]].name + ("" if finding.sure else " ?")
+    return finding.sites.site(finding.site).name + ("" if finding.sure else " ?")
 
 
 def millilitres(finding: Finding) -> str:
@@ -159,10 +170,11 @@ def json_text(report: dict[str, Any]) -> str:
 
 
 def format_csv(volume: Volume, findings: Sequence[Finding]) -> str:
-    """One row per lesion under `CSV_COLUMNS`; lines end in a bare newline."""
+    """One row per lesion under `csv_columns`; lines end in a bare newline."""
     report = to_json_object(volume, findings)
-    rows = [finding_cells(report, finding).values() for finding in report["findings"]]
-    return csv_text(CSV_COLUMNS, [[csv_cell(value) for value in row] for row in rows])
+    columns = csv_columns(_sites_of(findings))
+    cells = [finding_cells(report, finding) for finding in report["findings"]]
+    return csv_text(columns, [[csv_cell(row.get(column)) for column in columns] for row in cells])
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
@@ -194,7 +206,7 @@ def _reference_object(reference: Reference) -> dict[str, Any]:
 
 
 def finding_cells(report: dict[str, Any], finding: dict[str, Any]) -> dict[str, Any]:
-    """The values of a row of a table, by `CSV_COLUMNS`; None where there is none.
+    """The values of a row of a table, by `csv_columns`.
 
     Args:
         report: The JSON object of a scan.
@@ -205,7 +217,7 @@ def finding_cells(report: dict[str, Any], finding: dict[str, Any]) -> dict[str, 
         name: [f"{r['id']}:{r['site']}:{r['distance']}" for r in finding[name]]
         for name in ("nearest", "comparison")
     }
-    cells = {
+    return {
         **finding,
         **references,
         "scan_name": report["scan"]["name"],
@@ -216,7 +228,6 @@ def finding_cells(report: dict[str, Any], finding: dict[str, Any]) -> dict[str, 
         **{f"score_{key}": score for key, score in finding["scores"].items()},
         **{f"share_{key}": share for key, share in finding["shares"].items()},
     }
-    return {column: cells.get(column) for column in CSV_COLUMNS}
 
 
 def csv_cell(value: Any) -> Any:
@@ -236,17 +247,22 @@ def _text_row(number: int, finding: Finding) -> tuple[str, ...]:
         "-" if finding.score is None else f"{finding.score:.2f}",
         millilitres(finding),
         slice_ranges(finding.slices) or "-",
-        _reference_counts(finding.nearest),
+        _reference_counts(finding),
     )
 
 
-def _reference_counts(references: Sequence[Reference]) -> str:
-    """How many references come from which site: the two most frequent sites, and the rest."""
-    counts = Counter(reference.site for reference in references).most_common()
-    parts = [f"{count} {SITES[SITE_INDEX[key]].name}" for key, count in counts[:2]]
+def _reference_counts(finding: Finding) -> str:
+    """How many nearest references come from which site: the two most frequent sites, and the rest."""
+    counts = Counter(reference.site for reference in finding.nearest).most_common()
+    parts = [f"{count} {finding.sites.site(key).name}" for key, count in counts[:2]]
     if others := sum(count for _, count in counts[2:]):
         parts.append(f"{others} other")
     return ", ".join(parts) or "-"
+
+
+def _sites_of(findings: Sequence[Finding]) -> SiteList:
+    """The sites of the bundle that answered; the shipped list where nothing was asked."""
+    return findings[0].sites if findings else SITES
 
 
 def _with_rows(sentences: Sequence[Iterable[str]]) -> list[str]:

@@ -198,7 +198,10 @@ def format_html(
         KeyError: If the lesion of a finding is not in ``lesions``, or a text is missing.
         BundleError: If the pictures of the references cannot be used.
     """
-    t = _Catalogue(read_texts() if texts is None else texts)
+    # A catalogue has the sites of the shipped list; others are called as their own list calls them.
+    own = {site.key: site.name for finding in findings[:1] for site in finding.sites}
+    places = {**_keyed("site", own), **_keyed("in", {key: f"in: {name}" for key, name in own.items()})}
+    t = _Catalogue({**places, **(read_texts() if texts is None else texts)})
     numbers = {f.lesion_name: number for number, f in enumerate(findings, start=1) if f.slices}
     inside = {
         numbers[finding.lesion_name]: (roi, others)
@@ -231,6 +234,10 @@ def format_html(
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
+
+
+def _keyed(start: str, texts: Mapping[str, str]) -> dict[str, str]:
+    return {f"{start}.{key}": text for key, text in texts.items()}
 
 
 def _lesion(

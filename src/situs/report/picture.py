@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITES
 from situs.bundle.pictures import OUTLINE
 from situs.finding import Finding, Reference
 from situs.report.findings import DISCLAIMER, millilitres, site_name, slice_ranges
@@ -40,6 +39,8 @@ SLICE_BOX = (16, 16, 520, 520)  # left, upper, right, lower of the slice within 
 _PANEL = (548, 944)  # left and right of the text beside the slice
 # left, upper, right, lower of the references within the picture
 COMPARISON_BOXES = tuple((left, 594, left + 176, 770) for left in range(16, 784, 188))
+
+_MOST_BARS = 15
 
 _BACKGROUND = (18, 20, 24)
 _FAINT = (150, 157, 168)
@@ -179,12 +180,14 @@ def _draw_heading(draw: ImageDraw, finding: Finding) -> None:
 
 
 def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
-    """One bar per site, the highest relation score first."""
+    """One bar per site, the highest relation score first; of a long list, as many as there is room for."""
     left, right = _PANEL
     start, end, step, thick = left + 168, right - 44, 22.0, 12
-    draw.text((left, 126), "relation scores (not probabilities)", _FAINT, font(13), anchor="lm")
-    ranked = sorted(SITES, key=lambda site: -finding.scores[site.key])
-    for row, site in enumerate(ranked):
+    ranked = sorted(finding.sites, key=lambda site: -finding.scores[site.key])
+    of_all = f", the highest of {len(ranked)}" if len(ranked) > _MOST_BARS else ""
+    title = f"relation scores (not probabilities){of_all}"
+    draw.text((left, 126), title, _FAINT, font(13), anchor="lm")
+    for row, site in enumerate(ranked[:_MOST_BARS]):
         y = 150 + row * step
         score = finding.scores[site.key]
         chosen = site.key == finding.site
@@ -194,7 +197,7 @@ def _draw_bars(draw: ImageDraw, finding: Finding) -> None:
         if length >= 1:
             draw.rounded_rectangle((start, box[1], start + length, box[3]), 3, ACCENT if chosen else _BAR)
         text = TEXT if chosen else _FAINT
-        draw.text((start - 10, y), site.name, text, font(14), anchor="rm")
+        draw.text((start - 10, y), _shortened(site.name, 14, start - 10 - left), text, font(14), anchor="rm")
         draw.text((right, y), f"{score:.2f}", text, font(14), anchor="rm")
 
 
@@ -234,7 +237,7 @@ def _draw_comparison(
         draw.rectangle(
             (box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=ACCENT if same_site else _BAR, width=2
         )
-        site = SITES[SITE_INDEX[reference.site]].name
+        site = finding.sites.site(reference.site).name
         draw.text((box[0], box[3] + 16), site, TEXT if same_site else _FAINT, font(14), anchor="lm")
         draw.text((box[0], box[3] + 35), f"distance {reference.distance:.2f}", _FAINT, font(13), anchor="lm")
 

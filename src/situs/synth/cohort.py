@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX
 from situs.cohort.manifest import Row, write_manifest
 from situs.errors import InputError
 from situs.files import claim_folder, locked, make_folder, replacing, sweep, write_file
@@ -236,7 +235,7 @@ def _split_groups(items: list[int], rng: np.random.Generator) -> list[list[int]]
 
 def _write_manifest(out: Path, scans: int) -> Path:
     rows = [
-        Row(out / scan, out / roi, value, SITE_INDEX[site], patient, side, kind, out / sites, out / lateral)
+        Row(out / scan, out / roi, value, site, patient, side, kind, out / sites, out / lateral)
         for n in range(scans)
         for scan, roi, value, site, patient, side, kind, sites, lateral in json.loads(
             _rows_file(out, n).read_text(encoding="utf-8")
