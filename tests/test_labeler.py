@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -556,3 +557,56 @@ print(finding.site, *sorted(heavy))
     assert site in SITE_KEYS
     assert heavy == []
     assert answer.stderr == ""
+
+
+def threaded_case(number):
+    """A scan and two lesions, different for each number."""
+    volume = make_volume(turn_deg=3 * number)
+    return volume, [
+        box_roi(volume.geometry, (30 + number, 38), (40, 50), (4, 9)),
+        box_roi(volume.geometry, (55, 60 + number), (30, 36), (number, 15), value=2),
+    ]
+
+
+def test_eight_threads_find_what_one_finds():
+    """Each with a scan of its own, and all with one scan."""
+    labeler = Labeler.load(small_bundle())
+    cases = [threaded_case(number) for number in range(8)]
+
+    def found(case):
+        return format_json(case[0], labeler.label(*case))
+
+    alone = [found(threaded_case(number)) for number in range(8)]
+    assert len(set(alone)) == 8
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(found, cases * 3)) == alone * 3
+        assert set(pool.map(found, [threaded_case(2)] * 8)) == {alone[2]}
+
+
+GROWTH = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_labeler import threaded_case
+from situs.labeler import Labeler
+
+def held_mb():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+labeler, case = Labeler.load(sys.argv[1]), threaded_case(3)
+with ThreadPoolExecutor(2) as pool:
+    for calls in (200, 1000):
+        list(pool.map(lambda _: labeler.label(*case) and None, range(calls)))
+        print(held_mb())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow_over_a_thousand_calls():
+    args = [sys.executable, "-c", GROWTH, str(small_bundle()), str(Path(__file__).parent)]
+    run = subprocess.run(args, capture_output=True, text=True, check=True)
+    warm, after = map(float, run.stdout.split())
+    assert after - warm < 10

@@ -6,6 +6,7 @@ import os
 import secrets
 import webbrowser
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -76,7 +77,7 @@ def serve(
             if token is None:
                 print_text(f"Programs give the header X-Situs-Token: {access.token}\n")
             if browser:
-                webbrowser.open(address)
+                Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         run_server(labeler, sockets, access, Limits(keep_s=60 * keep_minutes), texts, started)
     print_text("situs: stopped; all scans were dropped\n")

@@ -316,7 +316,7 @@ def _fill_slice(
         points = voxels + np.array([0.0, 0.0, off])
     else:
         points = geometry.to_world(voxels) + off * geometry.normal
-    mask[i, j, k] = solid.holds(points)
+    mask[i, j, k] |= solid.holds(points)
 
 
 def _outside_share(solid: _Ellipsoid, geometry: Geometry) -> float:

@@ -17,9 +17,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
 
 from situs import __version__
 from situs.labeler import Labeler
@@ -32,7 +31,7 @@ from situs.web.limits import Limits
 from situs.web.openapi import Operation, describe
 from situs.web.security import API, Access, Guard
 from situs.web.store import Held, NotFoundError, Store, pick
-from situs.web.uploads import RequestError, Upload, drain, read_json_bytes, read_upload
+from situs.web.uploads import RequestError, Upload, read_json_bytes, read_upload
 from situs.web.workers import Workers
 
 __all__ = ["OPERATIONS", "make_app"]
@@ -79,7 +78,6 @@ def make_app(service: Service) -> Starlette:
             try:
                 return await handler(service, request)
             except Exception as error:
-                await drain(request.receive)
                 return answer_fault(error)
 
         return answer
@@ -110,7 +108,7 @@ def make_app(service: Service) -> Starlette:
     routes += [
         Route("/", endpoint(_page)),
         Route("/static/report.json", endpoint(_texts)),
-        Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
+        Route("/static/{name:path}", endpoint(_static)),
     ]
     app = Starlette(
         routes=routes,
@@ -135,6 +133,15 @@ async def _page(service: Service, request: Request) -> Response:
 
 async def _texts(service: Service, request: Request) -> Response:
     return json_answer(service.texts)
+
+
+async def _static(service: Service, request: Request) -> Response:
+    """A file of the page, of those that there are: a name leads nowhere else."""
+    files = {path.relative_to(STATIC).as_posix(): path for path in STATIC.rglob("*") if path.is_file()}
+    name = request.path_params["name"]
+    if name not in files:
+        raise NotFoundError(f"the page has no file {name[:50]!r}")
+    return FileResponse(files[name])
 
 
 async def _openapi(service: Service, request: Request) -> Response:
@@ -367,7 +374,8 @@ OPERATIONS = (
     Operation(
         "POST", f"{API}scans/{{scan}}/findings", _post_findings,
         "Label the lesions. With 'Accept: text/event-stream': events 'progress', then 'findings' or 'error'.",
-        body={"application/json": schemas.FindingsRequest}, answers={201: "Findings"},
+        body={"application/json": schemas.FindingsRequest},
+        answers={201: "Findings", 200: "text/event-stream"},
     ),
     Operation(
         "GET", f"{API}scans/{{scan}}/findings/{{findings}}.{{kind}}", _get_findings,

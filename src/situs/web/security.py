@@ -6,15 +6,16 @@ its origin. If it lets a name of its own point here (DNS rebinding), that name i
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from situs.web.answers import problem
-from situs.web.uploads import drain
 
 __all__ = ["Access", "Guard"]
 
@@ -33,6 +34,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+_DRAIN_S, _SILENCE_S = 5.0, 0.5
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _EVERYWHERE = ("0.0.0.0", "::")
@@ -61,6 +63,25 @@ class Access:
         return name == own or (self.is_local and name in _LOCAL)
 
 
+class _Body:
+    """The body of a request, which knows whether all of it has come in."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._is_whole = receive, False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Take in what is left of a refused request, for a while: many clients read no answer before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while not self._is_whole:
+                    await asyncio.wait_for(self.receive(), _SILENCE_S)
+
+
 class Guard:
     """Middleware that refuses requests before they are looked at.
 
@@ -77,8 +98,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        body = _Body(receive)
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    await body.drain()
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -88,10 +113,9 @@ class Guard:
 
         refusal = self._refusal(scope["path"], Headers(scope=scope))
         if refusal is None:
-            await self._app(scope, receive, send_guarded)
+            await self._app(scope, body.receive, send_guarded)
         else:
-            await drain(receive)
-            await problem(*refusal)(scope, receive, send_guarded)
+            await problem(*refusal)(scope, body.receive, send_guarded)
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         """The status and the line for a request that is refused."""

@@ -23,7 +23,7 @@ from situs.web.app import Service, make_app
 from situs.web.limits import Limits
 from situs.web.security import Access
 
-__all__ = ["listen", "run_server"]
+__all__ = ["listen", "make_config", "run_server"]
 
 _PREFIX = "situs-serve-"
 _CONNECTIONS = 256
@@ -86,26 +86,32 @@ def run_server(
         started: Is called when the server answers.
     """
     with _private_folder() as folder:
-        app = make_app(Service(labeler, access, limits, folder, texts))
-        config = uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            loop="asyncio",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_END_S,
-        )
+        config = make_config(Service(labeler, access, limits, folder, texts))
         server = _Server(config, started)
         with suppress(KeyboardInterrupt), _ended_by_sigterm():
             asyncio.run(server.serve([sockets]))
 
 
+def make_config(service: Service) -> uvicorn.Config:
+    """How a service is served: without a log, and with an end to every wait."""
+    return uvicorn.Config(
+        make_app(service),
+        http=_Protocol,
+        ws="none",
+        loop="asyncio",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_END_S,
+    )
+
+
 class _Server(uvicorn.Server):
+    """A server that says when it answers."""
+
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._started = started

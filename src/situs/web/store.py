@@ -19,7 +19,7 @@ from situs.web.work import Labelled, Regions, Scan
 
 __all__ = ["Held", "NotFoundError", "Store", "TooManyError", "pick"]
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", Regions, Labelled)
 
 
 class NotFoundError(SitusError):
@@ -55,6 +55,12 @@ class Held:
     regions: dict[str, Regions] = field(default_factory=dict)
     findings: dict[str, Labelled] = field(default_factory=dict)
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all of it."""
+        results: list[Regions | Labelled] = [*self.regions.values(), *self.findings.values()]
+        return self.scan.n_bytes + sum(result.n_bytes for result in results)
+
 
 class Store:
     """The scans of all clients.
@@ -68,6 +74,10 @@ class Store:
         self._limits, self._clock = limits, clock
         self._scans: dict[tuple[str, str], Held] = {}  # by client and id
         self._coming: list[str] = []  # the clients of scans that are being read
+
+    def _refuse_too_large(self, n_bytes: int) -> None:
+        if self._n_bytes() + n_bytes > self._limits.held_bytes:
+            raise TooManyError("the server has no memory left for this: try again later", own=False)
 
     @contextmanager
     def room(self, client: str) -> Iterator[None]:
@@ -99,8 +109,7 @@ class Store:
         Raises:
             TooManyError: The scans together would be too large.
         """
-        if self._n_bytes() + scan.n_bytes > self._limits.held_bytes:
-            raise TooManyError("the server has no memory left for this scan: try again later", own=False)
+        self._refuse_too_large(scan.n_bytes)
         name = _new_id()
         self._scans[client, name] = Held(scan, self._clock())
         return name
@@ -132,7 +141,11 @@ class Store:
 
         Returns:
             Its id.
+
+        Raises:
+            TooManyError: All that is held would be too large.
         """
+        self._refuse_too_large(result.n_bytes)
         while len(results) >= self._limits.results:
             del results[next(iter(results))]
         name = _new_id()
@@ -153,7 +166,7 @@ class Store:
         return len(self._scans)
 
     def _n_bytes(self) -> int:
-        return sum(held.scan.n_bytes for held in self._scans.values())
+        return sum(held.n_bytes for held in self._scans.values())
 
 
 def pick(results: dict[str, Result], name: str, what: str) -> Result:

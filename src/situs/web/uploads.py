@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
-from starlette.types import Receive
 
 from situs.errors import SitusError
 from situs.web.limits import Limits
@@ -20,9 +18,8 @@ from situs.web.limits import Limits
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = ["RequestError", "Upload", "drain", "read_json_bytes", "read_upload", "safe_name"]
+__all__ = ["RequestError", "Upload", "read_json_bytes", "read_upload", "safe_name"]
 
-_DRAIN_S = 5.0
 _MOST_FIELDS = 8
 _MOST_FIELD_BYTES = 1000
 _MOST_NAME = 100  # characters
@@ -93,14 +90,6 @@ async def pieces(request: Request, most: int, limits: Limits) -> AsyncIterator[b
         if taken > limits.grace_s and got < taken * limits.least_rate:
             raise RequestError(408, "the request came too slowly: send it again")
         yield piece
-
-
-async def drain(receive: Receive) -> None:
-    """Take in what is left of a refused request, for a while: many clients read no answer before."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_S):
-            while (await receive()).get("more_body", False):
-                pass
 
 
 async def read_json_bytes(request: Request, limits: Limits) -> bytes:

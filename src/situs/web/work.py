@@ -45,6 +45,7 @@ __all__ = [
     "without_folder",
 ]
 
+_FINDING_BYTES = 2**14
 _HEADERS = (".mhd", ".nhdr", ".hdr")  # of files whose voxels lie beside them
 
 
@@ -82,6 +83,11 @@ class Regions:
     outside: list[OutsideRoi]
     segmentation: DicomImage | None = None
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of their masks."""
+        return sum(lesion.mask.nbytes for lesion in self.lesions)
+
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
@@ -90,6 +96,11 @@ class Labelled:
     scan: Scan
     regions: Regions
     findings: list[Finding]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes, roughly: a finding has some 70 numbers and a few sentences."""
+        return _FINDING_BYTES * len(self.findings)
 
 
 def example_file(name: str) -> Path:
