@@ -51,8 +51,8 @@ _TOO_SMALL = f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its lar
 class Labeler:
     """Labels the lesions of a scan with a bundle.
 
-    Several threads may call one labeler at the same time: it changes nothing of itself, and the engine is made
-    for it. Each call then takes one thread, however many `load` was told. Memory does not grow with the calls.
+    Several threads may call one labeler at the same time. A call changes nothing of the labeler, and the
+    engine is made for calls side by side. Memory does not grow with the number of calls.
 
     Attributes:
         bundle: The bundle that answers.
