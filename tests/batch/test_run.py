@@ -8,8 +8,8 @@ from phantoms.dying_worker import label_or_die
 from phantoms.small_bundle import small_bundle
 
 from situs.batch import label_batch
-from situs.batch.parts import part_path, read_part
-from situs.errors import OutputError
+from situs.batch.parts import page_path, part_path, read_part
+from situs.errors import InputError, OutputError
 from situs.files import locked
 from situs.io import read_rois, read_volume
 from situs.labeler import Labeler
@@ -70,6 +70,29 @@ def test_a_stopped_batch_goes_on_and_ends_alike(folder, whole, tmp_path):
     summary = run(folder, tmp_path / "out", json=True, progress=lambda *report: reports.append(report[:3]))
     assert reports == [("scans", done, 6) for done in range(2, 7)]
     assert (content(tmp_path / "out"), summary) == whole
+
+
+def test_pages_are_written_on_request_and_for_what_was_labelled_without(folder, whole, tmp_path):
+    """The tables stay the same; a scan that failed has no page, and what has one is not labelled again."""
+    pytest.importorskip("jinja2")
+    out = tmp_path / "out"
+    run(folder, out, json=True)
+    assert run(folder, out, json=True, language="en") == whole[1]
+    pages = {path.name: path.read_text() for path in out.rglob("*.html")}
+    assert sorted(pages) == ["000000001.html", "000000003.html"]
+    assert all(page.startswith("<!DOCTYPE html>") and page.count("<article") == 3 for page in pages.values())
+    assert {name: data for name, data in content(out).items() if not name.startswith("html/")} == whole[0]
+    page_path(out, 3).unlink()
+    before = page_path(out, 1).stat().st_mtime_ns
+    run(folder, out, json=True, language="en")
+    assert page_path(out, 3).read_text() == pages["000000003.html"]
+    assert page_path(out, 1).stat().st_mtime_ns == before
+
+
+def test_an_unknown_language_is_told_before_the_work(folder, tmp_path):
+    with pytest.raises(InputError, match="--language xx"):
+        run(folder, tmp_path / "out", language="xx")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_batch_labels_nothing_again(folder, whole, monkeypatch):

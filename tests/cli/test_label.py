@@ -149,6 +149,7 @@ def test_pictures_of_other_names_stay(files):
         (["--html", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
         (["--html", "-", "--json", "-"], ["--html -", "--json -"]),
         (["--csv", "a", "--html", "a"], ["--csv and --html", "both are"]),
+        (["--html", "a.html", "--language", "xx"], ["--language xx", "is neither one of en"]),
         (["--sr", "-"], ["--sr -", "name a file"]),
         (["--sr", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
         (["--sc", "scan.nii.gz"], ["scan.nii.gz", "not a folder"]),

@@ -6,7 +6,7 @@ import signal
 from situs.batch.work import label_in_process
 
 
-def label_or_die(case, folder, out, bundle):
+def label_or_die(case, folder, out, bundle, texts):
     if case.scan == "b.nii":
         os.kill(os.getpid(), signal.SIGKILL)
-    label_in_process(case, folder, out, bundle)
+    label_in_process(case, folder, out, bundle, texts)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from PIL import Image
 
 from situs.anatomy import SITES
 from situs.bundle.pictures import SIZE_PX
+from situs.errors import InputError
 from situs.finding import SIDES
 from situs.report import DISCLAIMER, html
 from situs.report.html import format_html, read_texts
@@ -315,3 +317,41 @@ def test_the_english_names_are_those_of_the_other_outputs():
     assert texts["notice"].startswith(DISCLAIMER)
     for site in SITES:
         assert texts[f"site.{site.key}"] == site.name + (" sinus" if site.group == "sinus" else "")
+
+
+MADE_UP = {key: f"zz {text}" for key, text in read_texts().items()} | {"language": "eo"}
+
+
+def test_another_language_is_a_file(volume, lesions, findings, tmp_path):
+    """Each text of the page comes from it; only the sentences of the findings stay English."""
+    path = tmp_path / "eo.json"
+    path.write_text(json.dumps(MADE_UP), encoding="utf-8")
+    page = Page(format_html(volume, lesions, findings, texts=read_texts(str(path))))
+    assert page.all("html") == [{"lang": "eo"}]
+    for words in (MADE_UP["title"], MADE_UP["notice"], MADE_UP["overview"], MADE_UP["site.thalamus"]):
+        assert words in page.words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"title": None}, "lacks title"),
+        ({"titel": "x"}, "has the unknown titel"),
+        ({"mm": "{number"}, "mm: its braces do not match"),
+        ({"mm": "{number.__class__}"}, "mm: expected no values but those"),
+        ({"mm": "{0}"}, "mm: expected no values but those"),
+        ({"mm": 3}, "expected one object of texts"),
+    ],
+)
+def test_a_catalogue_that_would_fail_within_a_page_is_refused(tmp_path, changes, words):
+    path = tmp_path / "eo.json"
+    texts = {key: text for key, text in (MADE_UP | changes).items() if text is not None}
+    path.write_text(json.dumps(texts), encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(words)):
+        read_texts(str(path))
+
+
+@pytest.mark.parametrize("language", ["xx", "", "../texts/en", ".", "en.json"])
+def test_a_language_that_is_not_there_is_refused(language):
+    with pytest.raises(InputError, match="is neither one of en"):
+        read_texts(language)

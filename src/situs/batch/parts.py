@@ -11,7 +11,7 @@ from situs.batch.manifest import Case
 from situs.errors import OutputError
 from situs.files import write_file
 
-__all__ = ["PER_FOLDER", "Part", "numbered", "part_path", "read_part", "write_part"]
+__all__ = ["PER_FOLDER", "Part", "numbered", "page_path", "part_path", "read_part", "write_part"]
 
 PER_FOLDER = 1000  # larger folders are slow on many file systems
 
@@ -45,6 +45,11 @@ def numbered(folder: Path, row: int) -> Path:
 def part_path(out: Path, row: int) -> Path:
     """The part of a row in the folder of a batch."""
     return numbered(out / "parts", row)
+
+
+def page_path(out: Path, row: int) -> Path:
+    """The page of a row for people in the folder of a batch."""
+    return numbered(out / "html", row).with_suffix(".html")
 
 
 def write_part(out: Path, case: Case, report: dict[str, Any] | None, error: str = "") -> None:

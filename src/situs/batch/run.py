@@ -13,7 +13,7 @@ from typing import Any
 
 from situs import __version__
 from situs.batch.manifest import Case, Manifest, find_pairs
-from situs.batch.parts import PER_FOLDER, part_path, read_part, write_part
+from situs.batch.parts import PER_FOLDER, page_path, part_path, read_part, write_part
 from situs.batch.summary import Summary
 from situs.batch.tables import write_json_files, write_tables
 from situs.batch.work import label_case, label_in_process
@@ -40,6 +40,7 @@ def label_batch(
     retry: bool = False,
     progress: Progress = silent,
     stop: Callable[[], bool] = lambda: False,
+    language: str | None = None,
 ) -> Summary | None:
     """Label the scans of a manifest into a folder, or go on with what is there.
 
@@ -54,16 +55,19 @@ def label_batch(
         retry: Whether to label again what failed in an earlier run.
         progress: Is told the number of ``scans`` that are done, with rate and time left.
         stop: Is asked before each scan whether to start no more.
+        language: Of the page that is written for each scan, see `situs.report.html.read_texts`. None for no
+            pages. Scans that were labelled without a page are labelled again.
 
     Returns:
         The counts; None if it was stopped before all scans were labelled.
 
     Raises:
-        InputError: The manifest, the patterns or the bundle cannot be used.
+        InputError: The manifest, the patterns, the bundle or the language cannot be used.
         OutputError: `out` belongs to another batch, another run is writing it, or it cannot be written.
-        MissingExtraError: A package of the extra ``batch`` is absent.
+        MissingExtraError: A package of the extra ``batch`` or ``report`` is absent.
     """
     _check_packages(jobs, parquet)
+    texts = None if language is None else _read_texts(language)
     labeler = Labeler.load(bundle)
     # What cannot be used is refused before the folder is made.
     pairs = None if isinstance(source, Path) else find_pairs(*source)
@@ -75,7 +79,7 @@ def label_batch(
         claim_folder(out, _NOTE, settings)
         if pairs is not None and not (out / _PAIRS).exists():
             write_file(out / _PAIRS, pairs.encode("utf-8", "replace"))
-        batch = _Batch(manifest or Manifest(out / _PAIRS), out, bundle, labeler, jobs, stop)
+        batch = _Batch(manifest or Manifest(out / _PAIRS), out, bundle, labeler, jobs, stop, texts)
         if not _label_all(batch, retry, progress):
             return None
         rows = range(1, len(batch.manifest) + 1)
@@ -95,9 +99,15 @@ class _Batch:
     labeler: Labeler
     jobs: int
     stop: Callable[[], bool]
+    texts: dict[str, str] | None
 
     def has(self, case: Case) -> bool:
-        return part_path(self.out, case.number).exists()
+        """Whether nothing is left to do for a case."""
+        if not part_path(self.out, case.number).exists():
+            return False
+        if self.texts is None or page_path(self.out, case.number).exists():
+            return True
+        return bool(read_part(self.out, case.number).error)
 
 
 def _check_packages(jobs: int, parquet: bool) -> None:
@@ -111,6 +121,14 @@ def _check_packages(jobs: int, parquet: bool) -> None:
         raise MissingExtraError(str(error.name).partition(".")[0], "batch") from error
 
 
+def _read_texts(language: str) -> dict[str, str]:
+    try:
+        from situs.report.html import read_texts
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.from_import(error) or error from error
+    return read_texts(language)
+
+
 def _label_all(batch: _Batch, retry: bool, progress: Progress) -> bool:
     """Label all rows without a part, a folder of parts at a time; whether none is left."""
     total, done, new = len(batch.manifest), 0, 0
@@ -119,6 +137,8 @@ def _label_all(batch: _Batch, retry: bool, progress: Progress) -> bool:
     while block := list(islice(cases, PER_FOLDER)):
         folder = part_path(batch.out, block[0].number).parent
         make_folder(folder)
+        if batch.texts is not None:
+            make_folder(page_path(batch.out, block[0].number).parent)
         if retry:
             _forget_failures(batch, block)
         todo = [case for case in block if not batch.has(case)]
@@ -148,7 +168,7 @@ def _label_block(batch: _Batch, todo: list[Case]) -> Iterator[None]:
         for case in todo:
             if batch.stop():
                 return
-            label_case(case, batch.manifest.folder, batch.out, batch.labeler)
+            label_case(case, batch.manifest.folder, batch.out, batch.labeler, batch.texts)
             yield
         return
     started: list[Case] = []
@@ -179,7 +199,7 @@ def _in_processes(batch: _Batch, todo: list[Case], started: list[Case]) -> Itera
             if batch.stop():
                 return
             started.append(case)
-            yield delayed(label_in_process)(case, batch.manifest.folder, batch.out, batch.bundle)
+            yield delayed(label_in_process)(case, batch.manifest.folder, batch.out, batch.bundle, batch.texts)
 
     run = Parallel(n_jobs=batch.jobs, return_as="generator_unordered", batch_size=1)
     results: Iterator[Any] = run(tasks())

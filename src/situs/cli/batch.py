@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from situs.cli.console import check_outputs, no_warnings, print_text, resumable_progress_bar
-from situs.cli.options import BundleOption
+from situs.cli.options import BundleOption, LanguageOption
 from situs.errors import InputError
 
 __all__ = ["batch"]
@@ -61,6 +61,10 @@ def batch(
         typer.Option(help="Write findings.parquet too. Default: if pyarrow is installed."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write a JSON file for each scan too.")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page for people for each scan too, with pictures.")
+    ] = False,
+    language: LanguageOption = "en",
     retry: Annotated[
         bool, typer.Option("--retry", help="Label again the scans that failed in an earlier run.")
     ] = False,
@@ -80,7 +84,8 @@ def batch(
 
         wanted = find_spec("pyarrow") is not None if parquet is None else parquet
         with resumable_progress_bar() as progress, _stoppable() as stop:
-            summary = label_batch(source, out, bundle, jobs, wanted, json, retry, progress, stop)
+            pages = language if html else None
+            summary = label_batch(source, out, bundle, jobs, wanted, json, retry, progress, stop, pages)
             if summary is None:
                 raise KeyboardInterrupt
     if not quiet:

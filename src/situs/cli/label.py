@@ -19,7 +19,7 @@ from situs.cli.console import (
     progress_bar,
     write_text,
 )
-from situs.cli.options import BundleOption, CsvOption, JsonOption
+from situs.cli.options import BundleOption, CsvOption, JsonOption, LanguageOption
 from situs.errors import OutputError
 from situs.progress import Progress, silent
 
@@ -91,6 +91,7 @@ def label(
             "'-' is standard output.",
         ),
     ] = None,
+    language: LanguageOption = "en",
     sr: Annotated[
         Path | None,
         typer.Option(
@@ -119,6 +120,7 @@ def label(
         from situs.volume import split_regions
 
         outputs.import_extras()
+        texts = outputs.read_texts(language)
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
         patient = segmentation = None
         if outputs.name_the_patient:
@@ -135,7 +137,7 @@ def label(
             findings = labeler.label(volume, [*lesions, *outside], progress)
             outputs.write_pictures(volume, lesions, findings, labeler.bundle, patient, progress)
         outputs.write_reports(volume, findings, patient, segmentation)
-        outputs.write_page(volume, lesions, findings, labeler.bundle)
+        outputs.write_page(volume, lesions, findings, labeler.bundle, texts)
     if not quiet and STDOUT not in (json_file, csv_file, html):
         from situs.report import format_text
 
@@ -174,6 +176,14 @@ class _Outputs:
             import situs.report.dicom_sr
         if self.html is not None:
             import situs.report.html  # noqa: F401
+
+    def read_texts(self, language: str) -> dict[str, str]:
+        """The words of the page; none if there is no page."""
+        if self.html is None:
+            return {}
+        from situs.report.html import read_texts
+
+        return read_texts(language)
 
     def check(self, inputs: Sequence[Path]) -> None:
         """Refuse what could not be written after the work."""
@@ -233,10 +243,15 @@ class _Outputs:
                 write_text(path, form(volume, findings))
 
     def write_page(
-        self, volume: Volume, lesions: Sequence[Roi], findings: Sequence[Finding], bundle: Bundle
+        self,
+        volume: Volume,
+        lesions: Sequence[Roi],
+        findings: Sequence[Finding],
+        bundle: Bundle,
+        texts: dict[str, str],
     ) -> None:
         """Write the page for people."""
         if self.html is not None:
             from situs.report.html import format_html
 
-            write_text(self.html, format_html(volume, lesions, findings, bundle.picture))
+            write_text(self.html, format_html(volume, lesions, findings, bundle.picture, texts))
