@@ -68,6 +68,7 @@ class Calibration:
             alone; None if there is none.
         sites: The sites that the thresholds are of.
         uncalibrated: The keys of those of which no lesion was there.
+        folds: In what the training of the bundles that answered differed from this one's.
     """
 
     level: float
@@ -80,6 +81,7 @@ class Calibration:
     alone: Calibration | None = None
     sites: SiteList = SITES
     uncalibrated: frozenset[str] = frozenset()
+    folds: tuple[str, ...] = ()
 
     def for_scan(self, n_slices: int) -> Calibration | None:
         """The calibration for a scan with so many slices; None if it has too few and there is none for it."""
@@ -124,6 +126,8 @@ class Calibration:
             "regions": self.regions,
             "patients": self.patients,
         }
+        if self.folds:
+            values["folds"] = list(self.folds)
         return values if self.alone is None else {**values, "alone": self.alone.to_dict()}
 
     @classmethod
@@ -153,6 +157,7 @@ class Calibration:
             cls.from_dict(values["alone"], sites) if values.get("alone") is not None else None,
             sites,
             frozenset(sites.keys) - set(known),
+            tuple(values.get("folds", ())),
         )
 
 

@@ -127,10 +127,21 @@ def test_folds_that_do_not_fit(bundles, cohort, tmp_path):
     whole, one, _ = bundles
     with pytest.raises(ManifestError, match="has references of every patient"):
         calibrate(whole, cohort, [one, whole])
-    other = rewrite(tmp_path / "other", ["p0"], name="another")
+    other = rewrite(tmp_path / "other", ["p0"], network="vgg16")
     with pytest.raises(BundleError, match="has another recipe"):
         calibrate(whole, cohort, [other])
     assert read_bundle(whole).calibration is None
+
+
+def test_a_fold_of_another_length_is_named_in_the_card(bundles, cohort, tmp_path):
+    whole, _, _ = bundles
+    longer = rewrite(tmp_path / "longer", ["p0"], basenet_samples=99)
+    calibrate(whole, cohort, [longer], tmp_path / "out")
+    bundle = read_bundle(tmp_path / "out")
+    assert bundle.calibration.folds == ("basenet_samples 99 instead of 0",)
+    assert "differed from this bundle's: basenet_samples 99 instead of 0" in (
+        bundle.path / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_fold_whose_recipe_holds_the_views_too_is_of_the_same_recipe(bundles, cohort):

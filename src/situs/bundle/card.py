@@ -87,6 +87,9 @@ def _certainty(description: Mapping[str, Any]) -> str:
     calibration = description["certainty"]
     names = _names(description)
     rows = [[names[key], f"{value:.3f}"] for key, value in calibration["thresholds"].items()]
+    folds = ""
+    if calibration.get("folds"):
+        folds = f" Their training differed from this bundle's: {'; '.join(calibration['folds'])}."
     alone = ""
     if calibration.get("alone"):
         alone = (
@@ -99,7 +102,7 @@ def _certainty(description: Mapping[str, Any]) -> str:
         " that site's threshold. With these thresholds"
         f" {100 * calibration['level']:.0f} % of the lesions of each site had it in their set. They come"
         f" from {calibration['regions']} regions of {calibration['patients']} patients, answered by bundles"
-        " of the same recipe that had not seen these patients.\n\n"
+        f" of the same networks and views that had not seen these patients.{folds}\n\n"
         "A lesion is not sure if its set has several sites, if its distance to the nearest reference is above"
         f" {calibration['farthest']:.2f}, or if less than {calibration['least_inside']:.2f} of it lies in any"
         " site.\n\n" + markdown_table(["site", "threshold"], rows) + alone

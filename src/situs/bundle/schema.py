@@ -71,6 +71,7 @@ class _Calibration(Struct):
     regions: _Count
     patients: _Count
     pooled: _Fraction = 0.0
+    folds: list[_Text] = []
     alone: _Calibration | None = None
 
 

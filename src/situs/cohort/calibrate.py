@@ -1,6 +1,6 @@
 """Cross-conformal calibration: a bundle's thresholds, from patients that bundles like it have not seen.
 
-A *fold* is a bundle that was trained by the same recipe without some patients of the cohort, and answers for
+A *fold* is a bundle that was trained like this one without some patients of the cohort, and answers for
 those. So the bundle itself may learn from all patients. See `situs.certainty`.
 """
 
@@ -26,6 +26,9 @@ from situs.records import join_rows, take_rows
 
 __all__ = ["calibrate"]
 
+# The settings of a recipe in which a fold may differ from the bundle: how long and how gently it was trained.
+_LENGTHS = ("name", "paint_samples", "basenet_samples", "relation_samples", "learning_rate")
+
 
 def calibrate(
     bundle: str | Path,
@@ -45,7 +48,8 @@ def calibrate(
         bundle: The bundle to calibrate. It does not answer itself.
         cohort: A folder with a manifest. Each fold left some of its patients out (``situs train
             --test-patient``).
-        folds: Bundles of the same recipe.
+        folds: Bundles of the same networks, views and sites. They may have been trained for another length: a
+            bundle that went on from others has no fold of its own length. The card says so then.
         out: See `situs.bundle.write.output_folder`.
         level: Fraction of each site's lesions whose site set shall hold that site.
         jobs: Processes that make views.
@@ -56,7 +60,7 @@ def calibrate(
         patient.
 
     Raises:
-        BundleError: If a bundle cannot be used or changed, or a fold is of another recipe.
+        BundleError: If a bundle cannot be used or changed, or a fold is of other networks.
         ManifestError: If the cohort cannot be used, or a fold left none of its patients out.
         OutputError: If the bundle cannot be written.
     """
@@ -85,7 +89,9 @@ def calibrate(
     answers, patients = join_rows(parts), slices.patient[first]
     truth = slices.numbers_in(whole.sites)[slices.site[first]]
     of_slices = _fit(join_rows(alone), truth, patients, level, whole.sites)
-    calibration = replace(_fit(answers, truth, patients, level, whole.sites), alone=of_slices)
+    differences = sorted({text for fold in fold_bundles for text in _differences(whole, fold)})
+    fitted = _fit(answers, truth, patients, level, whole.sites)
+    calibration = replace(fitted, alone=of_slices, folds=tuple(differences))
     replace_calibration(whole, calibration, folder)
     return calibration, _leave_one_patient_out(answers, truth, patients, level, whole.sites)
 
@@ -131,9 +137,10 @@ def _fit(
 
 
 def _check_alike(bundle: Bundle, fold: Bundle) -> None:
-    """Refuse a fold that was trained by another recipe than the bundle."""
+    """Refuse a fold that is of another kind than the bundle."""
+    kinds = [{key: value for key, value in b.recipe.items() if key not in _LENGTHS} for b in (bundle, fold)]
     for what, same in (
-        ("another recipe", bundle.recipe == fold.recipe),
+        ("another recipe", kinds[0] == kinds[1]),
         ("other views", bundle.spec == fold.spec),
         ("other sites", bundle.sites == fold.sites),
         ("another number of neighbours", bundle.n_neighbors == fold.n_neighbors),
@@ -142,3 +149,12 @@ def _check_alike(bundle: Bundle, fold: Bundle) -> None:
             raise BundleError(
                 f"{fold.path}: has {what} than {bundle.path}; train the fold by the same recipe"
             )
+
+
+def _differences(bundle: Bundle, fold: Bundle) -> list[str]:
+    """In what a fold's training differs from that of the bundle."""
+    return [
+        f"{key} {fold.recipe.get(key)} instead of {bundle.recipe.get(key)}"
+        for key in _LENGTHS
+        if fold.recipe.get(key) != bundle.recipe.get(key)
+    ]
