@@ -62,6 +62,29 @@ def test_a_point_is_the_ball_around_it_and_a_box_the_ellipsoid_in_it(request, tm
     assert ball.doubts == ellipsoid.doubts == ()
 
 
+@pytest.mark.parametrize("which", ["scan", "tilted"])
+def test_a_brush_stroke_is_the_balls_around_its_points(request, tmp_path, which):
+    """They overlap, and none takes away what another holds."""
+    volume = request.getfixturevalue(which)
+    points = [[-10 + 3 * n, -20, 5 - n] for n in range(6)]
+    stroke = {"brush": {"points": points, "radius_mm": 9}, "name": "clot"}
+    (roi,) = read_rois(as_json(tmp_path / "s.json", "ras", stroke), volume)
+    away = np.linalg.norm(world_of(volume)[..., None, :] - np.array(points), axis=-1).min(axis=-1)
+    np.testing.assert_array_equal(whole(roi), away <= 9)
+    assert roi.name == "clot"
+    assert roi.notes == ("The brush stroke was taken for balls with a radius of 9 mm.",)
+
+
+def test_a_brush_stroke_between_two_slices_is_moved_to_the_nearest(scan, tmp_path):
+    middle = scan.geometry.to_world([[20, 30, 7]])[0] + [0, 0, 3]
+    points = [(middle + np.array([x, 0, 0])).tolist() for x in (0, 4.5, 9)]
+    (roi,) = read_rois(
+        as_json(tmp_path / "s.json", "ras", {"brush": {"points": points, "radius_mm": 1}}), scan
+    )
+    assert np.argwhere(whole(roi)).tolist() == [[20, 30, 7], [21, 30, 7], [22, 30, 7]]
+    assert any("between two slices" in note for note in roi.notes)
+
+
 def test_voxel_boxes_hold_both_corners(scan, tmp_path):
     low, high = np.array([10, 20, 5]), np.array([18, 24, 5])
     (roi,) = read_rois(as_json(tmp_path / "s.json", "voxel", {"box": [low.tolist(), high.tolist()]}), scan)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import uvicorn
 
 from phantoms.small_case import FakeLabeler
+from situs.anatomy import SITES
 from situs.web.app import Service
 from situs.web.limits import Limits
 from situs.web.security import Access
@@ -29,7 +30,7 @@ QUICK = Limits(pause_s=0.5, grace_s=5.0)
 class StubLabeler(FakeLabeler):
     """Answers with made-up findings; it waits at `gate`, and the bundle has no pictures."""
 
-    bundle = SimpleNamespace(name="fake", version="1", picture=lambda reference_id: None)
+    bundle = SimpleNamespace(name="fake", version="1", sites=SITES, picture=lambda reference_id: None)
 
     def __init__(self):
         self.gate = threading.Event()

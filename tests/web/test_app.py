@@ -158,7 +158,7 @@ def test_shapes_are_regions_where_they_were_drawn(site, scan, client):
         world = nib.affines.apply_affine(image.affine, ijk).mean(axis=0)
         np.testing.assert_allclose(world, middle, atol=1.5)
     found = site.ask("POST", f"{scan}/findings", {"roi": made.json["id"]}, client).json["findings"]
-    assert [f["roi_name"] for f in found] == ["", "", "stroke"]
+    assert [f["roi_name"] for f in found] == ["point", "box", "stroke"]
 
 
 def test_shapes_can_be_drawn_on_a_scan_without_orientation(site, client):

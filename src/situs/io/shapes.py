@@ -71,6 +71,11 @@ class Shape(Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: Annotated[str, Meta(max_length=200)] = ""
     value: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
+    @property
+    def kind(self) -> str:
+        """``box``, ``point`` or ``brush``; of several given, the first; empty if none is."""
+        return next((kind for kind in ("box", "point", "brush") if getattr(self, kind) is not None), "")
+
 
 class _File(Struct, forbid_unknown_fields=True):
     schema: Literal["situs.shapes/1"]

@@ -132,7 +132,9 @@ async def _page(service: Service, request: Request) -> Response:
 
 
 async def _texts(service: Service, request: Request) -> Response:
-    return json_answer(service.texts)
+    """The words of reports, and the names of sites that only the bundle's own list has."""
+    names = {f"site.{site.key}": site.name for site in service.labeler.bundle.sites}
+    return json_answer(names | service.texts)
 
 
 async def _static(service: Service, request: Request) -> Response:

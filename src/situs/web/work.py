@@ -166,7 +166,8 @@ def read_asked(asked: RegionsRequest, scan: Scan, folder: Path) -> Regions:
         if not scan.is_example:
             raise RoiError("the lesions of the example belong to the example scan: ask for it first")
         return read_regions(example_file("lesions.nii.gz"), scan)
-    content = {"schema": SCHEMA, "space": "ras", "shapes": asked.shapes}
+    shapes = [msgspec.structs.replace(shape, name=shape.name or shape.kind) for shape in asked.shapes or ()]
+    content = {"schema": SCHEMA, "space": "ras", "shapes": shapes}
     with tempfile.TemporaryDirectory(dir=folder) as private, without_folder(Path(private)):
         path = Path(private, "shapes")
         path.write_bytes(msgspec.json.encode(content))
