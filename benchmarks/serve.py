@@ -8,8 +8,8 @@ it: the time from the drop of the scan to the answer, and the most memory of the
 
 The server is a process of its own with one engine thread, as is the one with the direct calls. A request of
 the rate asks for the findings on regions that the server has. The time to the answer is that of three
-requests: the upload of the .nii.gz file, a box, and the findings. `--page-ready` takes the seconds that a
-browser measured (see `tests/web/test_page.py`), to be judged with the rest.
+requests: the upload of the .nii.gz file, a box, and the findings. `--page-ready` takes the seconds that
+`benchmarks/page.py` printed, to be judged with the rest.
 """
 
 from __future__ import annotations
