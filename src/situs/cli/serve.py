@@ -66,20 +66,20 @@ def serve(
         from situs.web.server import listen, run_server
 
         texts = read_texts(language)
-        sockets = listen(host, port)
-        labeler = Labeler.load(bundle)
-        access = Access(token or secrets.token_urlsafe(24), host, is_local)
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{sockets.getsockname()[1]}/"
+        with listen(host, port) as sockets:
+            labeler = Labeler.load(bundle)
+            access = Access(token or secrets.token_urlsafe(24), host, is_local)
+            shown = f"[{host}]" if ":" in host else host
+            address = f"http://{shown}:{sockets.getsockname()[1]}/"
 
-        def started() -> None:
-            print_text(f"situs serves {address} (Ctrl-C ends it)\n")
-            if token is None:
-                print_text(f"Programs give the header X-Situs-Token: {access.token}\n")
-            if browser:
-                Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            def started() -> None:
+                print_text(f"situs serves {address} (Ctrl-C ends it)\n")
+                if token is None:
+                    print_text(f"Programs give the header X-Situs-Token: {access.token}\n")
+                if browser:
+                    Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-        run_server(labeler, sockets, access, Limits(keep_s=60 * keep_minutes), texts, started)
+            run_server(labeler, sockets, access, Limits(keep_s=60 * keep_minutes), texts, started)
     print_text("situs: stopped; all scans were dropped\n")
 
 
