@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from phantoms.signed import sign
 from phantoms.small_bundle import small_bundle
 from phantoms.small_cohort import BANDS, draw_cohort
 
@@ -143,6 +144,20 @@ def test_it_is_evaluated_like_any_other(known, cohort):
     assert tuple(table) == (*SITES.keys, NEW)
     assert table[NEW]["support"] == table["parietal_region"]["support"] > 0
     assert "hippocampus" in evaluation.text()
+
+
+def test_one_of_the_first_bundles_takes_a_new_site(cohort, case, tmp_path):
+    """It has the keys of its sites alone, and does not say how many it was trained on."""
+    old = shutil.copytree(small_bundle(), tmp_path / "old")
+
+    def as_before(description):
+        description["sites"] = list(SITES.keys)
+        del description["n_trained_sites"]
+
+    sign(old, as_before)
+    add_references(old, cohort, new_sites=[NEW])
+    assert read_bundle(old).n_trained_sites == 15
+    assert all(NEW in finding.scores for finding in Labeler.load(old).label(*case))
 
 
 def test_a_site_with_one_slice_is_a_site(cohort, tmp_path):

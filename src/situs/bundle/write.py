@@ -175,7 +175,8 @@ def replace_references(
         "n_references": len(references),
         "references": {"added": before["added"] + added, "removed": before["removed"] + removed},
         "pictures": counts,
-        **({} if sites is None else {"sites": [asdict(site) for site in sites]}),
+        "sites": [asdict(site) for site in (sites or bundle.sites)],
+        "n_trained_sites": bundle.n_trained_sites,
         "files": {
             **{n: old["files"][n] for n in (BASENET_FILE, RELATION_FILE)},
             **{n: _file_entry(data) for n, data in content.items()},
