@@ -1,5 +1,9 @@
 """The inference engine against the torch networks that the bundle was made from."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +99,13 @@ def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path, file, capfd):
         Runtime(read_bundle(folder))
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_engine_is_told_to_send_nothing_to_its_maker(tmp_path):
+    """Otherwise it leaves the number of a session in the temporary folder as soon as it is imported."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    code = "import situs.runtime, onnxruntime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert list(tmp_path.iterdir()) == []

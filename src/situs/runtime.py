@@ -5,6 +5,7 @@ No other file knows that the engine is ONNX Runtime.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from situs.neighbors import Neighbors, nearest, reference_sets
 from situs.records import join_rows
 
 __all__ = ["Embedded", "Runtime", "relate_to_nearest"]
+
+# Unless it is told not to before it is imported, ONNX Runtime sends its maker what it is used for, and leaves
+# a file in the temporary folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Float32 = NDArray[np.float32]
 

@@ -49,19 +49,21 @@ class StoredGrid:
 
 @dataclass(frozen=True)
 class DicomImage:
-    """One DICOM image, by its UIDs. A UID that a header lacks or spoils is empty.
+    """One DICOM image, or another object, by its UIDs. A UID that a header lacks or spoils is empty.
 
     Args:
         sop_class: SOPClassUID.
         instance: SOPInstanceUID.
         series: SeriesInstanceUID.
         frame: The number of the frame within a multi-frame file, from 1; 0 for a file of one image.
+        study: StudyInstanceUID. Empty for that of the scan.
     """
 
     sop_class: str
     instance: str
     series: str
     frame: int = 0
+    study: str = ""
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,8 @@ def test_pictures_of_other_names_stay(files):
         (["--csv", "a", "--html", "a"], ["--csv and --html", "both are"]),
         (["--html", "a.html", "--language", "xx"], ["--language xx", "is neither one of en"]),
         (["--sr", "-"], ["--sr -", "name a file"]),
+        (["--seg-out", "-"], ["--seg-out -", "name a file"]),
+        (["--seg-out", "a.dcm"], ["--seg-out", "mask.nii.gz is none", "leave it out"]),
         (["--sr", "mask.nii.gz"], ["mask.nii.gz", "overwrite the input"]),
         (["--sc", "scan.nii.gz"], ["scan.nii.gz", "not a folder"]),
         (["--png", "scan.nii.gz"], ["scan.nii.gz", "not a folder"]),

@@ -93,12 +93,25 @@ def test_no_output_names_the_patient(folder, capfd):
             assert_silent(chunk)
 
 
+# Of the Patient and General Study modules, what is of type 1 or 2.
+REQUIRED = {
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("ReferringPhysicianName", "StudyID", "AccessionNumber"),
+}
+
+
+def assert_only_the_required_tells(path):
+    assert_silent(path.name)
+    written = pydicom.dcmread(path)
+    assert TELLTALE in str(written.PatientName) and TELLTALE in written.AccessionNumber
+    for tag in REQUIRED:
+        del written[tag]
+    rest = io.BytesIO()
+    written.save_as(rest, enforce_file_format=True)
+    assert_silent(rest.getvalue())
+
+
 def test_dicom_objects_name_the_patient_as_the_standard_requires_and_nowhere_else(folder, capfd):
-    """Of all tags that tell, those of the Patient and General Study modules that are of type 1 or 2."""
-    required = {
-        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
-        *("ReferringPhysicianName", "StudyID", "AccessionNumber"),
-    }
     code = main([*LABEL, "--bundle", str(small_bundle()), "--sr", "sr.dcm", "--sc", "sc"])
     out, err = capfd.readouterr()
     assert (code, err) == (0, "")
@@ -106,16 +119,31 @@ def test_dicom_objects_name_the_patient_as_the_standard_requires_and_nowhere_els
     objects = [folder / "sr.dcm", *(folder / "sc").iterdir()]
     assert len(objects) == 2
     for path in objects:
-        assert_silent(path.name)
-        written = pydicom.dcmread(path)
-        assert TELLTALE in str(written.PatientName) and TELLTALE in written.AccessionNumber
-        for tag in required:
-            del written[tag]
-        rest = io.BytesIO()
-        written.save_as(rest, enforce_file_format=True)
-        assert_silent(rest.getvalue())
+        assert_only_the_required_tells(path)
     for content in written_files(folder):
         assert_silent(content)
+
+
+def test_the_segmentation_that_is_written_again_tells_no_more_than_that(folder, capfd):
+    slices = [pydicom.dcmread(path) for path in sorted((folder / "ct").iterdir())]
+    masks = np.zeros((1, len(slices), slices[0].Rows, slices[0].Columns), np.uint8)
+    masks[0, 2:4, 24:32, 12:18] = 1
+    write_seg(folder / "seg.dcm", slices, masks)
+    seg = pydicom.dcmread(folder / "seg.dcm")
+    for tag in ("OperatorsName", "InstitutionName", "SeriesDescription", "ContentDescription"):
+        setattr(seg, tag, TELLTALE)
+    seg.PatientAge = "091Y"
+    seg.SegmentSequence[0].SegmentDescription = TELLTALE
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        frame.FrameContentSequence[0].FrameComments = TELLTALE
+        frame.private_block(0x0009, TELLTALE, create=True).add_new(1, "LO", TELLTALE)
+    seg.save_as(folder / "seg.dcm")
+    command = ["label", "ct", "--roi", "seg.dcm", "--seg-out", "again.dcm", "--bundle", str(small_bundle())]
+    assert main(command) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert_silent(out)
+    assert_only_the_required_tells(folder / "again.dcm")
 
 
 def cut(ds, path):

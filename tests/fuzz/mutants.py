@@ -15,6 +15,7 @@ from fuzz.spoil import NOTHING, Random, Spoilt
 from fuzz.spoil_bundle import spoil_bundle, spoil_manifest
 from fuzz.spoil_dicom import spoil_dicom
 from fuzz.spoil_nifti import spoil_nifti
+from fuzz.spoil_regions import spoil_region_object, spoil_shapes, spoil_text_header
 
 KINDS = {
     "scan": ("scan.nii.gz", spoil_nifti),
@@ -22,6 +23,11 @@ KINDS = {
     "DICOM": ("dicom", spoil_dicom),
     "bundle": ("bundle", spoil_bundle),
     "manifest": ("cohort", spoil_manifest),
+    "SEG": ("seg.dcm", spoil_region_object),
+    "RTSTRUCT": ("rtstruct.dcm", spoil_region_object),
+    "NRRD": ("mask.nrrd", spoil_text_header),
+    "MetaImage": ("mask.mha", spoil_text_header),
+    "shapes": ("shapes.json", spoil_shapes),
 }
 
 
@@ -62,8 +68,9 @@ def plain_args(kind: str, base: Path, instead: dict[str, str]) -> list[str]:
 
     if kind == "manifest":
         return ["references", "add", path("bundle"), path("cohort"), "--out", "out"]
-    scan, mask = ("dicom", "dicom.nii.gz") if kind == "DICOM" else ("scan.nii.gz", "mask.nii.gz")
-    return ["label", path(scan), "--roi", path(mask), "--bundle", path("bundle"), "--json", "out.json"]
+    scan = "dicom" if kind in ("DICOM", "SEG", "RTSTRUCT") else "scan.nii.gz"
+    roi = {"DICOM": "dicom.nii.gz", "scan": "mask.nii.gz", "bundle": "mask.nii.gz"}.get(kind, KINDS[kind][0])
+    return ["label", path(scan), "--roi", path(roi), "--bundle", path("bundle"), "--json", "out.json"]
 
 
 def _spoil(path: Path, base: Path, rng: Random, spoil: Callable[..., Spoilt], times: int) -> Spoilt:

@@ -60,6 +60,19 @@ def spoil_bytes(data: bytes, rng: Random) -> bytes:
     return array.tobytes()
 
 
+def spoil_tree(tree: Any, rng: Random, path: str = "") -> str:
+    """Change one value somewhere in nested dictionaries and lists."""
+    keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
+    key = pick(rng, keys)
+    if isinstance(tree[key], dict | list) and len(tree[key]) and rng.random() < 0.7:
+        return spoil_tree(tree[key], rng, f"{path}.{key}")
+    if rng.random() < 0.15:
+        del tree[key]
+        return f"{path}.{key} deleted"
+    tree[key] = pick(rng, VALUES)
+    return f"{path}.{key} = {tree[key]!r}"[:200]
+
+
 def replace_by_other(path: Path, base: Path, rng: Random) -> Spoilt:
     """Put something of another kind, or nothing, in the place of a file or folder."""
     if path.is_dir():

@@ -2,13 +2,12 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from phantoms.signed import sign
 
-from fuzz.spoil import NUMBERS, VALUES, Random, Spoilt, pick, replace_by_other, spoil_bytes
+from fuzz.spoil import NUMBERS, VALUES, Random, Spoilt, pick, replace_by_other, spoil_bytes, spoil_tree
 
 
 def spoil_bundle(folder: Path, base: Path, rng: Random) -> Spoilt:
@@ -17,7 +16,7 @@ def spoil_bundle(folder: Path, base: Path, rng: Random) -> Spoilt:
     match name:
         case "description":
             changed: list[str] = []
-            sign(folder, lambda description: changed.append(_spoil_tree(description, rng)))
+            sign(folder, lambda description: changed.append(spoil_tree(description, rng)))
             return Spoilt(f"description: {changed[0]}")
         case "arrays":
             name = _spoil_arrays(folder / "references.npz", rng)
@@ -33,19 +32,6 @@ def spoil_bundle(folder: Path, base: Path, rng: Random) -> Spoilt:
             return replace_by_other(pick(rng, sorted(folder.iterdir())), base, rng)
     sign(folder)
     return Spoilt(name)
-
-
-def _spoil_tree(tree: Any, rng: Random, path: str = "") -> str:
-    """Change one value somewhere in nested dictionaries and lists."""
-    keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
-    key = pick(rng, keys)
-    if isinstance(tree[key], dict | list) and len(tree[key]) and rng.random() < 0.7:
-        return _spoil_tree(tree[key], rng, f"{path}.{key}")
-    if rng.random() < 0.15:
-        del tree[key]
-        return f"{path}.{key} deleted"
-    tree[key] = pick(rng, VALUES)
-    return f"{path}.{key} = {tree[key]!r}"[:200]
 
 
 def _spoil_arrays(path: Path, rng: Random) -> str:

@@ -64,14 +64,14 @@ def _spoil_tags(files: list[Path], rng: Random) -> Spoilt:
             ds.pop(tag, None)
         else:
             vr = pydicom.datadict.dictionary_VR(tag).split(" or ")[0]
-            _set(ds, tag, vr, value)
+            set_tag(ds, tag, vr, value)
         ds.save_as(path, enforce_file_format=False)
     name = pydicom.datadict.keyword_for_tag(tag)
     keeps = NOTHING if name in _LAYOUT else ("side",) if name in _SCALING else ALL
     return Spoilt(f"{name} {'deleted' if delete else repr(value)} in {len(files)}"[:200], keeps)
 
 
-def _set(ds: pydicom.Dataset, tag: int, vr: str, value: Any) -> None:
+def set_tag(ds: pydicom.Dataset, tag: int, vr: str, value: Any) -> None:
     """Give a tag a value that no reader asked for, in bytes that its VR can hold."""
     if vr in ("US", "SS", "UL", "SL"):
         low, high = {

@@ -201,6 +201,22 @@ def test_of_two_series_of_one_number_the_uids_are_listed_and_each_can_be_asked_f
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value")
+def test_of_several_patients_none_is_chosen_but_one_can_be_asked_for(tmp_path):
+    one, other = (dicom_slices(range(-40, 41, 10), PatientID=name) for name in ("SECRET1", "SECRET2"))
+    write_dicom(tmp_path / "ct", one)
+    write_dicom(tmp_path / "ct", other, prefix="b")
+    with pytest.raises(ScanError) as error:
+        read_volume(tmp_path / "ct")
+    assert_one_line(error, "ct", "CT of several patients", one[0].SeriesInstanceUID)
+    volume = read_volume(tmp_path / "ct", series=other[0].SeriesInstanceUID)
+    assert volume.source.study == other[0].StudyInstanceUID
+    for ds in one[3:5]:
+        ds.PatientID = "SECRET3"
+    with pytest.raises(ScanError) as error:
+        read_volume(write_dicom(tmp_path / "mixed", one))
+    assert_one_line(error, "mixed", "series 2 holds images of several patients")
+
+
 @pytest.mark.parametrize("tags", [{"Modality": "SECRET"}, {"SeriesInstanceUID": "SECRET"}], ids=str)
 def test_what_is_no_modality_or_uid_is_not_shown(tmp_path, tags):
     write_dicom(tmp_path / "st", dicom_slices(**tags), "a")

@@ -1,4 +1,5 @@
 import csv
+import gzip
 
 import nibabel
 import numpy as np
@@ -348,7 +349,28 @@ def test_no_mask_at_all(scan, tmp_path, kind):
         path.mkdir()
     with pytest.raises(RoiError) as error:
         read_rois(path, scan)
-    assert_one_line(error, "m.nii", "no such file" if kind == "absent" else "folder")
+    assert_one_line(
+        error, "m.nii", "no such file" if kind == "absent" else "a folder, expected one file of regions"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("m.mgz", gzip.compress(bytes.fromhex("00000001") + bytes(400), mtime=0), "an MGH file (.mgh, .mgz)"),
+        (
+            "m.zip",
+            b"PK\x03\x04" + bytes(400),
+            "unpack it and give the mask, segmentation (SEG) or structure set",
+        ),
+        ("m.dcm", bytes(128) + b"DICM" + bytes(400), "a DICOM file, expected regions as NIfTI"),
+    ],
+)
+def test_files_of_other_kinds_say_what_they_are(scan, tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RoiError) as error:
+        read_rois(tmp_path / name, scan)
+    assert_one_line(error, name, words)
 
 
 def test_scan_and_mask_both_without_orientation_fit_if_their_grids_do(head, tmp_path):

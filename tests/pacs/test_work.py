@@ -16,6 +16,7 @@ from phantoms.telltale import TELLTALE, assert_silent, named_slices
 
 from situs.cli import main
 from situs.pacs.archive import ArchiveError, Series
+from situs.report.dicom_object import MAKER
 
 # What the Patient and General Study modules require; a report repeats it.
 REQUIRED = {
@@ -122,6 +123,17 @@ def test_a_segmentation_is_labelled_once(archive, capfd, caplog):
     code, out, _ = run(capfd, caplog)
     assert code == 0 and out.endswith("was labelled before\n")
     assert len(archive.reports()) == 1
+
+
+def test_a_segmentation_that_situs_wrote_is_left_alone(archive, capfd, caplog):
+    for ds, _ in archive.objects.values():
+        if ds.Modality == "SEG":
+            ds.Manufacturer = MAKER
+            content = io.BytesIO()
+            ds.save_as(content)
+    archive.add(content.getvalue())
+    assert run(capfd, caplog)[0] == 0
+    assert archive.reports() == []
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,22 @@ def label(
             help="Write the pictures as DICOM images to this folder. They name the patient of the scan.",
         ),
     ] = None,
+    seg_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--seg-out",
+            metavar="FILE",
+            help="Write the DICOM segmentation of --roi again, with the site and side of each segment. "
+            "It names the patient of the scan.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no table and no progress.")] = False,
 ) -> None:
     """Name the anatomical site of each lesion in a head CT.
 
     A lesion is a connected part of a region of interest.
     """
-    outputs = _Outputs(json_file, csv_file, png, html, sr, sc)
+    outputs = _Outputs(json_file, csv_file, png, html, sr, sc, seg_out)
     outputs.check([scan, roi] if bundle is None else [scan, roi, Path(bundle)])
     with no_warnings():
         from situs.io import read_rois, read_volume
@@ -120,14 +129,15 @@ def label(
         from situs.volume import split_regions
 
         outputs.import_extras()
+        outputs.check_roi(roi)
         texts = outputs.read_texts(language)
         volume = read_volume(scan, series, None if mask_space == "index" else roi)
-        patient = segmentation = None
+        patient = regions_object = None
         if outputs.name_the_patient:
             from situs.io.dicom.patient import read_patient
-            from situs.io.dicom.segmentation import segmentation_image
+            from situs.io.dicom.rois import region_object
 
-            patient, segmentation = read_patient(scan, volume), segmentation_image(roi)
+            patient, regions_object = read_patient(scan, volume), region_object(roi, volume)
         regions = read_rois(roi, volume, mask_space, threshold)
         lesions, outside = split_regions(regions)
         labeler = Labeler.load(bundle)
@@ -136,7 +146,8 @@ def label(
         with _progress(quiet) as progress:
             findings = labeler.label(volume, [*lesions, *outside], progress)
             outputs.write_pictures(volume, lesions, findings, labeler.bundle, patient, progress)
-        outputs.write_reports(volume, findings, patient, segmentation)
+        outputs.write_reports(volume, findings, patient, regions_object)
+        outputs.write_segmentation(roi, findings, patient)
         outputs.write_page(volume, lesions, findings, labeler.bundle, texts)
     if not quiet and STDOUT not in (json_file, csv_file, html):
         from situs.report import format_text
@@ -159,11 +170,12 @@ class _Outputs:
     html: Path | None
     sr: Path | None
     sc: Path | None
+    seg_out: Path | None
 
     @property
     def name_the_patient(self) -> bool:
         """Whether there are DICOM objects among them."""
-        return self.sr is not None or self.sc is not None
+        return any(path is not None for path in (self.sr, self.sc, self.seg_out))
 
     @property
     def have_pictures(self) -> bool:
@@ -187,10 +199,22 @@ class _Outputs:
 
     def check(self, inputs: Sequence[Path]) -> None:
         """Refuse what could not be written after the work."""
-        files = {"--json": self.json, "--csv": self.csv, "--html": self.html, "--sr": self.sr}
+        dicom = {"--sr": self.sr, "--seg-out": self.seg_out}
+        files = {"--json": self.json, "--csv": self.csv, "--html": self.html, **dicom}
         check_outputs(files, inputs, [self.png, self.sc])
-        if self.sr == STDOUT:
-            raise OutputError("--sr -: standard output takes no DICOM; name a file")
+        for option, path in dicom.items():
+            if path == STDOUT:
+                raise OutputError(f"{option} -: standard output takes no DICOM; name a file")
+
+    def check_roi(self, roi: Path) -> None:
+        """Refuse to write a segmentation again that is none."""
+        if self.seg_out is not None:
+            from situs.io.kinds import roi_kind
+
+            if roi_kind(roi) != "SEG":
+                raise OutputError(
+                    f"--seg-out writes the DICOM segmentation of --roi again, and {roi} is none: leave it out"
+                )
 
     def write_pictures(
         self,
@@ -228,19 +252,30 @@ class _Outputs:
         volume: Volume,
         findings: Sequence[Finding],
         patient: Dataset | None,
-        segmentation: DicomImage | None,
+        regions: DicomImage | None,
     ) -> None:
-        """Write the tables, and for the patient the Structured Report, which names the segmentation."""
+        """Write the tables, and for the patient the Structured Report, which names the regions' object."""
         from situs.report import format_csv, format_json
 
         if self.sr is not None and patient is not None:
             from situs.files import write_file
             from situs.report.dicom_sr import format_sr
 
-            write_file(self.sr, format_sr(volume, findings, patient, segmentation))
+            write_file(self.sr, format_sr(volume, findings, patient, regions))
         for path, form in ((self.csv, format_csv), (self.json, format_json)):
             if path is not None:
                 write_text(path, form(volume, findings))
+
+    def write_segmentation(self, roi: Path, findings: Sequence[Finding], patient: Dataset | None) -> None:
+        """Write the segmentation of the regions, with their sites."""
+        if self.seg_out is not None and patient is not None:
+            from situs.files import write_file
+            from situs.io.dicom.rois import open_dataset
+            from situs.report.dicom_seg import format_segmentation
+
+            with open_dataset(roi, "SEG") as original:
+                content = format_segmentation(original, findings, patient)
+            write_file(self.seg_out, content)
 
     def write_page(
         self,

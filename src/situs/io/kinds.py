@@ -7,12 +7,24 @@ from pathlib import Path
 from typing import BinaryIO
 
 from situs.errors import RoiError
-from situs.io.stream import ByteStream
+from situs.io.stream import ByteStream, is_folder
 
-__all__ = ["METAIMAGE", "NRRD", "dicom_kind", "file_kind", "is_shapes", "no_scan_text", "roi_kind"]
+__all__ = [
+    "METAIMAGE",
+    "NRRD",
+    "ROI_FILES",
+    "ZIP",
+    "dicom_kind",
+    "file_kind",
+    "is_shapes",
+    "no_scan_text",
+    "roi_kind",
+]
 
 NRRD = "an NRRD file"
 METAIMAGE = "a MetaImage file (.mha, .mhd)"
+ZIP = "a zip file"
+ROI_FILES = "the mask, segmentation (SEG) or structure set (RTSTRUCT)"
 _STARTS = {
     b"NRRD": NRRD,
     b"ObjectType": METAIMAGE,
@@ -21,7 +33,7 @@ _STARTS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"\x89HDF": "an HDF5 file",
-    b"PK": "a zip file",
+    b"PK": ZIP,
     b"%PDF": "a PDF file",
 }
 _MODALITIES = {
@@ -81,6 +93,8 @@ def roi_kind(path: Path) -> str:
     Raises:
         RoiError: There is no such file, or it is a folder or empty.
     """
+    if is_folder(path, RoiError):
+        raise RoiError(f"{path}: is a folder, expected one file of regions: give {ROI_FILES} in it")
     with ByteStream(path, RoiError) as stream:
         start = stream.peek(_MOST_FIRST_LINE)
     if is_shapes(start):

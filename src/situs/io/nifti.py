@@ -9,7 +9,7 @@ from pathlib import Path
 
 from situs.errors import InputError, RoiError, ScanError
 from situs.io.arrays import Convert, FileGrid, StoredArray, check_axes, file_grid, read_values
-from situs.io.kinds import METAIMAGE, NRRD, dicom_kind, file_kind
+from situs.io.kinds import METAIMAGE, NRRD, ROI_FILES, ZIP, dicom_kind, file_kind
 from situs.io.nifti_header import HEADER_BYTES, HeaderError, is_nifti, parse_header
 from situs.io.stream import ByteStream
 
@@ -54,6 +54,8 @@ def _other_kind(path: Path, start: bytes, error: type[InputError]) -> str:
         kind = dicom_kind(path)
     if kind in (NRRD, METAIMAGE):
         return f"is {kind} that is packed as a whole (gzip): unpack it with gunzip"
+    if issubclass(error, RoiError) and kind == ZIP:
+        return f"is {kind}, expected one file of regions: unpack it and give {ROI_FILES} in it"
     if issubclass(error, RoiError):
         others = "NRRD, MetaImage, DICOM (SEG, RTSTRUCT), or boxes and points (JSON, CSV)"
         return (

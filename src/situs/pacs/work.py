@@ -15,12 +15,14 @@ from pathlib import Path
 from situs.errors import InputError, SitusError
 from situs.finding import Finding
 from situs.io import read_rois, read_volume
+from situs.io.dicom.elements import text_of
 from situs.io.dicom.patient import read_patient
-from situs.io.dicom.segmentation import segment_references, segmentation_image
+from situs.io.dicom.rois import open_dataset, region_object
+from situs.io.dicom.segmentation import segment_references
 from situs.io.dicom.series import is_head
 from situs.labeler import Labeler
 from situs.pacs.archive import Archive, ArchiveError, Series
-from situs.report.dicom_object import object_uids
+from situs.report.dicom_object import MAKER, object_uids
 from situs.report.dicom_sc import format_capture
 from situs.report.dicom_sr import format_sr
 from situs.report.picture import iter_pictures
@@ -98,6 +100,8 @@ class Worker:
     def _label(self, series: Series, instance: str, key: str, folder: Path) -> Labelled:
         roi, scan = folder / "segmentation.dcm", folder / "scan"
         self.archive.fetch_instance(series, instance, roi)
+        if _is_own(roi):
+            return Labelled(instance)
         self._fetch_scan(series, roi, scan)
         volume = read_volume(scan, roi=roi)
         patient = read_patient(scan, volume)
@@ -111,7 +115,7 @@ class Worker:
                 capture = format_capture(png, Path(name).stem, findings[0], patient, key, number)
                 self.archive.store(capture, series.study)
         # The report comes last: where it is, the work is done.
-        report = format_sr(volume, findings, patient, segmentation_image(roi), key)
+        report = format_sr(volume, findings, patient, region_object(roi, volume), key)
         self.archive.store(report, series.study)
         return Labelled(instance, tuple(findings))
 
@@ -142,6 +146,12 @@ class Worker:
             raise ArchiveError(
                 f"{missing} images that it names are not in the archive: store them", temporary=True
             )
+
+
+def _is_own(roi: Path) -> bool:
+    """Whether a segmentation was written by ``situs label --seg-out``, so that another one has the report."""
+    with open_dataset(roi, "SEG") as dataset:
+        return text_of(dataset, "Manufacturer") == MAKER
 
 
 class Watcher:

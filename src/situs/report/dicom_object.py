@@ -12,9 +12,11 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from situs import __version__
+from situs.anatomy import Site
+from situs.errors import InputError
 from situs.finding import Finding
 
-__all__ = ["MAKER", "derived_uid", "new_object", "object_uids", "to_bytes"]
+__all__ = ["MAKER", "derived_uid", "new_object", "object_uids", "site_code", "to_bytes"]
 
 MAKER = "The situs developers"
 _NAMESPACE = UUID("6d8b2f0c-3c0e-4a5e-9d0a-5f1c7e2b9a41")
@@ -28,6 +30,19 @@ def derived_uid(*parts: str) -> str:
 def object_uids(key: str, modality: str, number: int = 1) -> tuple[str, str]:
     """The SeriesInstanceUID and the SOPInstanceUID of the object that `new_object` makes."""
     return derived_uid(key, modality), derived_uid(key, modality, str(number))
+
+
+def site_code(site: Site) -> tuple[str, str, str]:
+    """The code value of a site, its scheme and its meaning.
+
+    Raises:
+        InputError: It has none.
+    """
+    if not site.code:
+        raise InputError(
+            f"site {site.key}: has no code, and DICOM needs one: give it code_scheme and code in sites.csv"
+        )
+    return site.code, site.code_scheme, site.code_meaning
 
 
 def new_object(

@@ -14,13 +14,12 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import Comprehensive3DSRStorage
+from pydicom.uid import Comprehensive3DSRStorage, RTStructureSetStorage
 
 from situs import __version__
 from situs.anatomy import Site
-from situs.errors import InputError
 from situs.finding import Finding, Side
-from situs.report.dicom_object import MAKER, derived_uid, new_object, to_bytes
+from situs.report.dicom_object import MAKER, derived_uid, new_object, site_code, to_bytes
 from situs.volume import DicomImage, Volume
 
 __all__ = ["format_sr"]
@@ -45,7 +44,7 @@ def format_sr(
     volume: Volume,
     findings: Sequence[Finding],
     patient: Dataset,
-    segmentation: DicomImage | None = None,
+    regions: DicomImage | None = None,
     key: str = "",
 ) -> bytes:
     """A Comprehensive 3D SR document as the bytes of a DICOM file.
@@ -55,7 +54,7 @@ def format_sr(
         findings: What was found, at least one.
         patient: The attributes of the Patient and General Study modules, see
             `situs.io.dicom.patient.read_patient`.
-        segmentation: The DICOM segmentation that the lesions are of, if they are of one.
+        regions: The DICOM segmentation or structure set that the lesions are of, if they are of one.
         key: What the UIDs of the document are derived from: the same key gives the same UIDs. By default they
             are new.
 
@@ -71,8 +70,8 @@ def format_sr(
     document.CodingSchemeIdentificationSequence = [
         CodingSchemeIdentificationItem(_SCHEME, name="Private codes of situs", responsible_organization=MAKER)
     ]
-    document.CurrentRequestedProcedureEvidenceSequence = [_evidence(volume, segmentation)]
-    document.update(_report(volume, findings, segmentation, key)[0])
+    document.CurrentRequestedProcedureEvidenceSequence = [*_evidence(volume, regions)]
+    document.update(_report(volume, findings, regions, key)[0])
     _mark_encoded(document)
     return to_bytes(document)
 
@@ -90,7 +89,7 @@ def _mark_encoded(outer: Dataset) -> None:
 
 
 def _report(
-    volume: Volume, findings: Sequence[Finding], segmentation: DicomImage | None, key: str
+    volume: Volume, findings: Sequence[Finding], regions: DicomImage | None, key: str
 ) -> sr.MeasurementReport:
     first = findings[0]
     software = f"situs {__version__}, bundle {first.bundle_name} {first.bundle_version}"
@@ -98,12 +97,12 @@ def _report(
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(sr.ObserverContext(codes.DCM.Device, device)),
         procedure_reported=codes.SCT.ComputedTomographyOfHead,
-        imaging_measurements=[_group(volume, finding, segmentation, key) for finding in findings],
+        imaging_measurements=[_group(volume, finding, regions, key) for finding in findings],
     )
 
 
-def _group(volume: Volume, finding: Finding, segmentation: DicomImage | None, key: str) -> Any:
-    """The measurement group of one lesion: TID 1411 if it is of a segment, else TID 1501."""
+def _group(volume: Volume, finding: Finding, regions: DicomImage | None, key: str) -> Any:
+    """The measurement group of one lesion: TID 1411 if it is of a segment or structure, else TID 1501."""
     name = finding.lesion_name
     named = [] if finding.site is None else [_finding_site(finding.sites.site(finding.site), finding.side)]
     content = dict(
@@ -130,14 +129,17 @@ def _group(volume: Volume, finding: Finding, segmentation: DicomImage | None, ke
         ],
     )
     files = _references(_images_of(volume, finding)).items()
-    if segmentation is None:
+    if regions is None or regions.sop_class == RTStructureSetStorage:
         images = [sr.SourceImageForMeasurementGroup(*file, frames) for file, frames in files]
         group: Any = sr.MeasurementsAndQualitativeEvaluations(**content, source_images=images)
+        if regions is not None:
+            group[0].ContentTemplateSequence[0].TemplateIdentifier = "1411"
+            group[0].ContentSequence.append(_structure(regions, finding.roi_value))
     else:
         assert volume.source is not None
         segment = sr.ReferencedSegment(
-            segmentation.sop_class,
-            segmentation.instance,
+            regions.sop_class,
+            regions.instance,
             finding.roi_value,
             source_images=[sr.SourceImageForSegmentation(*file, frames) for file, frames in files] or None,
             source_series=sr.SourceSeriesForSegmentation(volume.source.images[0].series),
@@ -152,6 +154,16 @@ def _group(volume: Volume, finding: Finding, segmentation: DicomImage | None, ke
         sr.TextContentItem(concept, text, sr.RelationshipTypeValues.CONTAINS) for concept, text in texts
     )
     return group
+
+
+def _structure(regions: DicomImage, number: int) -> Any:
+    """The reference to a structure of a structure set; highdicom reads it, but cannot make it."""
+    item = sr.CompositeContentItem(
+        codes.DCM.RegionInSpace, regions.sop_class, regions.instance, sr.RelationshipTypeValues.CONTAINS
+    )
+    name, relation = codes.DCM.ReferencedRegionOfInterestIdentifier, sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
+    item.ContentSequence = sr.ContentSequence([sr.TextContentItem(name, str(number), relation)])
+    return item
 
 
 def _by_site(
@@ -173,11 +185,7 @@ def _finding_site(site: Site, side: Side | None) -> sr.FindingSite:
 
 @cache
 def _code(site: Site) -> sr.CodedConcept:
-    if not site.code:
-        raise InputError(
-            f"site {site.key}: has no code, and DICOM needs one: give it code_scheme and code in sites.csv"
-        )
-    return sr.CodedConcept(site.code, site.code_scheme, site.code_meaning)
+    return sr.CodedConcept(*site_code(site))
 
 
 def _images_of(volume: Volume, finding: Finding) -> Sequence[DicomImage]:
@@ -197,22 +205,24 @@ def _references(images: Iterable[DicomImage]) -> dict[tuple[str, str], list[int]
     return frames
 
 
-def _evidence(volume: Volume, segmentation: DicomImage | None) -> Dataset:
-    """All files of the scan, series by series, and that of the segmentation."""
+def _evidence(volume: Volume, regions: DicomImage | None) -> Iterator[Dataset]:
+    """All files of the scan, series by series, and that of the regions; an item for each study."""
     assert volume.source is not None
-    files: dict[str, dict[str, str]] = {}
-    for image in (*volume.source.images, *([segmentation] if segmentation else [])):
-        files.setdefault(image.series, {})[image.instance] = image.sop_class
-    study = Dataset()
-    study.StudyInstanceUID = volume.source.study
-    study.ReferencedSeriesSequence = []
-    for series, classes in files.items():
-        item = Dataset()
-        item.SeriesInstanceUID = series
-        item.ReferencedSOPSequence = []
-        for instance, sop_class in classes.items():
-            file = Dataset()
-            file.ReferencedSOPClassUID, file.ReferencedSOPInstanceUID = sop_class, instance
-            item.ReferencedSOPSequence.append(file)
-        study.ReferencedSeriesSequence.append(item)
-    return study
+    files: dict[str, dict[str, dict[str, str]]] = {}
+    for image in (*volume.source.images, *([regions] if regions else [])):
+        series = files.setdefault(image.study or volume.source.study, {})
+        series.setdefault(image.series, {})[image.instance] = image.sop_class
+    for uid, of_study in files.items():
+        study = Dataset()
+        study.StudyInstanceUID = uid
+        study.ReferencedSeriesSequence = []
+        for series_uid, classes in of_study.items():
+            item = Dataset()
+            item.SeriesInstanceUID = series_uid
+            item.ReferencedSOPSequence = []
+            for instance, sop_class in classes.items():
+                file = Dataset()
+                file.ReferencedSOPClassUID, file.ReferencedSOPInstanceUID = sop_class, instance
+                item.ReferencedSOPSequence.append(file)
+            study.ReferencedSeriesSequence.append(item)
+        yield study

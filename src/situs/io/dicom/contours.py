@@ -28,7 +28,6 @@ from situs.volume import OutsideRoi, Roi, Volume
 
 __all__ = ["contour_positions", "contour_references", "read_contours"]
 
-_KIND = "DICOM structure set (RTSTRUCT)"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _CONTOUR_DATA = 0x30060050
 _CROSSING_PX = 0.5  # less changes no more than single pixels
@@ -61,7 +60,7 @@ def read_contours(path: Path, volume: Volume, by_place: bool = False) -> list[Ro
     Raises:
         RoiError: It is damaged, holds no closed contour, does not belong to the scan, or does not meet it.
     """
-    with open_dataset(path, _KIND) as dataset:
+    with open_dataset(path, "RTSTRUCT") as dataset:
         notes, doubts = check_belongs(_references(dataset, volume), volume, str(path), by_place)
         structures = _structures(dataset, path)
     rois: list[Roi] = []
@@ -96,7 +95,7 @@ def contour_references(path: Path, volume: Volume | None = None) -> References:
     Raises:
         RoiError: It is damaged.
     """
-    with open_dataset(path, _KIND) as dataset:
+    with open_dataset(path, "RTSTRUCT") as dataset:
         return _references(dataset, volume)
 
 
@@ -106,7 +105,7 @@ def contour_positions(path: Path) -> Array:
     Raises:
         RoiError: It is damaged.
     """
-    with open_dataset(path, _KIND) as dataset:
+    with open_dataset(path, "RTSTRUCT") as dataset:
         contours = [c for structure in _structures(dataset, path) for c in structure.contours]
     some = [c[:: max(1, len(c) // _POSITIONS_OF_A_CONTOUR)] for c in contours]
     return np.concatenate([np.empty((0, 3)), *some])

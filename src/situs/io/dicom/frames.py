@@ -24,6 +24,7 @@ class Frame:
         uid: SeriesInstanceUID.
         number: SeriesNumber.
         study: StudyInstanceUID.
+        patient: A number that is the same for the same PatientID, in this process alone; 0 without one.
         reference: FrameOfReferenceUID.
         modality: ``CT``, ``MR``, ...; ``colour`` for a colour picture.
         image_type: ``ORIGINAL``, ``PRIMARY``, ``AXIAL``, ...
@@ -55,6 +56,7 @@ class Frame:
     uid: str
     number: str
     study: str
+    patient: int
     reference: str
     modality: str
     image_type: tuple[str, ...]

@@ -1,6 +1,7 @@
 """What the headers of DICOM files say about their images. Positions and directions are DICOM's LPS in mm.
 
-Tags that may identify the patient are not read. Of free text, words are looked for; none of it is shown.
+Of the tags that may identify the patient only PatientID is read, to tell whether images are of one patient.
+Of free text, words are looked for; none of it is shown.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from situs.io.dicom.plain import PlainPixels, pixels_offset, plain_coding
 __all__ = ["MOST_PIXELS", "read_frames"]
 
 _TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
+    "SeriesInstanceUID",
     "SeriesNumber", "SeriesDescription", "BodyPartExamined", "ConvolutionKernel", "WindowWidth",
     "ContrastBolusAgent", "ContrastBolusAgentSequence", "AcquisitionNumber", "TemporalPositionIdentifier",
     "AcquisitionDateTime", "AcquisitionTime", "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient",
@@ -40,6 +42,7 @@ _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 )
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _RESCALE = "PixelValueTransformationSequence"
 _SHARP_KERNEL = re.compile(r"BONE|EDGE|LUNG|SHARP|^[A-Z][a-z]?[6-9]\d|^FC(3|5|8)\d|^Y[B-D]$|^[DE]$")
 _NO_CONTRAST = re.compile(
@@ -109,14 +112,14 @@ class _HeaderReader:
         return frames
 
     def _shared_values(self, header: Any) -> tuple[Any, ...]:
-        """All that is not an image's own, as stored; empty if there is a sequence without a length."""
+        """All that is not an image's own, as stored; empty if there are groups for frames."""
         elements = [element for element in header.values() if element.tag not in self._own]
-        if any(element.VR == "SQ" and not element.is_raw for element in elements):
+        if any(name in header for name in _GROUPS):
             return ()
-        syntax = header.file_meta.get("TransferSyntaxUID")
-        # The character set is text already.
+        # The character set and sequences without a length are converted already.
         values = (element.value if element.is_raw else str(element.value) for element in elements)
-        return (syntax, *((e.tag, e.VR, value) for e, value in zip(elements, values, strict=True)))
+        of_file = (header.file_meta.get(name) for name in ("TransferSyntaxUID", "MediaStorageSOPClassUID"))
+        return (*of_file, *((e.tag, e.VR, value) for e, value in zip(elements, values, strict=True)))
 
 
 def _same_but(known: Frame, source: Source, header: Any, offset: int) -> Frame:
@@ -173,6 +176,7 @@ def _frames_of(header: Any, source: Source, file: Any) -> list[Frame]:
                 uid=safe_text(header, "SeriesInstanceUID"),
                 number=whole_text(value_of(header, "SeriesNumber")) or "without number",
                 study=safe_text(header, "StudyInstanceUID"),
+                patient=hash(safe_text(header, "PatientID")),
                 reference=safe_text(header, "FrameOfReferenceUID"),
                 modality="colour" if (value_of(header, "SamplesPerPixel") or 1) != 1 else modality,
                 image_type=image_type,
@@ -226,7 +230,10 @@ def _own_values(place: tuple[Any, ...], index: int) -> dict[str, Any]:
 
 def _plain_pixels(header: Any, source: Source, file: Any, count: int) -> PlainPixels | None:
     """The pixels, if they lie in the file uncompressed and it has one image."""
-    coding = plain_coding(header, count)
+    try:
+        coding = plain_coding(header, count)
+    except Exception:  # a damaged tag: what decodes the image says what is wrong with it
+        return None
     n_bytes = 2 * int(header.Rows) * int(header.Columns)
     offset = pixels_offset(header, file, n_bytes, source.n_bytes) if coding is not None else 0
     return PlainPixels(offset, coding) if coding is not None and offset else None

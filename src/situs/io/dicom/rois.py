@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from situs.errors import RoiError
+from situs.errors import InputError, RoiError
+from situs.io.dicom.elements import text_of
 from situs.io.dicom.files import check_deflated, file_source
-from situs.volume import Volume
+from situs.io.dicom.series import UID
+from situs.io.kinds import roi_kind
+from situs.volume import DicomImage, Volume
 
 if TYPE_CHECKING:
     from situs.io.dicom.stacks import Stack
 
-__all__ = ["References", "check_belongs", "names_share", "open_dataset"]
+__all__ = ["References", "check_belongs", "names_share", "open_dataset", "region_object"]
+
+_KINDS = {"SEG": "DICOM segmentation (SEG)", "RTSTRUCT": "DICOM structure set (RTSTRUCT)"}
 
 # What a stack of images gets that the object names; more than twice what its position can give.
 _NAMED = 4.0
@@ -53,7 +58,7 @@ def open_dataset(path: Path, kind: str) -> Iterator[Any]:
 
     Args:
         path: The file.
-        kind: What it is, for the error text.
+        kind: What it is, ``SEG`` or ``RTSTRUCT``.
 
     Raises:
         RoiError: It is damaged; also if reading its values within the context fails.
@@ -68,10 +73,32 @@ def open_dataset(path: Path, kind: str) -> Iterator[Any]:
             with source.open() as file:
                 dataset = dcmread(file, force=True)
             yield dataset
-        except RoiError:
+        except InputError:
             raise
         except Exception as problem:  # a damaged file can set off anything inside pydicom
-            raise RoiError(f"{path}: the {kind} is damaged: export it again") from problem
+            raise RoiError(f"{path}: the {_KINDS[kind]} is damaged: export it again") from problem
+
+
+def region_object(path: Path, volume: Volume) -> DicomImage | None:
+    """What a segmentation or structure set itself is called; None if it lacks a UID, or for other files.
+
+    Args:
+        path: The file of the regions.
+        volume: The scan.
+
+    Raises:
+        RoiError: It is damaged.
+    """
+    kind = roi_kind(path)
+    if kind not in _KINDS:
+        return None
+    keys = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    with open_dataset(path, kind) as dataset:
+        sop_class, instance, series, study = (text_of(dataset, key) for key in keys)
+    if not all(map(UID.fullmatch, (sop_class, instance, series, study))):
+        return None
+    same = volume.source is not None and study == volume.source.study
+    return DicomImage(sop_class, instance, series, study="" if same else study)
 
 
 def check_belongs(

@@ -14,23 +14,17 @@ from situs.geometry import Geometry
 from situs.io.dicom.elements import items, look, numbers, text_of
 from situs.io.dicom.headers import MOST_PIXELS
 from situs.io.dicom.rois import References, open_dataset
-from situs.io.dicom.series import UID
 from situs.io.dicom.stacks import LPS_TO_RAS, in_plane_steps
-from situs.io.kinds import roi_kind
-from situs.volume import DicomImage
 
 __all__ = [
-    "SEGMENTATION",
     "SegmentFrame",
     "Segmentation",
     "parse_segmentation",
     "references_of",
     "segment_positions",
     "segment_references",
-    "segmentation_image",
 ]
 
-SEGMENTATION = "DICOM segmentation (SEG)"
 _DEFAULT_THRESHOLD = 0.5
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 _MOST_FRAMES = 200_000
@@ -102,23 +96,8 @@ def segment_references(path: Path) -> References:
     Raises:
         RoiError: It is damaged.
     """
-    with open_dataset(path, SEGMENTATION) as dataset:
+    with open_dataset(path, "SEG") as dataset:
         return references_of(dataset)
-
-
-def segmentation_image(path: Path) -> DicomImage | None:
-    """What a segmentation itself is called; None if it lacks a UID, or if the file is none.
-
-    Raises:
-        RoiError: It is damaged.
-    """
-    if roi_kind(path) != "SEG":
-        return None
-    with open_dataset(path, SEGMENTATION) as dataset:
-        keys = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
-        sop_class, instance, series = (text_of(dataset, key) for key in keys)
-    whole = all(map(UID.fullmatch, (sop_class, instance, series)))
-    return DicomImage(sop_class, instance, series) if whole else None
 
 
 def segment_positions(path: Path) -> NDArray[np.float64]:
@@ -128,7 +107,7 @@ def segment_positions(path: Path) -> NDArray[np.float64]:
         RoiError: It is damaged.
     """
     positions = [np.empty((0, 3))]
-    with open_dataset(path, SEGMENTATION) as dataset:
+    with open_dataset(path, "SEG") as dataset:
         seg, _ = parse_segmentation(dataset, path, None)
         for frame in seg.frames:
             ij = np.argwhere(seg.pixels(frame))

@@ -18,7 +18,6 @@ from situs.geometry import Geometry
 from situs.io.binding import resampled_note
 from situs.io.dicom.rois import check_belongs, open_dataset
 from situs.io.dicom.segmentation import (
-    SEGMENTATION,
     Segmentation,
     SegmentFrame,
     parse_segmentation,
@@ -50,7 +49,7 @@ def read_segments(
     Raises:
         RoiError: It is damaged or empty, does not belong to the scan, or does not meet it.
     """
-    with open_dataset(path, SEGMENTATION) as dataset:
+    with open_dataset(path, "SEG") as dataset:
         references = references_of(dataset)
         notes, doubts = check_belongs(references, volume, str(path), by_place)
         seg, own_notes = parse_segmentation(dataset, path, threshold)

@@ -63,7 +63,8 @@ def choose_stack(
         ask: Whether to refuse to choose among plain axial series of the head.
 
     Raises:
-        ScanError: There is no such series; the text lists what there is.
+        ScanError: There is no such series, or the images are of several patients; the text lists what there
+            is.
         SeveralSeriesError: With `ask`, if there are several.
     """
     usable = [s for s in stacks if s.is_slices and s.first.modality == "CT" and len(s) >= fewest]
@@ -82,6 +83,13 @@ def choose_stack(
     best = ranked[0]
     if ask and series is None:
         _refuse_choice([s for s in ranked if rank(s)[:_PLAIN] == rank(best)[:_PLAIN]], name)
+    if series is None and max(shares) <= 1:  # no mask names its images
+        _refuse_other_patients(usable, name)
+    if len({f.patient for f in best.frames} - {0}) > 1:
+        raise ScanError(
+            f"{name}: series {best.first.number} holds images of several patients (PatientID), expected one: "
+            "export it again"
+        )
     notes = _join_notes(best)
     if len(stacks) == 1:
         return best, notes
@@ -119,6 +127,14 @@ def _description(stack: Stack) -> str:
     return ", ".join(
         [f"series {first.number}: {_content_text(stack)}", *(word for word, holds in more if holds)]
     )
+
+
+def _refuse_other_patients(usable: Sequence[Stack], name: str) -> None:
+    if len({s.first.patient for s in usable} - {0}) > 1:
+        raise ScanError(
+            f"{name}: holds CT of several patients (PatientID), expected one: give the folder of one, or "
+            f"ask for a series by its UID; there is: {_list_text(usable, uids=True)}"
+        )
 
 
 def _asked_for(usable: list[Stack], stacks: Sequence[Stack], series: str, name: str) -> list[Stack]:
