@@ -76,12 +76,12 @@ class Regions:
     Attributes:
         lesions: Their lesions, in the order of the findings.
         outside: What lies outside the scan.
-        segmentation: The DICOM segmentation that they come from.
+        source: The DICOM segmentation or structure set that they come from.
     """
 
     lesions: list[Roi]
     outside: list[OutsideRoi]
-    segmentation: DicomImage | None = None
+    source: DicomImage | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -136,12 +136,12 @@ def read_regions(path: Path, scan: Scan, threshold: float | None = None, drawn: 
     path = _main_file(path)
     volume = replace(scan.volume, stored=None) if drawn else scan.volume
     lesions, outside = split_regions(read_rois(path, volume, threshold=threshold))
-    segmentation = None
+    source = None
     if scan.volume.source is not None and not drawn:
-        from situs.io.dicom.segmentation import segmentation_image
+        from situs.io.dicom.rois import region_object
 
-        segmentation = segmentation_image(path)
-    return Regions(lesions, outside, segmentation)
+        source = region_object(path, scan.volume)
+    return Regions(lesions, outside, source)
 
 
 def read_example() -> Scan:
@@ -238,7 +238,7 @@ def _sr(labelled: Labelled, bundle: Bundle, texts: Mapping[str, str]) -> bytes:
     scan = labelled.scan
     if isinstance(scan.patient, SitusError):
         raise scan.patient
-    return format_sr(scan.volume, labelled.findings, scan.patient, labelled.regions.segmentation)
+    return format_sr(scan.volume, labelled.findings, scan.patient, labelled.regions.source)
 
 
 Format = Callable[[Labelled, Bundle, Mapping[str, str]], bytes]
