@@ -1,5 +1,6 @@
 """`situs serve`: what it refuses, its process, and its end. Its answers are tested in ``tests/web``."""
 
+import gzip
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from phantoms.commands import refused
+from phantoms.io_cases import write_dicom
 from phantoms.small_bundle import small_bundle
+from phantoms.telltale import TELLTALE, assert_silent, named_slices
 from phantoms.web_server import SCANS, multipart
 
 TOKEN = "a-token-of-the-tests"
@@ -154,3 +157,27 @@ def test_a_scan_is_dropped_after_the_stated_time(start):
     time.sleep(7)
     status, content = process.ask("GET", f"{SCANS}/{made['id']}/image.nii.gz")
     assert status == 404 and b"was dropped" in content
+
+
+@pytest.mark.slow
+def test_what_names_the_patient_is_in_no_answer_and_not_printed(start, tmp_path):
+    """But for the Structured Report, which must. Files of one series, sent one by one."""
+    folder = write_dicom(tmp_path / "ct", named_slices(), prefix=f"{TELLTALE}-DOE-JANE-")
+    files = [(path.name, path.read_bytes()) for path in folder.iterdir()]
+    process = start()
+    status, made = process.ask("POST", SCANS, *multipart(files))
+    assert status == 201
+    path = f"{SCANS}/{json.loads(made)['id']}"
+    answers = [made, gzip.decompress(process.ask("GET", f"{path}/image.nii.gz")[1])]
+    answers.append(process.ask("POST", SCANS, *multipart([*files, ("notes.dcm", b"DOE JANE")]))[1])
+    shapes = {"shapes": [{"point": [0, 0, 0], "radius_mm": 20}]}
+    roi = json.loads(process.ask("POST", f"{path}/rois", json.dumps(shapes))[1])["id"]
+    status, found = process.ask("POST", f"{path}/findings", json.dumps({"roi": roi}))
+    assert status == 201
+    made = f"{path}/findings/{json.loads(found)['id']}"
+    answers += [found, *(process.ask("GET", f"{made}.{kind}")[1] for kind in ("json", "csv", "png", "html"))]
+    status, report = process.ask("GET", f"{made}.dcm")
+    assert status == 200 and TELLTALE.encode() in report
+    for answer in answers:
+        assert_silent(answer)
+    assert process.end() == (0, "situs: stopped; all scans were dropped\n", "")

@@ -269,6 +269,19 @@ def test_what_is_no_http(site, junk):
     connection.close()
 
 
+def test_headers_that_never_end(monkeypatch):
+    """Of the first request of a connection, and of a later one."""
+    monkeypatch.setattr("situs.web.server._HEADER_S", 0.3)
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running() as site:
+        for start, answered in ((b"", 0), (b"GET /health HT", 0), (whole + whole[:20], 1)):
+            connection = site.raw()
+            connection.sendall(start)
+            received = connection.makefile("rb").read()  # to the end of the connection
+            assert received.count(b"HTTP/1.1 200 OK") == answered
+            connection.close()
+
+
 def test_limits_of_all_clients_together():
     content = scan_bytes()
     with running(scans=2) as site:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import webbrowser
 from pathlib import Path
 from threading import Thread
@@ -76,6 +77,7 @@ def serve(
                 print_text(f"situs serves {address} (Ctrl-C ends it)\n")
                 if token is None:
                     print_text(f"Programs give the header X-Situs-Token: {access.token}\n")
+                sys.stdout.flush()  # whoever reads a pipe learns the address now
                 if browser:
                     Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -27,23 +28,31 @@ __all__ = ["listen", "make_config", "run_server"]
 
 _PREFIX = "situs-serve-"
 _CONNECTIONS = 256
-_HEADER_S = 15.0  # from the connection to the end of the request's headers
+_HEADER_S = 15.0  # from the connection, or the last answer, to the end of a request's headers
 _END_S = 3  # for requests that are under way when the server is stopped
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that ends connections which do not ask for anything in time."""
+    """HTTP/1.1 that ends connections which do not ask for anything in time, or not at once to the end."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._impatient = self.loop.call_later(_HEADER_S, self._end_silence)
+        self._wait_for_request()
+
+    def on_response_complete(self) -> None:
+        self._impatient.cancel()
+        self._wait_for_request()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._impatient.cancel()
         super().connection_lost(exc)
 
+    def _wait_for_request(self) -> None:
+        self._impatient = self.loop.call_later(_HEADER_S, self._end_silence)
+
     def _end_silence(self) -> None:
-        if self.cycle is None:
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
 
@@ -88,7 +97,7 @@ def run_server(
     with _private_folder() as folder:
         config = make_config(Service(labeler, access, limits, folder, texts))
         server = _Server(config, started)
-        with suppress(KeyboardInterrupt), _ended_by_sigterm():
+        with suppress(KeyboardInterrupt), _ended_by_sigterm(), _no_log():
             asyncio.run(server.serve([sockets]))
 
 
@@ -119,6 +128,18 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._started()
+
+
+@contextmanager
+def _no_log() -> Iterator[None]:
+    """Libraries log nothing: they quote what was sent."""
+    before = logging.root.manager.disable
+    if not os.environ.get("SITUS_DEBUG"):
+        logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
