@@ -17,10 +17,10 @@ import uvicorn
 
 from phantoms.small_case import FakeLabeler
 from situs.anatomy import SITES
-from situs.web.app import Service
 from situs.web.limits import Limits
 from situs.web.security import Access
 from situs.web.server import listen, make_config
+from situs.web.service import Service
 
 TOKEN = "token-for-the-tests-0123"
 SCANS = "/api/v1/scans"

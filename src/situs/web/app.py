@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +18,15 @@ from starlette.responses import FileResponse, HTMLResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Route
 
 from situs import __version__
-from situs.labeler import Labeler
-from situs.progress import Progress as Report
-from situs.report.html import read_texts
 from situs.web import schemas, viewer, work
 from situs.web.answers import json_answer, problem
-from situs.web.faults import answer_fault, fault_line
-from situs.web.limits import Limits
+from situs.web.faults import answer_fault
+from situs.web.findings import Watch, label_regions, stream_findings
 from situs.web.openapi import Operation, describe
-from situs.web.security import API, Access, Guard
-from situs.web.store import Held, NotFoundError, Store, pick
+from situs.web.security import API, Guard
+from situs.web.service import Service
+from situs.web.store import Held, NotFoundError, pick
 from situs.web.uploads import RequestError, Upload, read_json_bytes, read_upload
-from situs.web.workers import Workers
 
 __all__ = ["OPERATIONS", "make_app"]
 
@@ -41,31 +35,6 @@ _TOKEN_MARK = "{{token}}"
 _SWEEP_S = 15.0
 _PNG = "image/png"
 _NIFTI = "application/gzip"
-
-
-@dataclass(eq=False)
-class Service:
-    """What the routes share.
-
-    Attributes:
-        labeler: Answers.
-        access: Who may ask.
-        limits: How much.
-        folder: Private; uploads lie in it until they are read.
-        texts: The words of reports.
-    """
-
-    labeler: Labeler
-    access: Access
-    limits: Limits
-    folder: Path
-    texts: dict[str, str] = field(default_factory=read_texts)
-
-    def __post_init__(self) -> None:
-        self.store = Store(self.limits)
-        self.workers = Workers(self.limits)
-        self.uploads = 0
-
 
 Handler = Callable[[Service, Request], Any]
 
@@ -218,8 +187,8 @@ async def _post_findings(service: Service, request: Request) -> Response:
     asked = await _body(service, request, schemas.FindingsRequest)
     regions = pick(held.regions, asked.roi, "regions")
     if "text/event-stream" in request.headers.get("accept", ""):
-        return StreamingResponse(_events(service, held, regions), media_type="text/event-stream")
-    return json_answer(await _label(service, held, regions, _Watch(service.limits)), 201)
+        return StreamingResponse(stream_findings(service, held, regions), media_type="text/event-stream")
+    return json_answer(await label_regions(service, held, regions, Watch(service.limits)), 201)
 
 
 async def _get_findings(service: Service, request: Request) -> Response:
@@ -249,61 +218,6 @@ async def _picture(
     if content is None:
         raise NotFoundError(f"there is no picture of lesion {number}")
     return Response(content, media_type=_PNG)
-
-
-class _Watch:
-    """A `Progress` that stops the work when its time is over or its client has gone."""
-
-    def __init__(self, limits: Limits, report: Callable[[schemas.Progress], None] | None = None) -> None:
-        self.gone = threading.Event()
-        self._report, self._end = report, time.monotonic() + limits.work_s
-
-    def __call__(self, stage: str, done: int, total: int, message: str = "", /) -> None:
-        if self.gone.is_set():
-            raise RequestError(400, "the client went away")
-        if time.monotonic() > self._end:
-            raise RequestError(422, "the regions take too long to be labelled: send fewer")
-        if self._report is not None:
-            self._report(schemas.Progress(done, total, stage))
-
-
-async def _label(service: Service, held: Held, regions: work.Regions, progress: Report) -> dict[str, Any]:
-    labelled = await service.workers.run(work.label, service.labeler, held.scan, regions, progress)
-    return work.document(labelled, service.store.keep(held.findings, labelled))
-
-
-async def _events(service: Service, held: Held, regions: work.Regions) -> AsyncIterator[bytes]:
-    """The progress and then the findings, or what is wrong, as server-sent events."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[schemas.Progress | None] = asyncio.Queue()
-
-    def report(progress: schemas.Progress) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, progress)
-
-    watch = _Watch(service.limits, report)
-    task = asyncio.create_task(_label(service, held, regions, watch))
-
-    def ended(task: asyncio.Task[Any]) -> None:
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not print it
-        queue.put_nowait(None)
-
-    task.add_done_callback(ended)
-    yield _event("progress", schemas.Progress(0, 1, "waiting"))
-    try:
-        while (progress := await queue.get()) is not None:
-            yield _event("progress", progress)
-        error = task.exception()
-        if error is None:
-            yield _event("findings", task.result())
-        else:
-            yield _event("error", schemas.Problem(fault_line(error)[1]))
-    finally:
-        watch.gone.set()
-
-
-def _event(kind: str, content: object) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(content))
 
 
 def _client(request: Request) -> str:

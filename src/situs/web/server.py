@@ -20,9 +20,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from situs.errors import InputError
 from situs.labeler import Labeler
-from situs.web.app import Service, make_app
+from situs.web.app import make_app
 from situs.web.limits import Limits
 from situs.web.security import Access
+from situs.web.service import Service
 
 __all__ = ["listen", "make_config", "run_server"]
 
