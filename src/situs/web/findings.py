@@ -40,6 +40,7 @@ class Watch:
 async def label_regions(
     service: Service, held: Held, regions: work.Regions, progress: Report
 ) -> dict[str, Any]:
+    """The JSON document of the findings on regions, which are kept with their scan."""
     labelled = await service.workers.run(work.label, service.labeler, held.scan, regions, progress)
     return work.document(labelled, service.store.keep(held.findings, labelled))
 
