@@ -236,7 +236,9 @@ def test_a_client_that_stops_in_the_middle(site):
     """It is told after the pause that it may make, and its slot is free again."""
     connection = site.raw()
     headers = "".join(f"{name}: {value}\r\n" for name, value in site.headers().items())
-    head = f"POST {SCANS} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: 100000\r\n"
+    head = (
+        f"POST {SCANS} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}Content-Length: 9999\r\n"
+    )
     connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n".encode())
     answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 408") and b"too slowly" in answer
