@@ -23,7 +23,7 @@ PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 VIEWS = (
     ("serve_dark.png", "dark", (1440, 900)),
     ("serve_light.png", "light", (1440, 900)),
-    ("serve_narrow.png", "dark", (420, 860)),
+    ("serve_narrow.png", "dark", (420, 1500)),
 )
 # A machine that is busy may take long; nothing waits in vain, because a failed page says so at once.
 PATIENCE_MS = 600_000

@@ -24,6 +24,7 @@ const state = {
 let viewer;
 let stage;
 let controls;
+let started; // a promise: the viewer can draw
 let queue = Promise.resolve();
 
 // Work: one piece after the other, because each builds on what the last left.
@@ -86,7 +87,7 @@ async function open(ask, name) {
 
 async function show(scan, name) {
   busy(t("busy_image"));
-  const image = await api.getImage(scan.id);
+  const [image] = await Promise.all([api.getImage(scan.id), started]);
   for (const id of ["bar", "hint", "stage", "foot", "scan-details"]) $(id).hidden = false;
   $("empty").hidden = true;
   viewer.resize();
@@ -357,12 +358,18 @@ async function start() {
     chosenFiles({ openFiles, addFiles, openExample });
     droppedFiles({ openFiles, addFiles, hasScan: () => state.scan !== null });
     if (api.needsToken()) await askToken(false);
-    await viewer.start();
-    await restore();
   } catch (error) {
-    fail(viewer?.nv.gl || error instanceof api.ApiError ? error : new Error(t("error_webgl")));
+    fail(error);
+    return;
   }
+  // The page can be used; WebGL takes a second more without a GPU.
+  const painted = new Promise((done) => setTimeout(done));
+  started = painted.then(() => viewer.start()).catch(() => {
+    throw new api.ApiError(t("error_webgl"));
+  });
+  started.catch(fail);
   document.documentElement.dataset.ready = "true";
+  await restore();
 }
 
 start();

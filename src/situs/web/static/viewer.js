@@ -71,8 +71,8 @@ export class Viewer {
     this.dims = image.dimsRAS.slice(1, 4);
     this.plane = AXIAL;
     this.goTo([0.5, 0.5, 0.5]);
+    this.window = { ...WINDOWS.brain }; // readImage has set it
     this.resetZoom();
-    this.setWindow(WINDOWS.brain);
   }
 
   clear() {
@@ -244,7 +244,9 @@ export async function readLabels(buffer) {
 }
 
 function readImage(buffer, name) {
-  return niivue.NVImage.loadFromUrl({ url: buffer, name, colormap: "gray", cal_min: 0, cal_max: 80 });
+  const { width, level } = WINDOWS.brain;
+  const range = { cal_min: level - width / 2, cal_max: level + width / 2 };
+  return niivue.NVImage.loadFromUrl({ url: buffer, name, colormap: "gray", ...range });
 }
 
 function distance(a, b) {
