@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 # Of each picture its name, the colours, and the size of the window in pixels.
 VIEWS = (
-    ("serve_dark.png", "dark", (1440, 900)),
-    ("serve_light.png", "light", (1440, 900)),
+    ("serve_dark.png", "dark", (1280, 800)),
+    ("serve_light.png", "light", (1280, 800)),
     ("serve_narrow.png", "dark", (420, 1500)),
 )
 # A machine that is busy may take long; nothing waits in vain, because a failed page says so at once.

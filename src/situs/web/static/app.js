@@ -300,10 +300,15 @@ async function drawReferences(group, index) {
   const source = await group.pictures.get(index);
   if (!source) return;
   const image = figure.querySelector("img");
-  const list = comparison.map(({ site, distance }) =>
-    t("reference_caption", { site: t(`site.${site}`), distance: distance.toFixed(2) }),
+  const bySite = new Map();
+  for (const { site, distance } of comparison) {
+    bySite.set(site, [...(bySite.get(site) ?? []), distance.toFixed(2)]);
+  }
+  const rows = [...bySite].map(([site, distances]) =>
+    t("reference_caption", { site: t(`site.${site}`), distance: distances.join(", ") }),
   );
-  image.alt = t("references_alt", { list: list.join("; ") });
+  image.alt = t("references_alt", { list: rows.join("; ") });
+  figure.querySelector("ul").replaceChildren(...rows.map((row) => make("li", {}, row)));
   image.src = source;
   figure.hidden = false;
 }
