@@ -1,6 +1,10 @@
 """The page of `situs serve` in a browser without a GPU: pictures for docs/, and how soon it is ready.
 
-Needs Chromium (Debian: apt-get install chromium) and playwright (pip install '.[dev]').
+Run:
+
+    python benchmarks/page.py [--pictures docs/pictures]
+
+It needs Chromium (Debian: apt-get install chromium) and playwright (pip install '.[dev]').
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 # Of each picture its name, the colours, and the size of the window in pixels.
 VIEWS = (
     ("serve_dark.png", "dark", (1280, 800)),
@@ -95,21 +98,24 @@ def save_picture(page: Page, path: Path) -> None:
     shown.quantize(_COLORS).save(path, optimize=True)
 
 
-def main() -> None:
+def main() -> int:
     from frame import Parser
 
     parser = Parser(__doc__)
-    parser.add_argument("--pictures", type=Path, help=f"write the pictures into this folder ({PICTURES})")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write the pictures into this folder")
     options = parser.parse_args()
     with serving() as url, chromium() as browser:
         for name, colors, size in VIEWS:
             page = new_page(browser, colors, size)
-            print(f"{name}: ready in {open_page(page, url):.1f} s")
+            print(f"{name}: ready in {open_page(page, url):.1f} s", flush=True)
             if options.pictures:
                 open_example(page)
                 save_picture(page, options.pictures / name)
             page.context.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    import frame
+
+    frame.run(main)

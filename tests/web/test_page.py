@@ -255,7 +255,7 @@ def test_files_of_regions_are_added_and_findings_saved(visit):
     drop(page, "lesions.nii.gz", (EXAMPLE / "lesions.nii.gz").read_bytes(), "#drop-regions")
     assert page.locator(ROWS).count() == 6
     with page.expect_download() as download:
-        page.click(f".downloads button:text-is('{'JSON'}')")
+        page.click(".downloads button:text-is('JSON')")
     saved = json.loads(Path(download.value.path()).read_text())
     assert saved["schema"] == "situs.findings/2"
     assert [finding["roi_value"] for finding in saved["findings"]] == [1, 2, 3, 4, 5, 6]

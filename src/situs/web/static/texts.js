@@ -150,7 +150,7 @@ export function fillTexts(root = document) {
   for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
   for (const element of root.querySelectorAll("[data-label]")) {
     element.setAttribute("aria-label", t(element.dataset.label));
-    element.title = t(element.dataset.label);
+    if (element.localName === "button") element.title = t(element.dataset.label);
   }
   document.title = t("page_title");
   document.documentElement.lang = t("language");
