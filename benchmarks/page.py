@@ -95,7 +95,8 @@ def save_picture(page: Page, path: Path) -> None:
     from PIL import Image
 
     shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    shown.quantize(_COLORS).save(path, optimize=True)
+    # Median cut, the default, spends all on the gray of the slices.
+    shown.quantize(_COLORS, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def main() -> int:
