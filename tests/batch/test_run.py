@@ -72,6 +72,7 @@ def test_a_stopped_batch_goes_on_and_ends_alike(folder, whole, tmp_path):
     assert (content(tmp_path / "out"), summary) == whole
 
 
+@pytest.mark.slow
 def test_pages_are_written_on_request_and_for_what_was_labelled_without(folder, whole, tmp_path):
     """The tables stay the same; a scan that failed has no page, and what has one is not labelled again."""
     pytest.importorskip("jinja2")

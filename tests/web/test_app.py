@@ -96,21 +96,25 @@ def test_findings_are_the_document_of_situs_label(site, files, scan, client):
     assert document["scan"]["name"] == "head.nii.gz" and len(document["findings"]) == 3
 
 
-def test_findings_as_csv_html_and_pictures(site, labelled, client):
+def test_findings_as_a_table(site, labelled, client):
     table = site.ask("GET", f"{labelled}.csv", client=client)
     rows = list(csv.DictReader(io.StringIO(table.content.decode())))
     assert [row["roi_value"] for row in rows] == ["1", "1", "7"]
     assert table.headers["content-disposition"] == 'attachment; filename="findings.csv"'
+    for path in (f"{labelled}.png?lesion=4", f"{labelled}.png?lesion=0", f"{labelled}/references/1.png"):
+        assert "no picture" in site.ask("GET", path, client=client).line
+    assert site.ask("GET", f"{labelled}.png?lesion=x", client=client).status == 400
+    assert site.ask("GET", f"{labelled}.pdf", client=client).status == 404
+
+
+@pytest.mark.slow
+def test_findings_as_a_page_and_pictures(site, labelled, client):
     page = site.ask("GET", f"{labelled}.html", client=client)
     assert page.headers["content-type"].startswith("text/html") and b"<!DOCTYPE html>" in page.content
     first, third = (site.ask("GET", f"{labelled}.png{q}", client=client) for q in ("", "?lesion=3"))
     for picture in (first, third):
         assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
     assert first.content != third.content
-    for path in (f"{labelled}.png?lesion=4", f"{labelled}.png?lesion=0", f"{labelled}/references/1.png"):
-        assert "no picture" in site.ask("GET", path, client=client).line
-    assert site.ask("GET", f"{labelled}.png?lesion=x", client=client).status == 400
-    assert site.ask("GET", f"{labelled}.pdf", client=client).status == 404
 
 
 def test_progress_is_streamed_and_then_the_findings(site, files, scan, client):
