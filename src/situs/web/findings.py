@@ -42,7 +42,7 @@ async def label_regions(
 ) -> dict[str, Any]:
     """The JSON document of the findings on regions, which are kept with their scan."""
     labelled = await service.workers.run(work.label, service.labeler, held.scan, regions, progress)
-    return work.document(labelled, service.store.keep(held.findings, labelled))
+    return {**labelled.document, "id": service.store.keep(held.findings, labelled)}
 
 
 async def stream_findings(service: Service, held: Held, regions: work.Regions) -> AsyncIterator[bytes]:

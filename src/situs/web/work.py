@@ -21,7 +21,8 @@ from situs.io import read_rois, read_volume
 from situs.io.shapes import SCHEMA
 from situs.labeler import Labeler
 from situs.progress import Progress, silent
-from situs.report import format_csv, format_json, to_json_object
+from situs.report import format_csv, to_json_object
+from situs.report.findings import json_text
 from situs.volume import DicomImage, OutsideRoi, Roi, Volume, split_regions
 from situs.web.schemas import RegionsRequest
 
@@ -33,7 +34,6 @@ __all__ = [
     "Labelled",
     "Regions",
     "Scan",
-    "document",
     "example_file",
     "label",
     "lesion_picture",
@@ -91,11 +91,19 @@ class Regions:
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """The findings on a set of regions."""
+    """The findings on a set of regions.
+
+    Attributes:
+        scan: The scan.
+        regions: The regions.
+        findings: The findings.
+        document: Their JSON object (`situs.report.to_json_object`).
+    """
 
     scan: Scan
     regions: Regions
     findings: list[Finding]
+    document: dict[str, Any]
 
     @property
     def n_bytes(self) -> int:
@@ -188,12 +196,7 @@ def without_folder(folder: Path) -> Iterator[None]:
 def label(labeler: Labeler, scan: Scan, regions: Regions, progress: Progress = silent) -> Labelled:
     """The findings on regions of a scan."""
     found = labeler.label(scan.volume, [*regions.lesions, *regions.outside], progress)
-    return Labelled(scan, regions, found)
-
-
-def document(labelled: Labelled, name: str) -> dict[str, Any]:
-    """The JSON object of findings, with their id."""
-    return {**to_json_object(labelled.scan.volume, labelled.findings), "id": name}
+    return Labelled(scan, regions, found, to_json_object(scan.volume, found))
 
 
 def lesion_picture(labelled: Labelled, number: int, bundle: Bundle) -> bytes | None:
@@ -221,7 +224,7 @@ def _csv(labelled: Labelled, bundle: Bundle, texts: Mapping[str, str]) -> bytes:
 
 
 def _json(labelled: Labelled, bundle: Bundle, texts: Mapping[str, str]) -> bytes:
-    return format_json(labelled.scan.volume, labelled.findings).encode()
+    return json_text(labelled.document).encode()
 
 
 def _html(labelled: Labelled, bundle: Bundle, texts: Mapping[str, str]) -> bytes:
