@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantoms import small_case
 from phantoms.findings_schema import read_findings
 from phantoms.small_bundle import small_bundle
 
@@ -560,16 +561,13 @@ print(finding.site, *sorted(heavy))
 
 
 def threaded_case(number):
-    """A scan and two lesions, different for each number."""
-    volume = make_volume(turn_deg=3 * number)
-    return volume, [
-        box_roi(volume.geometry, (30 + number, 38), (40, 50), (4, 9)),
-        box_roi(volume.geometry, (55, 60 + number), (30, 36), (number, 15), value=2),
-    ]
+    """A scan and a lesion, elsewhere for each number."""
+    volume = small_case.volume()
+    return volume, [box_roi(volume.geometry, (12 + 3 * number, 20 + 3 * number), (30, 38), (2, 4))]
 
 
 def test_eight_threads_find_what_one_finds():
-    """Each with a scan of its own, and all with one scan."""
+    """Each with a scan of its own, and two of them with one scan."""
     labeler = Labeler.load(small_bundle())
     cases = [threaded_case(number) for number in range(8)]
 
@@ -579,8 +577,7 @@ def test_eight_threads_find_what_one_finds():
     alone = [found(threaded_case(number)) for number in range(8)]
     assert len(set(alone)) == 8
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(found, cases * 3)) == alone * 3
-        assert set(pool.map(found, [threaded_case(2)] * 8)) == {alone[2]}
+        assert list(pool.map(found, [*cases[:7], cases[0]])) == [*alone[:7], alone[0]]
 
 
 GROWTH = """
