@@ -34,6 +34,11 @@ export function volumeOf(finding) {
   return t("ml", { number: ml < 1 ? ml.toFixed(2) : ml.toFixed(1) });
 }
 
+/** Text for screen readers alone. */
+function heard(text) {
+  return make("span", { class: "sr" }, text);
+}
+
 function badge(finding) {
   const sure = finding.site && finding.sure;
   return make("span", { class: sure ? "badge sure" : "badge unsure" }, t(sure ? "sure" : "not_sure"));
@@ -47,26 +52,22 @@ export function drawList(groups, selected, act) {
     const rows = findings.map((finding, index) => {
       const number = index + 1;
       const current = selected?.group === group && selected.index === index;
-      const words = {
-        number,
-        site: siteOf(finding),
-        side: sideOf(finding),
-        certainty: t(finding.sure ? "sure" : "not_sure"),
-        volume: volumeOf(finding),
-      };
       const row = make(
         "button",
         {
           type: "button",
           class: "row",
-          "aria-label": t("lesion_row", words),
           "aria-current": current ? "true" : false,
           onclick: () => act.select(group, index),
         },
+        heard(`${t("lesion")} `),
         make("span", { class: "tally" }, String(number)),
-        make("span", { class: "where" }, words.site, make("small", {}, words.side)),
+        heard(": "),
+        make("span", { class: "where" }, siteOf(finding), heard(", "), make("small", {}, sideOf(finding))),
+        heard(", "),
         badge(finding),
-        make("span", { class: "volume" }, words.volume),
+        heard(", "),
+        make("span", { class: "volume" }, volumeOf(finding)),
       );
       const gone = group.drawn && removeButton(t("remove_lesion", { number }), () => act.remove(group, index));
       return make("li", {}, row, gone || null);
@@ -123,7 +124,7 @@ function drawScores(finding) {
     return make(
       "tr",
       { class: key === finding.site ? "named" : "", hidden: index >= FEW_SITES },
-      make("th", { scope: "row" }, t(`site.${key}`), key === finding.site ? make("span", { class: "sr" }, ` (${t("named")})`) : null),
+      make("th", { scope: "row" }, t(`site.${key}`), key === finding.site ? heard(` (${t("named")})`) : null),
       make("td", { class: "track" }, make("span", { class: "frame" }, bar)),
       make("td", {}, score.toFixed(2)),
       make("td", {}, share === undefined ? t("share_none") : t("percent", { number: (100 * share).toFixed(0) })),
