@@ -188,6 +188,28 @@ def test_a_lesion_of_a_segmentation_refers_to_its_segment(made, tmp_path):
     assert_valid(path)
 
 
+def test_a_lesion_of_a_structure_set_refers_to_its_structure(made, tmp_path):
+    folder, volume, findings, _ = made
+    structures = DicomImage("1.2.840.10008.5.1.4.1.1.481.3", "2.25.17", "2.25.18", study="2.25.19")
+    path = tmp_path / "r.dcm"
+    path.write_bytes(format_sr(volume, findings, read_patient(folder, volume), structures))
+    document = sr.srread(path)
+    groups = document.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == len(findings)
+    for group, finding in zip(groups, findings, strict=True):
+        (item,) = [item for item in group[0].ContentSequence if item.ValueType == "COMPOSITE"]
+        assert item.ConceptNameCodeSequence[0].CodeValue == "130488"  # Region in Space
+        assert item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.17"
+        assert item.ContentSequence[0].TextValue == str(finding.roi_value)
+    named = {
+        study.StudyInstanceUID: [series.SeriesInstanceUID for series in study.ReferencedSeriesSequence]
+        for study in document.CurrentRequestedProcedureEvidenceSequence
+    }
+    assert named == {volume.source.study: [volume.source.images[0].series], "2.25.19": ["2.25.18"]}
+    assert_valid(path)
+    assert not re.search(r"^[EF]:", checked("dsrdump", path), re.MULTILINE)
+
+
 def test_every_private_code_is_documented():
     text = (REPO / "docs" / "dicom.md").read_text(encoding="utf-8")
     concepts = [value for value in vars(dicom_sr).values() if isinstance(value, sr.CodedConcept)]
