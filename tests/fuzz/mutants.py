@@ -55,7 +55,7 @@ def make_mutant(seed: int, base: Path, folder: Path) -> Mutant:
     spoilt = _spoil(folder / name, base, rng, spoil, 2 if rng.random() < 0.2 else 1)
     args = plain_args(kind, base, {name: name})
     # A picture costs 0.1 s, and a mask of specks has hundreds of lesions.
-    if kind not in ("manifest", "mask") and rng.random() < 0.1:
+    if kind not in ("manifest", "mask", "NRRD", "MetaImage") and rng.random() < 0.1:
         args += ["--csv", "out.csv", "--png", "out"]
     return Mutant(kind, spoilt, args)
 
