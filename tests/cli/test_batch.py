@@ -78,7 +78,7 @@ def test_the_first_ctrl_c_finishes_what_runs_and_the_second_stops(asked, capfd, 
     left = []
 
     def label_batch(*args):
-        stop = args[-1]
+        *_, stop, _ = args
         assert not stop()
         signal.raise_signal(signal.SIGINT)
         assert stop()

@@ -217,6 +217,7 @@ def test_of_several_patients_none_is_chosen_but_one_can_be_asked_for(tmp_path):
     assert_one_line(error, "mixed", "series 2 holds images of several patients")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("tags", [{"Modality": "SECRET"}, {"SeriesInstanceUID": "SECRET"}], ids=str)
 def test_what_is_no_modality_or_uid_is_not_shown(tmp_path, tags):
     write_dicom(tmp_path / "st", dicom_slices(**tags), "a")

@@ -7,7 +7,7 @@ from phantoms import small_case
 from phantoms.dicom_case import PATIENT, write_scan
 from phantoms.io_cases import dicom_slices, write_dicom
 
-from situs.errors import InputError
+from situs.errors import InputError, ScanError
 from situs.io import read_volume
 from situs.io.dicom.patient import read_patient
 
@@ -32,9 +32,13 @@ def test_another_patient_in_the_same_folder_is_not_taken(tmp_path):
         range(-40, 41, 20), PatientName="Another^One", BodyPartExamined="CHEST", SeriesNumber=1
     )
     write_dicom(tmp_path / "ct", other, prefix="0")
-    write_scan(tmp_path / "ct")
-    patient = read_patient(tmp_path / "ct", read_volume(tmp_path / "ct"))
-    assert patient.PatientName == PATIENT["PatientName"]
+    own = read_volume(write_scan(tmp_path / "alone")).source
+    for path in (tmp_path / "alone").iterdir():
+        path.rename(tmp_path / "ct" / path.name)
+    with pytest.raises(ScanError, match="CT of several patients"):
+        read_volume(tmp_path / "ct")
+    volume = read_volume(tmp_path / "ct", series=own.images[0].series)
+    assert read_patient(tmp_path / "ct", volume).PatientName == PATIENT["PatientName"]
 
 
 def test_what_the_scan_lacks_is_empty(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from phantoms import small_case
 from phantoms.web_server import SCANS, multipart, read_answer, running
 
+from situs.web import server
 from situs.web.limits import Limits
 
 JSON = {"Content-Type": "application/json"}
@@ -273,7 +274,7 @@ def test_what_is_no_http(site, junk):
 
 def test_headers_that_never_end(monkeypatch):
     """Of the first request of a connection, and of a later one."""
-    monkeypatch.setattr("situs.web.server._HEADER_S", 0.3)
+    monkeypatch.setattr(server, "_HEADER_S", 0.3)
     whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with running() as site:
         for start, answered in ((b"", 0), (b"GET /health HT", 0), (whole + whole[:20], 1)):
