@@ -100,7 +100,12 @@ def _fit_logistic(targets: References) -> Baseline:
     X, sites = _examples(targets)
     logistic = LogisticRegression(class_weight="balanced", max_iter=2000)
     model = make_pipeline(StandardScaler(), logistic).fit(X, sites)
-    return Baseline(model.classes_, model.predict_log_proba)
+
+    def log_probabilities(X: NDArray[np.float32]) -> NDArray[np.floating]:
+        with np.errstate(divide="ignore"):  # a probability may be too small for its type
+            return np.asarray(model.predict_log_proba(X))
+
+    return Baseline(model.classes_, log_probabilities)
 
 
 def fit_prototypes(targets: References, seed: int, epochs: int = 15) -> Baseline:
