@@ -143,6 +143,8 @@ class Calibration:
             KeyError, TypeError, ValueError: If `values` are something else.
         """
         known: Mapping[str, float] = values["thresholds"]
+        if not known:
+            raise ValueError("thresholds: expected at least one")
         if unknown := sorted(set(known) - set(sites.keys)):
             raise ValueError(f"thresholds: no site {unknown[0]!r}")
         pooled = float(values["pooled"] if "pooled" in values else np.mean(list(known.values())))

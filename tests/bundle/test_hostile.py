@@ -95,6 +95,8 @@ def test_a_calibration_without_a_site_or_with_numbers_that_are_none(folder):
     assert read_bundle(folder).calibration is not None
     sign(folder, lambda d: d.update(certainty={**good, "thresholds": {"thalamus": 0.5}}))
     assert read_bundle(folder).calibration.uncalibrated == {*SITES.keys} - {"thalamus"}
+    sign(folder, lambda d: d.update(certainty={**good, "thresholds": {}}))
+    assert_refused(folder, "expected at least one")
     sign(folder, lambda d: d.update(certainty={**good, "thresholds": {"knee": 0.5}}))
     assert_refused(folder, "no site 'knee'")
     sign(folder, lambda d: d.update(certainty={**good, "thresholds": thresholds, "farthest": float("nan")}))
