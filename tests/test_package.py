@@ -39,7 +39,7 @@ MAY_IMPORT = {
 # `batch` pyarrow too.
 NEED_EXTRAS = {"synth", "learn", "paper"}
 MAY_IMPORT_EXTRAS = {
-    "batch": {"joblib", "pyarrow"},
+    "batch": {"jinja2", "joblib", "pyarrow"},
     "cohort": {"joblib"},
     "report": {"highdicom", "jinja2"},
     "pacs": {"dicomweb_client", "requests"},

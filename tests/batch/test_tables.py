@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 
 import pytest
 from phantoms import REPO, small_case
 
 from situs.anatomy import SITES
 from situs.batch.parts import Part
+from situs.batch.summary import VOLUMES_ML, Summary
 from situs.batch.tables import write_json_files, write_tables
 from situs.report import csv_columns, format_csv, format_json, to_json_object
 
@@ -94,5 +96,32 @@ def test_the_documentation_names_each_column_and_file():
     text = (REPO / "docs" / "batch.md").read_text(encoding="utf-8")
     for name in CASE_COLUMNS:
         assert f"\n| `{name}` |" in text
-    for file in ("findings.csv", "findings.parquet", "batch.json", "manifest.csv"):
+    for file in ("findings.csv", "findings.parquet", "batch.json", "manifest.csv", "summary.html"):
         assert f"\n| `{file}` |" in text
+
+
+def test_the_page_of_the_summary_shows_all_counts_and_fetches_nothing(case, tmp_path):
+    pytest.importorskip("jinja2")
+    from situs.batch.page import format_summary
+
+    odd = [Part(5, "", "a/5.nii", "b/5.nii", "<script>alert(1)</script>", None)]
+    summary = write_tables(tmp_path, [*parts(case), *odd], SITES, False)
+    page = format_summary(summary, "small 1")
+    row = "".join(f"<td>{n}</td>" for n in (1, 1, 0, 0, 0, 2, 2))
+    assert f'<tr><th scope="row">thalamus</th>{row}</tr>' in page
+    row = "".join(f"<td>{n}</td>" for n in (1, 0, 0, 0, 1, 2, 2))
+    assert f'<tr><th scope="row">without a site</th>{row}</tr>' in page
+    for tip in ("thalamus, left: 1", "thalamus, not sure: 2"):
+        assert f"<title>{tip}</title>" in page
+    assert "<tr><td>2</td><td><bdi>scan: slice # is, damaged</bdi></td></tr>" in page
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) and set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+
+
+def test_lesions_count_by_volume():
+    volumes = [0.05, 0.1, 0.29, 5.0, 1000.0]
+    findings = [{"sure": True, "site": "thalamus", "side": "left", "volume_ml": v} for v in volumes]
+    summary = Summary()
+    summary.add(Part(1, "", "a", "b", "", {"findings": findings}))
+    assert summary.volumes == {0: 1, 1: 2, 4: 1, len(VOLUMES_ML): 1}

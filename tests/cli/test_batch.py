@@ -15,8 +15,8 @@ def asked(tmp_path, monkeypatch):
     """What `label_batch` is called with; it answers with a summary of nothing."""
     calls = []
 
-    def label_batch(*args):
-        calls.append(args)
+    def label_batch(*args, **options):
+        calls.append((*args, options))
         return Summary()
 
     monkeypatch.setattr("situs.batch.label_batch", label_batch)
@@ -27,20 +27,29 @@ def asked(tmp_path, monkeypatch):
 
 def test_options_are_passed_on(asked, capsys):
     assert main(["batch", "m.csv", "--out", "o", "--jobs", "2", "--json", "--retry", "--no-parquet"]) == 0
-    source, out, *others = asked[0]
-    assert (str(source), str(out)) == ("m.csv", "o")
-    assert others[:5] == [None, 2, False, True, True]
+    source, out, bundle, jobs, options = asked[0]
+    assert (str(source), str(out), bundle, jobs) == ("m.csv", "o", None, 2)
+    given = {name: options[name] for name in ("parquet", "json", "retry", "language", "every")}
+    assert given == {"parquet": False, "json": True, "retry": True, "language": None, "every": None}
     text, err = capsys.readouterr()
     assert text.startswith("0 scans: 0 labelled, 0 failed") and "o/findings.csv" in text and not err
     args = ["batch", "--scans", "a/*", "--rois", "b/*", "--out", "o", "--quiet"]
     assert main(args) == 0 and asked[1][0] == ("a/*", "b/*")
     assert capsys.readouterr() == ("", "")
+    args = ["batch", "--scans", "a/*", "--rois", "b/*", "--out", "o", "--watch", "--every", "5"]
+    assert main([*args, "--html", "--no-summary"]) == 0
+    given = {name: asked[2][-1][name] for name in ("language", "page", "every")}
+    assert given == {"language": "en", "page": False, "every": 5.0}
+    assert "goes on watching" in capsys.readouterr().out
 
 
-def test_without_pyarrow_there_is_a_csv_only_unless_parquet_is_asked_for(asked, capsys, monkeypatch):
+def test_without_the_extra_there_is_a_csv_only_unless_more_is_asked_for(asked, capsys, monkeypatch):
     monkeypatch.setattr("situs.cli.batch.find_spec", lambda name: None)
     assert main(["batch", "m.csv", "--out", "o"]) == 0
-    assert asked[0][4] is False and "pip install 'situs[batch]'" in capsys.readouterr().out
+    assert (asked[0][-1]["parquet"], asked[0][-1]["page"]) == (False, False)
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.partition(":")[0] for line in lines] == ["No findings.parquet", "No summary.html"]
+    assert all(line.endswith("pip install 'situs[batch]'") for line in lines)
     monkeypatch.undo()
 
 
@@ -61,6 +70,7 @@ def test_a_missing_package_is_told_before_the_work(tmp_path, capsys, monkeypatch
         ([], "either MANIFEST, or both --scans and --rois"),
         (["m.csv", "--scans", "a/*", "--rois", "b/*"], "either MANIFEST"),
         (["--scans", "a/*"], "either MANIFEST"),
+        (["findings.csv", "--watch"], "--watch: looks for files"),
         (["findings.csv"], "would overwrite the input"),
         (["absent.csv"], "is not a file"),
         (["empty.csv"], "has no rows"),
@@ -77,8 +87,7 @@ def test_what_cannot_be_used_is_refused(tmp_path, capsys, monkeypatch, args, wor
 def test_the_first_ctrl_c_finishes_what_runs_and_the_second_stops(asked, capfd, monkeypatch):
     left = []
 
-    def label_batch(*args):
-        *_, stop, _ = args
+    def label_batch(*args, stop, **options):
         assert not stop()
         signal.raise_signal(signal.SIGINT)
         assert stop()

@@ -21,7 +21,7 @@ import numpy as np
 from situs.errors import InputError, ManifestError
 from situs.tables import csv_text
 
-__all__ = ["Case", "Manifest", "find_pairs"]
+__all__ = ["Case", "Manifest", "find_pairs", "match_pairs"]
 
 _COLUMNS = ("id", "scan", "roi", "series", "mask_space")
 _REQUIRED = ("scan", "roi")
@@ -110,11 +110,19 @@ def find_pairs(scans: str, rois: str) -> str:
     Raises:
         InputError: A pattern has not one ``*``, or no file matches either.
     """
-    found = [_match(option, pattern) for option, pattern in (("--scans", scans), ("--rois", rois))]
-    keys = sorted({*found[0], *found[1]})
-    if not keys:
+    pairs = match_pairs(scans, rois)
+    if not pairs:
         raise InputError(f"--scans {scans} --rois {rois}: no file matches either; check the patterns")
-    return csv_text(_COLUMNS[:3], [[key, *(each.get(key, "") for each in found)] for key in keys])
+    return csv_text(_COLUMNS[:3], [[key, *pair] for key, pair in pairs.items()])
+
+
+def match_pairs(scans: str, rois: str) -> dict[str, tuple[str, str]]:
+    """The scan and the regions that match two patterns, by what the ``*`` stands for, ascending.
+
+    One of the two is empty if there is none. See `find_pairs`.
+    """
+    found = [_match(option, pattern) for option, pattern in (("--scans", scans), ("--rois", rois))]
+    return {key: (found[0].get(key, ""), found[1].get(key, "")) for key in sorted({*found[0], *found[1]})}
 
 
 def _match(option: str, pattern: str) -> dict[str, str]:

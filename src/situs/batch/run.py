@@ -1,4 +1,7 @@
-"""Runs a batch: labels the rows that have no part yet, on one process or several, then writes the tables."""
+"""Runs a batch: labels the rows that have no part yet, on one process or several, then writes the tables.
+
+A watched batch does so again and again, as scans arrive.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from situs import __version__
-from situs.batch.manifest import Case, Manifest, find_pairs
+from situs.batch.manifest import Case, Manifest, find_pairs, match_pairs
 from situs.batch.parts import PER_FOLDER, page_path, part_path, read_part, write_part
 from situs.batch.summary import Summary
 from situs.batch.tables import write_json_files, write_tables
+from situs.batch.watch import Arrivals
 from situs.batch.work import label_case, label_in_process
 from situs.errors import MissingExtraError
 from situs.files import claim_folder, digest, locked, make_folder, sweep, write_file
@@ -27,6 +31,8 @@ __all__ = ["label_batch"]
 _FORMAT = "situs.batch/1"
 _NOTE = "batch.json"
 _PAIRS = "manifest.csv"
+_PAGE = "summary.html"
+_WAKE_S = 0.2  # how soon a pause ends when it is to stop
 _KILLED = "the process that labelled it was killed, twice; perhaps the scan needs more memory than there is"
 
 
@@ -41,6 +47,8 @@ def label_batch(
     progress: Progress = silent,
     stop: Callable[[], bool] = lambda: False,
     language: str | None = None,
+    page: bool = False,
+    every: float | None = None,
 ) -> Summary | None:
     """Label the scans of a manifest into a folder, or go on with what is there.
 
@@ -57,6 +65,10 @@ def label_batch(
         stop: Is asked before each scan whether to start no more.
         language: Of the page that is written for each scan, see `situs.report.html.read_texts`. None for no
             pages. Scans that were labelled without a page are labelled again.
+        page: Whether to write ``summary.html``.
+        every: Seconds between two looks for scans that have arrived, see `situs.batch.watch`; it goes on
+            until it is to stop, and writes the tables whenever all that arrived is labelled. None to label
+            what is there. A folder belongs to the one or to the other.
 
     Returns:
         The counts; None if it was stopped before all scans were labelled.
@@ -66,40 +78,49 @@ def label_batch(
         OutputError: `out` belongs to another batch, another run is writing it, or it cannot be written.
         MissingExtraError: A package of the extra ``batch`` or ``report`` is absent.
     """
-    _check_packages(jobs, parquet)
+    _check_packages(jobs, parquet, page)
     texts = None if language is None else _read_texts(language)
     labeler = Labeler.load(bundle)
+    watched = source if every is not None and isinstance(source, tuple) else None
     # What cannot be used is refused before the folder is made.
-    pairs = None if isinstance(source, Path) else find_pairs(*source)
-    manifest = Manifest(source) if isinstance(source, Path) else None
+    manifest, pairs = None, ""
+    if isinstance(source, Path):
+        manifest = Manifest(source)
+    elif watched is not None:
+        match_pairs(*watched)
+    else:
+        pairs = find_pairs(*source)
     with locked(out):
         made_of = digest(source) if isinstance(source, Path) else list(source)
         version = [labeler.bundle.name, labeler.bundle.version]
         settings = {"format": _FORMAT, "situs": __version__, "bundle": version, "manifest": made_of}
-        claim_folder(out, _NOTE, settings)
-        if pairs is not None and not (out / _PAIRS).exists():
+        claim_folder(out, _NOTE, settings | {"watched": watched is not None}, {"watched": False})
+        if pairs and not (out / _PAIRS).exists():
             write_file(out / _PAIRS, pairs.encode("utf-8", "replace"))
-        batch = _Batch(manifest or Manifest(out / _PAIRS), out, bundle, labeler, jobs, stop, texts)
-        if not _label_all(batch, retry, progress):
+        folder = source.parent if isinstance(source, Path) else out
+        batch = _Batch(folder, out, bundle, labeler, jobs, stop, texts, parquet, json, page)
+        if watched is not None and every is not None:
+            return _watch(batch, Arrivals(watched, out / _PAIRS), every, retry, progress)
+        manifest = manifest or Manifest(out / _PAIRS)
+        if not _label_all(batch, manifest, retry, progress):
             return None
-        rows = range(1, len(batch.manifest) + 1)
-        summary = write_tables(out, (read_part(out, row) for row in rows), labeler.bundle.sites, parquet)
-        if json:
-            write_json_files(out, (read_part(out, row) for row in rows))
-        return summary
+        return _write_results(batch, len(manifest))
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What the scans of a batch are labelled with."""
+    """What the scans of a batch are labelled with, and what is written; see `label_batch`."""
 
-    manifest: Manifest
+    folder: Path  # what the paths of the manifest are relative to
     out: Path
     bundle: str | None
     labeler: Labeler
     jobs: int
     stop: Callable[[], bool]
     texts: dict[str, str] | None
+    parquet: bool
+    json: bool
+    page: bool
 
     def has(self, case: Case) -> bool:
         """Whether nothing is left to do for a case."""
@@ -109,14 +130,24 @@ class _Batch:
             return True
         return bool(read_part(self.out, case.number).error)
 
+    def forget_failure(self, number: int) -> bool:
+        """Remove the part of a row if it holds an error; whether it did."""
+        path = part_path(self.out, number)
+        failed = path.exists() and bool(read_part(self.out, number).error)
+        if failed:
+            path.unlink()
+        return failed
 
-def _check_packages(jobs: int, parquet: bool) -> None:
+
+def _check_packages(jobs: int, parquet: bool, page: bool) -> None:
     """Refuse what needs an absent package before the work."""
     try:
         if jobs > 1:
             import joblib  # noqa: F401
         if parquet:
             import pyarrow.parquet  # noqa: F401
+        if page:
+            import jinja2  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name).partition(".")[0], "batch") from error
 
@@ -129,18 +160,54 @@ def _read_texts(language: str) -> dict[str, str]:
     return read_texts(language)
 
 
-def _label_all(batch: _Batch, retry: bool, progress: Progress) -> bool:
+def _watch(
+    batch: _Batch, arrivals: Arrivals, every: float, retry: bool, progress: Progress
+) -> Summary | None:
+    """Label what has arrived and write the results, again and again until it is to stop."""
+    summary = Summary(batch.labeler.bundle.sites)
+    due = True  # for what an earlier run left
+    while True:
+        if due:
+            if arrivals and not _label_all(batch, Manifest(batch.out / _PAIRS), retry, progress):
+                return None
+            summary, retry = _write_results(batch, len(arrivals)), False
+        progress("scans", len(arrivals), len(arrivals), "waiting for more, until Ctrl-C")
+        until = time.monotonic() + every
+        while (left := until - time.monotonic()) > 0 and not batch.stop():
+            time.sleep(min(left, _WAKE_S))
+        if batch.stop():
+            return summary
+        due = arrivals.look(batch.forget_failure)
+
+
+def _write_results(batch: _Batch, length: int) -> Summary:
+    """Write the tables, and what else was asked for, from the parts of all rows."""
+    rows, bundle = range(1, length + 1), batch.labeler.bundle
+    parts = (read_part(batch.out, row) for row in rows)
+    summary = write_tables(batch.out, parts, bundle.sites, batch.parquet)
+    if batch.json:
+        write_json_files(batch.out, (read_part(batch.out, row) for row in rows))
+    if batch.page:
+        from situs.batch.page import format_summary
+
+        text = format_summary(summary, f"{bundle.name} {bundle.version}")
+        write_file(batch.out / _PAGE, text.encode("utf-8", "replace"))
+    return summary
+
+
+def _label_all(batch: _Batch, manifest: Manifest, retry: bool, progress: Progress) -> bool:
     """Label all rows without a part, a folder of parts at a time; whether none is left."""
-    total, done, new = len(batch.manifest), 0, 0
+    total, done, new = len(manifest), 0, 0
     began = time.monotonic()
-    cases = iter(batch.manifest)
+    cases = iter(manifest)
     while block := list(islice(cases, PER_FOLDER)):
         folder = part_path(batch.out, block[0].number).parent
         make_folder(folder)
         if batch.texts is not None:
             make_folder(page_path(batch.out, block[0].number).parent)
         if retry:
-            _forget_failures(batch, block)
+            for case in block:
+                batch.forget_failure(case.number)
         todo = [case for case in block if not batch.has(case)]
         done += len(block) - len(todo)
         progress("scans", done, total)
@@ -155,20 +222,13 @@ def _label_all(batch: _Batch, retry: bool, progress: Progress) -> bool:
     return True
 
 
-def _forget_failures(batch: _Batch, block: list[Case]) -> None:
-    """Remove the parts of a block that hold an error."""
-    for case in block:
-        if batch.has(case) and read_part(batch.out, case.number).error:
-            part_path(batch.out, case.number).unlink()
-
-
 def _label_block(batch: _Batch, todo: list[Case]) -> Iterator[None]:
     """Label cases, and yield after each; it ends early if it is to stop."""
     if batch.jobs == 1:  # needs no more packages than labelling does
         for case in todo:
             if batch.stop():
                 return
-            label_case(case, batch.manifest.folder, batch.out, batch.labeler, batch.texts)
+            label_case(case, batch.folder, batch.out, batch.labeler, batch.texts)
             yield
         return
     started: list[Case] = []
@@ -199,7 +259,7 @@ def _in_processes(batch: _Batch, todo: list[Case], started: list[Case]) -> Itera
             if batch.stop():
                 return
             started.append(case)
-            yield delayed(label_in_process)(case, batch.manifest.folder, batch.out, batch.bundle, batch.texts)
+            yield delayed(label_in_process)(case, batch.folder, batch.out, batch.bundle, batch.texts)
 
     run = Parallel(n_jobs=batch.jobs, return_as="generator_unordered", batch_size=1)
     results: Iterator[Any] = run(tasks())

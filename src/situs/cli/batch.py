@@ -65,6 +65,27 @@ def batch(
         bool, typer.Option("--html", help="Write a page for people for each scan too, with pictures.")
     ] = False,
     language: LanguageOption = "en",
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--summary/--no-summary", help="Write summary.html, with plots. Default: if jinja2 is installed."
+        ),
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="With --scans and --rois: go on, and label each scan that arrives, until Ctrl-C.",
+        ),
+    ] = False,
+    every: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="With --watch: pause between two looks. Files that did not change meanwhile are complete.",
+        ),
+    ] = 10.0,
     retry: Annotated[
         bool, typer.Option("--retry", help="Label again the scans that failed in an earlier run.")
     ] = False,
@@ -75,23 +96,46 @@ def batch(
     A scan that cannot be labelled is a row with the reason. It does not stop the others.
     """
     source = _source(manifest, scans, rois)
+    if watch and isinstance(source, Path):
+        raise InputError("--watch: looks for files that match --scans and --rois; give these, not MANIFEST")
     inputs = [Path(bundle)] if bundle else []
     inputs += [source] if isinstance(source, Path) else []
-    tables = {f"--out {out}: {name}": out / name for name in ("findings.csv", "findings.parquet")}
+    tables = {
+        f"--out {out}: {name}": out / name for name in ("findings.csv", "findings.parquet", "summary.html")
+    }
     check_outputs(tables, inputs, [out])
     with no_warnings():
         from situs.batch import label_batch
 
-        wanted = find_spec("pyarrow") is not None if parquet is None else parquet
+        with_parquet = find_spec("pyarrow") is not None if parquet is None else parquet
+        with_page = find_spec("jinja2") is not None if page is None else page
         with resumable_progress_bar() as progress, _stoppable() as stop:
-            pages = language if html else None
-            summary = label_batch(source, out, bundle, jobs, wanted, json, retry, progress, stop, pages)
+            summary = label_batch(
+                source,
+                out,
+                bundle,
+                jobs,
+                parquet=with_parquet,
+                json=json,
+                retry=retry,
+                progress=progress,
+                stop=stop,
+                language=language if html else None,
+                page=with_page,
+                every=every if watch else None,
+            )
             if summary is None:
                 raise KeyboardInterrupt
     if not quiet:
         print_text(summary.format_text() + f"\nThe table is {out / 'findings.csv'}\n")
-        if parquet is None and not wanted:
-            print_text("No findings.parquet: it needs pyarrow, pip install 'situs[batch]'\n")
+        if watch:
+            print_text("The same command goes on watching.\n")
+        for file, package, there in (
+            ("findings.parquet", "pyarrow", parquet is not None or with_parquet),
+            ("summary.html", "jinja2", page is not None or with_page),
+        ):
+            if not there:
+                print_text(f"No {file}: it needs {package}, pip install 'situs[batch]'\n")
 
 
 def _source(manifest: Path | None, scans: str | None, rois: str | None) -> Path | tuple[str, str]:

@@ -9,7 +9,6 @@ same bytes.
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +20,14 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from situs import __version__
 from situs.errors import InputError
 from situs.files import read_whole
 from situs.finding import Finding, Reference
-from situs.report.findings import millilitres, one_line, slice_ranges, to_json_object
+from situs.report.findings import millilitres, slice_ranges, to_json_object
+from situs.report.page import package_text, render_page
 from situs.report.picture import enlarge_reference, iter_lesions
 from situs.report.slices import draw_slice, iter_overview
 from situs.volume import Roi, Volume
@@ -215,9 +213,9 @@ def format_html(
         iter_overview(volume, {n: roi for n, (roi, _) in inside.items()}, _OVERVIEW_PX, _MOST_SLICES)
     )
     left_out = sorted(set(inside).difference(*(on_slice for _, on_slice, _ in tiles)))
-    style = _package_text("templates/report.css") + _widths()
-    page = _environment().from_string(_package_text("templates/report.html.j2"))
-    return page.render(
+    return render_page(
+        package_text("templates/report.html.j2"),
+        package_text("templates/report.css") + _widths(),
         t=t,
         scan=to_json_object(volume, [])["scan"],
         assumptions=volume.assumptions,
@@ -231,8 +229,6 @@ def format_html(
         slice_px=_SLICE_PX,
         reference_px=_REFERENCE_PX,
         last_slice=volume.geometry.shape[2] - 1,
-        style=Markup(style),
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 
@@ -279,23 +275,3 @@ def _listed(numbers: Sequence[int]) -> str:
 def _widths() -> str:
     """The lengths of the bars as classes, because the policy of the page allows no style attributes."""
     return "".join(f".w{n}{{width:{n}%}}\n" for n in range(101))
-
-
-def _package_text(name: str) -> str:
-    return resources.files("situs.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _environment() -> Environment:
-    """The templates' settings: each value is escaped, and has a space for every control character."""
-
-    def shown(value: Any) -> Any:
-        return one_line(value) if type(value) is str else value
-
-    return Environment(
-        autoescape=True,
-        finalize=shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
