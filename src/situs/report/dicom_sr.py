@@ -15,10 +15,12 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage, RTStructureSetStorage
+from pydicom.valuerep import DS
 
 from situs import __version__
 from situs.anatomy import Site
 from situs.finding import Finding, Side
+from situs.report.dicom_items import encoded, like, mark_encoded
 from situs.report.dicom_object import MAKER, derived_uid, new_object, site_code, to_bytes
 from situs.volume import DicomImage, Volume
 
@@ -26,6 +28,9 @@ __all__ = ["format_sr"]
 
 _SERIES_NUMBER = 9000  # beyond those of scanners
 _SMALLEST_SHARE = 0.005
+
+# SOP class and instance of a file, and the numbers of its frames; None for a file of one image.
+_Reference = tuple[str, str, list[int] | None]
 
 _SCHEME = "99SITUS"
 _MILLILITRE = sr.CodedConcept("ml", "UCUM", "milliliter")
@@ -72,20 +77,8 @@ def format_sr(
     ]
     document.CurrentRequestedProcedureEvidenceSequence = [*_evidence(volume, regions)]
     document.update(_report(volume, findings, regions, key)[0])
-    _mark_encoded(document)
+    mark_encoded(document)
     return to_bytes(document)
-
-
-def _mark_encoded(outer: Dataset) -> None:
-    """Tell pydicom that the items within a data set need no search for values of an ambiguous type.
-
-    It would search an item again for each item around it: a third of the time. No item here has such values.
-    """
-    for element in outer:
-        if element.VR == "SQ":
-            for item in element.value:
-                item.set_original_encoding(False, True, "iso8859")  # the character set of a new data set
-                _mark_encoded(item)
 
 
 def _report(
@@ -115,11 +108,7 @@ def _group(volume: Volume, finding: Finding, regions: DicomImage | None, key: st
             parameters=[f"roi_value={finding.roi_value}", f"component={finding.component}"],
             manufacturer=MAKER,
         ),
-        measurements=[
-            sr.Measurement(codes.SCT.Volume, round(finding.volume_ml, 6), _MILLILITRE),
-            *_by_site(_RELATION_SCORE, finding, finding.scores),
-            *_by_site(_SHARE, finding, finding.shares, _SMALLEST_SHARE),
-        ],
+        measurements=[sr.Measurement(codes.SCT.Volume, round(finding.volume_ml, 6), _MILLILITRE)],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(_CERTAINTY, _SURE if finding.sure else _NOT_SURE),
             *(
@@ -128,31 +117,28 @@ def _group(volume: Volume, finding: Finding, regions: DicomImage | None, key: st
             ),
         ],
     )
-    files = _references(_images_of(volume, finding)).items()
+    files = _references(_images_of(volume, finding))
     if regions is None or regions.sop_class == RTStructureSetStorage:
-        images = [sr.SourceImageForMeasurementGroup(*file, frames) for file, frames in files]
+        images = [sr.SourceImageForMeasurementGroup(*file) for file in files[:1]]
         group: Any = sr.MeasurementsAndQualitativeEvaluations(**content, source_images=images)
-        if regions is not None:
-            group[0].ContentTemplateSequence[0].TemplateIdentifier = "1411"
-            group[0].ContentSequence.append(_structure(regions, finding.roi_value))
     else:
         assert volume.source is not None
         segment = sr.ReferencedSegment(
             regions.sop_class,
             regions.instance,
             finding.roi_value,
-            source_images=[sr.SourceImageForSegmentation(*file, frames) for file, frames in files] or None,
+            source_images=[sr.SourceImageForSegmentation(*file) for file in files[:1]] or None,
             source_series=sr.SourceSeriesForSegmentation(volume.source.images[0].series),
         )
         group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(**content, referenced_segment=segment)
-    texts = [(_DOUBT, doubt) for doubt in finding.doubts] + [
-        (codes.DCM.Comment, note) for note in finding.notes
-    ]
-    if finding.roi_name:
-        texts.insert(0, (_ROI_NAME, finding.roi_name))
-    group[0].ContentSequence.extend(
-        sr.TextContentItem(concept, text, sr.RelationshipTypeValues.CONTAINS) for concept, text in texts
-    )
+    items = [*group[0].ContentSequence]
+    items += _other_images(items[-1], files[1:])
+    volume_at = next(number for number, item in enumerate(items) if item.ValueType == "NUM")
+    items[volume_at + 1 : volume_at + 1] = _by_site(finding)
+    if regions is not None and regions.sop_class == RTStructureSetStorage:
+        group[0].ContentTemplateSequence[0].TemplateIdentifier = "1411"
+        items.append(_structure(regions, finding.roi_value))
+    group[0].add_new("ContentSequence", "SQ", [*items, *_texts(finding)])
     return group
 
 
@@ -166,14 +152,29 @@ def _structure(regions: DicomImage, number: int) -> Any:
     return item
 
 
-def _by_site(
-    concept: sr.CodedConcept, finding: Finding, values: dict[str, float], least: float = 0.0
-) -> Iterator[sr.Measurement]:
-    """One measurement for each site, which is its finding site."""
-    for key, value in values.items():
-        if value >= least:
-            where = [_finding_site(finding.sites.site(key), None)]
-            yield sr.Measurement(concept, round(value, 6), _NO_UNITS, finding_sites=where)
+def _texts(finding: Finding) -> list[sr.TextContentItem]:
+    texts = [(_ROI_NAME, finding.roi_name)] if finding.roi_name else []
+    texts += [(_DOUBT, doubt) for doubt in finding.doubts]
+    texts += [(codes.DCM.Comment, note) for note in finding.notes]
+    return [sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS) for name, text in texts]
+
+
+def _by_site(finding: Finding) -> Iterator[Dataset]:
+    """One measurement for each relation score and share; its finding site is the site that it is of."""
+    shares = {key: share for key, share in finding.shares.items() if share >= _SMALLEST_SHARE}
+    for name, values in ((_RELATION_SCORE, finding.scores), (_SHARE, shares)):
+        for key, value in values.items():
+            model, measured = _measurement(name, finding.sites.site(key))
+            rounded = round(value, 6)
+            number = like(measured, NumericValue=DS(rounded, auto_format=True), FloatingPointValue=rounded)
+            yield like(model, MeasuredValueSequence=[number])
+
+
+@cache
+def _measurement(name: sr.CodedConcept, site: Site) -> tuple[Dataset, Dataset]:
+    """A measurement of a site, and its measured value, to be copied with other values."""
+    (item,) = sr.Measurement(name, 0.0, _NO_UNITS, finding_sites=[_finding_site(site, None)])
+    return encoded(item), encoded(item.MeasuredValueSequence[0])
 
 
 @cache
@@ -195,14 +196,27 @@ def _images_of(volume: Volume, finding: Finding) -> Sequence[DicomImage]:
     return [images[k] for k in finding.slices] if volume.source.are_slices else images
 
 
-def _references(images: Iterable[DicomImage]) -> dict[tuple[str, str], list[int] | None]:
-    """SOP class and instance of each file, and the numbers of its frames; None for a file of one image."""
+def _references(images: Iterable[DicomImage]) -> list[_Reference]:
     frames: dict[tuple[str, str], list[int] | None] = {}
     for image in images:
         of_file = frames.setdefault((image.sop_class, image.instance), [] if image.frame else None)
         if of_file is not None:
             of_file.append(image.frame)
-    return frames
+    return [(*file, of_file) for file, of_file in frames.items()]
+
+
+def _other_images(first: Dataset, references: Iterable[_Reference]) -> list[Dataset]:
+    """The items of other images, made like that of the first."""
+    model = encoded(first)
+    return [like(model, ReferencedSOPSequence=[_reference(*reference)]) for reference in references]
+
+
+def _reference(sop_class: str, instance: str, frames: list[int] | None = None) -> Dataset:
+    made = Dataset()
+    made.ReferencedSOPClassUID, made.ReferencedSOPInstanceUID = sop_class, instance
+    if frames is not None:
+        made.ReferencedFrameNumber = frames
+    return made
 
 
 def _evidence(volume: Volume, regions: DicomImage | None) -> Iterator[Dataset]:
@@ -219,10 +233,8 @@ def _evidence(volume: Volume, regions: DicomImage | None) -> Iterator[Dataset]:
         for series_uid, classes in of_study.items():
             item = Dataset()
             item.SeriesInstanceUID = series_uid
-            item.ReferencedSOPSequence = []
-            for instance, sop_class in classes.items():
-                file = Dataset()
-                file.ReferencedSOPClassUID, file.ReferencedSOPInstanceUID = sop_class, instance
-                item.ReferencedSOPSequence.append(file)
+            item.ReferencedSOPSequence = [
+                _reference(sop_class, instance) for instance, sop_class in classes.items()
+            ]
             study.ReferencedSeriesSequence.append(item)
         yield study
