@@ -23,9 +23,38 @@ def test_the_index_is_the_position():
     assert [SITE_INDEX[site.key] for site in SITES] == list(range(15))
 
 
-def test_every_site_has_a_name_and_a_known_group():
+def test_every_site_has_a_name_and_a_compartment():
     assert all(site.name for site in SITES)
-    assert {site.group for site in SITES} == {"parenchyma", "csf", "extra-axial", "sinus"}
+    assert {site.groups["compartment"] for site in SITES} == set(
+        ["parenchyma", "subarachnoid", "ventricular", "dural", "sinus"]
+    )
+
+
+def test_the_documented_groups_are_these():
+    text = (REPO / "docs" / "sites.md").read_text().partition("## Groups")[2].partition("## Your own list")[0]
+    documented, grouping = {}, ""
+    for name, group, sites in re.findall(r"^\| (\w*) ?\| (\w+) \| (.+) \|$", text, re.MULTILINE)[1:]:
+        grouping = name or grouping
+        for key in re.findall(r"`(\w+)`", sites):
+            documented.setdefault(grouping, {})[key] = group
+    assert tuple(documented) == SITES.groupings == ("compartment", "tentorium", "ich_location")
+    for grouping, groups in documented.items():
+        assert groups == {s.key: s.groups[grouping] for s in SITES if s.groups[grouping]}
+
+
+def test_a_group_is_shared_if_all_sites_are_in_it():
+    of_two_lobes = SITES.shared_groups(["frontal_region", "parietal_region"])
+    assert of_two_lobes == {
+        "compartment": "parenchyma", "tentorium": "supratentorial", "ich_location": "lobar",
+    }  # fmt: skip
+    assert SITES.shared_groups(["thalamus", "brainstem"]) == {
+        "compartment": "parenchyma", "tentorium": None, "ich_location": None,
+    }  # fmt: skip
+    # A group of one of them is not shared by one that has none.
+    assert SITES.shared_groups(["frontal_region", "sulcal_spaces"]) == dict.fromkeys(SITES.groupings)
+    assert SITES.shared_groups(["ethmoidal", "maxillary"]) == {
+        "compartment": "sinus", "tentorium": None, "ich_location": None,
+    }  # fmt: skip
 
 
 def test_what_lies_across_the_midline_is_not_paired():
@@ -64,7 +93,7 @@ def test_every_code_fits_into_a_dicom_file():
 
 
 def test_the_documented_codes_are_these():
-    text, *_ = (REPO / "docs" / "sites.md").read_text().partition("## Your own list")
+    text, *_ = (REPO / "docs" / "sites.md").read_text().partition("## Groups")
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE)
     assert {key: cells.split(" | ") for key, cells in rows} == {
         site.key: [site.code_scheme, site.code, site.code_meaning, site.code_source] for site in SITES
@@ -104,8 +133,14 @@ def _verhoeff_is_valid(code):
 
 def test_a_list_is_read_as_it_was_written(tmp_path):
     sites = SiteList(
-        [Site("brain", "Brain", paired=True), Site("hippocampus", "Hippocampus", parent="brain")]
+        [
+            Site("brain", "Brain", paired=True, groups={"territory": "", "lobe": "all, of course"}),
+            Site(
+                "hippocampus", "Hippocampus", parent="brain", groups={"territory": "PCA", "lobe": "temporal"}
+            ),
+        ]
     )
+    assert sites.groupings == ("territory", "lobe")
     (tmp_path / "sites.csv").write_text(sites_csv(sites), encoding="utf-8")
     assert read_sites(tmp_path / "sites.csv") == sites
     (tmp_path / "sites.csv").write_text("key\nleft_orbit\n")
@@ -123,6 +158,10 @@ def test_a_list_is_read_as_it_was_written(tmp_path):
         ("key,parent\nbrain,hed\nhead,\n", "no parent 'hed'; did you mean 'head'"),
         ("key,parent\na,b\nb,c\nc,a\n", "site a: its parents form a circle"),
         ("key,parent\na,a\n", "site a: its parents form a circle"),
+        ("key,group\na,csf\n", "column 'group': call it group_WORD"),
+        ("key,group_A-Z\na,b\n", "grouping 'A-Z': expected small letters"),
+        ("key," + ",".join(f"group_a{n}" for n in range(21)) + "\na\n", "at most 20 groupings, got 21"),
+        (f"key,group_a\nb,{'x' * 201}\n", "is longer than 200 letters"),
         ("key,paired\na,yes\n", "paired: expected 0 or 1, got 'yes'"),
         ("key,code\na,123\n", "a code needs a code_scheme"),
         (f"key,name\na,{'x' * 201}\n", "is longer than 200 letters"),

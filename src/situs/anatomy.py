@@ -10,8 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -27,6 +27,8 @@ MOST_SITES = 250  # site maps hold a byte for each voxel
 _MOST_BYTES = 2**20
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TEXT_LENGTH = 200
+_MOST_GROUPINGS = 20
+_GROUP_COLUMN = "group_"  # a column of the table that begins so is a grouping
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ class Site:
     Attributes:
         key: The name used in files, JSON and columns: small letters, digits and ``_``, a letter first.
         name: The name shown to people.
-        group: ``parenchyma``, ``csf``, ``extra-axial`` or ``sinus``, or a word of the list's author.
         paired: Whether there is one on each side of the patient.
         code_scheme: The DICOM coding scheme of the code: ``SCT`` for SNOMED CT, or ``99SITUS``, which is
             private to situs; empty for a site without a code.
@@ -44,20 +45,21 @@ class Site:
         code_meaning: What the code means, in the words of its source.
         code_source: Where the code comes from: a context group of DICOM PS3.16, or ``situs``.
         parent: The key of the site that it is a part of; empty for none.
+        groups: The group of the site by the name of each grouping; empty for none.
     """
 
     key: str
     name: str
-    group: str = ""
     paired: bool = False
     code_scheme: str = ""
     code: str = ""
     code_meaning: str = ""
     code_source: str = ""
     parent: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-_COLUMNS = tuple(field.name for field in fields(Site))
+_COLUMNS = tuple(column.name for column in fields(Site) if column.name != "groups")
 
 
 class SiteList(tuple[Site, ...]):
@@ -80,9 +82,28 @@ class SiteList(tuple[Site, ...]):
         return tuple(site.key for site in self)
 
     @cached_property
+    def names(self) -> Mapping[str, str]:
+        """The name of each site for people by its key, in order."""
+        return {site.key: site.name for site in self}
+
+    @cached_property
     def numbers(self) -> Mapping[str, int]:
         """The number of each site by its key: its place on an axis over sites."""
         return {key: number for number, key in enumerate(self.keys)}
+
+    @cached_property
+    def groupings(self) -> tuple[str, ...]:
+        """The names of the groupings, in the order of the table."""
+        return tuple(dict.fromkeys(name for site in self for name in site.groups))
+
+    def shared_groups(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """The group that all of some sites are in, by grouping; None if they are in several or in none.
+
+        Args:
+            keys: The keys of the sites, at least one; all are in the list.
+        """
+        found = {name: {self.site(key).groups.get(name, "") for key in keys} for name in self.groupings}
+        return {name: (min(groups) or None) if len(groups) == 1 else None for name, groups in found.items()}
 
     def number(self, key: str) -> int:
         """The number of the site of a key.
@@ -108,8 +129,14 @@ class SiteList(tuple[Site, ...]):
                 raise InputError(
                     f"site {site.key!r}: expected a key of small letters, digits and '_', a letter first"
                 )
-            if long := [value for value in vars(site).values() if len(str(value)) > _TEXT_LENGTH]:
-                start = str(long[0])[:20]
+            for grouping in site.groups:
+                if not _KEY.fullmatch(grouping):
+                    raise InputError(
+                        f"site {site.key}: grouping {grouping!r}: expected small letters, digits and '_'"
+                    )
+            texts = [*vars(site).values(), *site.groups.values()]
+            if long := [text for text in texts if isinstance(text, str) and len(text) > _TEXT_LENGTH]:
+                start = long[0][:20]
                 raise InputError(f"site {site.key}: {start!r}... is longer than {_TEXT_LENGTH} letters")
             if not site.name.strip():
                 raise InputError(f"site {site.key}: name is empty")
@@ -127,6 +154,10 @@ class SiteList(tuple[Site, ...]):
                 above = parents.get(above, "")
             if above:
                 raise InputError(f"site {site.key}: its parents form a circle")
+        if len(self.groupings) > _MOST_GROUPINGS:
+            raise InputError(
+                f"sites: expected at most {_MOST_GROUPINGS} groupings, got {len(self.groupings)}"
+            )
         if len(parents) < len(self):
             twice = next(key for n, key in enumerate(self.keys) if key in self.keys[:n])
             raise InputError(f"site {twice}: the key comes twice")
@@ -136,16 +167,19 @@ def read_sites(path: Path) -> SiteList:
     """The list of sites in a CSV file in UTF-8 with a header.
 
     The columns are the fields of `Site`: ``key``, and the others, which may be empty or absent. A site
-    without a name is called by its key.
+    without a name is called by its key. Each column ``group_WORD`` is the grouping WORD.
 
     Raises:
-        InputError: If the file cannot be read, lacks the column ``key``, or is no valid list.
+        InputError: If the file cannot be read, lacks the column ``key``, has a column ``group``, or is no
+            valid list.
     """
     try:
         text = read_whole(path, _MOST_BYTES).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""))
         if "key" not in (reader.fieldnames or []):
             raise InputError(f"{path}: lacks the column 'key'; expected {', '.join(_COLUMNS)}")
+        if "group" in (reader.fieldnames or []):
+            raise InputError(f"{path}: column 'group': call it group_WORD, such as group_compartment")
         rows = list(reader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
@@ -159,16 +193,28 @@ def read_sites(path: Path) -> SiteList:
 
 def sites_csv(sites: Iterable[Site]) -> str:
     """The table that `read_sites` reads."""
-    rows = [{**asdict(site), "paired": int(site.paired)} for site in sites]
-    return csv_text(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+    listed = SiteList(sites)
+    rows = [
+        [
+            *(getattr(site, name) if name != "paired" else int(site.paired) for name in _COLUMNS),
+            *(site.groups.get(name, "") for name in listed.groupings),
+        ]
+        for site in listed
+    ]
+    return csv_text([*_COLUMNS, *(_GROUP_COLUMN + name for name in listed.groupings)], rows)
 
 
 def _to_site(row: Mapping[str, Any]) -> Site:
     cells = {name: (row.get(name) or "").strip() for name in _COLUMNS}
     if cells["paired"] not in ("", "0", "1"):
         raise InputError(f"site {cells['key']}: paired: expected 0 or 1, got {cells['paired']!r}")
-    name = cells["name"] or cells["key"].replace("_", " ")
-    return Site(**{**cells, "name": name, "paired": cells["paired"] == "1"})  # type: ignore[arg-type]
+    texts = {**cells, "name": cells["name"] or cells["key"].replace("_", " ")}
+    groups = {
+        column.removeprefix(_GROUP_COLUMN): (cell or "").strip()
+        for column, cell in row.items()
+        if column is not None and column.startswith(_GROUP_COLUMN)
+    }
+    return Site(**{**texts, "paired": cells["paired"] == "1"}, groups=groups)  # type: ignore[arg-type]
 
 
 SITES = read_sites(Path(str(resources.files("situs").joinpath("data/sites.csv"))))

@@ -90,6 +90,19 @@ class Finding:
         return None if self.site is None else self.scores[self.site]
 
     @property
+    def groups(self) -> dict[str, str | None]:
+        """The group of ``site`` by grouping (`SiteList.groupings`), None for none. Empty without a site."""
+        return {} if self.site is None else self.sites.shared_groups([self.site])
+
+    @property
+    def shared_groups(self) -> dict[str, str | None]:
+        """The group that all sites of ``site_set`` share, by grouping, None for none. Empty if the set is.
+
+        It may be known although the site is not sure.
+        """
+        return self.sites.shared_groups(self.site_set) if self.site_set else {}
+
+    @property
     def lesion_name(self) -> str:
         """What the lesion is called: ``roi03_lesion1`` is the largest lesion of mask value 3."""
         return f"roi{self.roi_value:02d}_lesion{self.component}"

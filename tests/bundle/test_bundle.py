@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,9 +118,28 @@ def test_the_first_bundles_have_the_keys_of_the_shipped_sites(tmp_path):
         read_bundle(folder)
 
 
+def test_bundles_from_before_the_groupings(tmp_path):
+    """They have one word for each site, which is not read; the shipped sites have the shipped groups."""
+
+    def one_word(description):
+        for site in description["sites"]:
+            site.update(group="csf")
+            del site["groups"]
+
+    folder = write_toy(tmp_path / "shipped list")
+    sign(folder, one_word)
+    assert read_bundle(folder).sites == SITES
+    own = SiteList(Site(f"place_{n}", f"Place {n}", groups={"half": "upper"}) for n in range(15))
+    folder = write_toy(tmp_path / "own list", sites=own)
+    assert read_bundle(folder).sites == own and own.groupings == ("half",)
+    sign(folder, one_word)
+    assert read_bundle(folder).sites == tuple(replace(site, groups={}) for site in own)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"groups": {"Half": "upper"}}, "grouping 'Half': expected small letters"),
         ({"key": "brainstem"}, "site brainstem: the key comes twice"),
         ({"name": "Brainstem"}, "have the same name"),
         ({"key": "../etc"}, "expected a key of small letters"),

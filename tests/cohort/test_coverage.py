@@ -27,7 +27,14 @@ def test_figures_by_hand():
     assert coverage.sure == 3 / 4
     assert coverage.right_if_sure == pytest.approx(2 / 3)
     assert coverage.right_if_not == 0
+    # Thalamus and brainstem share the compartment; of the four sets, three hold one site each.
+    assert coverage.groups == {
+        "compartment": {"shared": 1, "right_if_shared": 1},
+        "tentorium": {"shared": 3 / 4, "right_if_shared": pytest.approx(2 / 3)},
+        "ich_location": {"shared": 3 / 4, "right_if_shared": pytest.approx(2 / 3)},
+    }
     assert "in 0.750, of thalamus in 0.667 (the least);\nmean size 1.25; 0.750 are sure;" in coverage.text()
+    assert "a group of tentorium in 0.750; 0.667 of these are right" in coverage.text()
 
 
 def test_without_a_sure_or_an_unsure_answer_there_is_no_fraction_of_right_ones():

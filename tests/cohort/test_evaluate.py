@@ -182,6 +182,25 @@ def test_dict_has_the_relation_network_on_top(cohort, use_references):
     assert told["shares"] == {"error": None, "rois": 0}  # the cohort has no site maps
 
 
+def test_groups_are_those_of_the_predicted_sites(cohort, use_references):
+    """All slices are called brainstem, or cerebellum: the group is right where the site is not."""
+    use_references((LEFT, BRAINSTEM, "C"), (RIGHT, CEREBELLUM, "C"))
+    evaluation = evaluate("any", cohort, n_boot=5)
+    told = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert list(told["groups"]) == list(told["rois"]["groups"]) == list(SITES.groupings)
+    # 6 slices of thalami are called brainstem, 2 of brainstems cerebellum; 2 ROIs each.
+    for tables, thalami, brainstems in ((told["groups"], 6, 2), (told["rois"]["groups"], 2, 2)):
+        n = thalami + brainstems
+        parenchyma = tables["compartment"]["groups"]["parenchyma"]
+        assert (parenchyma["precision"], parenchyma["recall"], parenchyma["support"]) == (1, 1, n)
+        assert list(tables["tentorium"]["groups"]) == ["infratentorial", "supratentorial", "none"]
+        below, above = (tables["tentorium"]["groups"][key] for key in ("infratentorial", "supratentorial"))
+        assert (below["precision"], below["recall"]) == (pytest.approx(brainstems / n), 1)
+        assert (above["precision"], above["recall"], above["support"]) == (0, 0, thalami)
+        assert tables["ich_location"]["macro"]["f1"] == 0
+    assert "infratentorial" in evaluation.text()
+
+
 def test_shares_against_site_maps(cohort, use_references):
     """Half of the large slice of each thalamus is brainstem. BaseNet paints large regions thalamus, small
     ones cerebellum: of 36 + 8 pixels 36 thalamus and 8 cerebellum, and not 26 thalamus and 18 brainstem. The
@@ -256,11 +275,11 @@ def test_progress_counts_scans_then_slices(cohort, use_references):
     assert [call[:3] for call in calls] == [("scans", 1, 2), ("scans", 2, 2), ("slices", 8, 8)]
 
 
-def test_text_lists_every_site_and_both_means_twice(cohort, use_references):
+def test_text_lists_every_site_and_both_means(cohort, use_references):
     use_references((LEFT, THALAMUS, "C"), (RIGHT, BRAINSTEM, "C"))
     evaluation = evaluate("any", cohort, n_boot=5)
     lines = evaluation.text().splitlines()
     assert not evaluation.to_dict()["upright"] and not any("upright" in line for line in lines)
-    assert sum(line.startswith("macro mean") for line in lines) == 2
+    assert sum(line.startswith("macro mean") for line in lines) == 2 + len(SITES.groupings)
     thalamus = next(line for line in lines if line.startswith("thalamus"))
     assert thalamus.split()[1:] == ["6", "0.500", "0.333", "0.400", "1.000", "1.000", "1.000", "1.000-1.000"]

@@ -11,7 +11,7 @@ from jsonschema import ValidationError
 from phantoms import REPO, small_case
 from phantoms.findings_schema import read_findings, schema
 
-from situs.anatomy import SITE_KEYS
+from situs.anatomy import SITE_KEYS, SITES, Site, SiteList
 from situs.finding import SIDES, Finding, Reference
 from situs.report.findings import (
     DISCLAIMER,
@@ -70,7 +70,12 @@ def test_python_and_json_have_the_same_names(case):
     """Every field and property of a finding stands in the JSON under its own name, with its own value."""
     volume, findings = case
     report = read_findings(format_json(volume, findings))
-    names = {field.name for field in fields(Finding)} - {"sites"} | {"sure", "score"}
+    names = {field.name for field in fields(Finding)} - {"sites"} | {
+        "sure",
+        "score",
+        "groups",
+        "shared_groups",
+    }
     for finding, written in zip(findings, report["findings"], strict=True):
         assert set(written) == names
         assert written["scores"] == pytest.approx(finding.scores)
@@ -91,6 +96,8 @@ def test_python_and_json_have_the_same_names(case):
         {"site": "the skull"},
         {"scores": {"thalamus": 2.0}},
         {"score": 1.5},
+        {"groups": {"compartment": ""}},
+        {"shared_groups": {"A b": "lobar"}},
         {"nearest": [{"id": "a", "site": "thalamus"}]},
     ],
 )
@@ -109,6 +116,32 @@ def test_the_schema_refuses_a_field_that_is_missing(case):
         del report["findings"][0][name]
         with pytest.raises(ValidationError):
             read_findings(json.dumps(report))
+
+
+def test_groups_are_those_of_the_site_and_of_all_possible_sites(case):
+    """The site is the thalamus; the brainstem is possible too."""
+    volume, findings = case
+    first, second, _ = read_findings(format_json(volume, findings))["findings"]
+    assert first["groups"] == {
+        "compartment": "parenchyma", "tentorium": "supratentorial", "ich_location": "deep",
+    }  # fmt: skip
+    assert first["shared_groups"] == {"compartment": "parenchyma", "tentorium": None, "ich_location": None}
+    assert second["groups"] == second["shared_groups"] == {}
+    assert replace(findings[0], site_set=()).shared_groups == {}
+
+
+def test_groups_of_a_list_of_ones_own_have_columns_of_their_own(case):
+    volume, findings = case
+    sites = SiteList(
+        Site(key, key, groups={"territory": "PCA" if key in ("thalamus", "brainstem") else ""})
+        for key in SITE_KEYS
+    )
+    text = format_csv(volume, [replace(findings[0], sites=sites)])
+    (row,) = csv.DictReader(text.splitlines())
+    assert list(row)[-2:] == ["group_territory", "shared_group_territory"]
+    assert (row["group_territory"], row["shared_group_territory"]) == ("PCA", "PCA")
+    report = to_json_object(volume, [replace(findings[0], site="maxillary", sites=sites)])
+    assert read_findings(json.dumps(report))["findings"][0]["groups"] == {"territory": None}
 
 
 def test_json_says_what_the_findings_say(case):
@@ -185,11 +218,13 @@ def test_csv_columns_are_the_documented_ones_and_never_shift(case):
     rows = list(csv.reader(text.splitlines()))
     assert tuple(rows[0]) == csv_columns()
     assert len(rows) == 4 and {len(row) for row in rows} == {len(csv_columns())}
-    fixed = ("score_", "share_")
+    fixed = ("score_", "share_", "group_", "shared_group_")
     named = [c for c in csv_columns() if not c.startswith(fixed)]
     assert [c for c in documented("## CSV") if not c.startswith(fixed)] == named
-    for start in fixed:
-        assert [c.removeprefix(start) for c in csv_columns() if c.startswith(start)] == list(SITE_KEYS)
+    for start, names in zip(fixed, [SITE_KEYS] * 2 + [SITES.groupings] * 2, strict=True):
+        assert tuple(c.removeprefix(start) for c in csv_columns() if c.startswith(start)) == names
+    groups = DOCS.read_text(encoding="utf-8").partition("## CSV")[2].partition("\n## ")[0]
+    assert re.findall(r"`((?:shared_)?group_\w+)`", groups) == list(csv_columns())[-6:]
 
 
 def test_csv_keeps_columns_whatever_the_order_of_the_scores(case):
@@ -204,7 +239,12 @@ def test_csv_and_json_agree(case):
     own = {"scan_name", "slice_count", "first_slice", "last_slice", "assumptions"}
     by_site = {f"{start}_{key}" for start in ("score", "share") for key in SITE_KEYS}
     for row, finding in zip(table, report["findings"], strict=True):
-        assert set(row) - own - by_site == set(finding) - {"slices", "scores", "shares"}
+        by_group = {f"{what}group_{name}" for what in ("", "shared_") for name in SITES.groupings}
+        objects = {"slices", "scores", "shares", "groups", "shared_groups"}
+        assert set(row) - own - by_site - by_group == set(finding) - objects
+        for what, start in (("groups", "group_"), ("shared_groups", "shared_group_")):
+            cells = {name: row[start + name] or None for name in SITES.groupings}
+            assert cells == (finding[what] or dict.fromkeys(SITES.groupings))
         assert row["scan_name"] == report["scan"]["name"]
         assert row["assumptions"] == " | ".join(report["assumptions"])
         for name in ("site", "score"):
@@ -251,7 +291,8 @@ def test_text_counts_the_references_by_site(case):
 
 def test_text_says_each_doubt_and_note_once_and_the_disclaimer(case):
     text = format_text(*case)
-    doubts, notes, assumed = text.split("not sure (?):\n")[1].split("\n\n")[:3]
+    doubts, shared, notes, assumed = text.split("not sure (?):\n")[1].split("\n\n")[:4]
+    assert shared.splitlines() == ["what all possible sites share:", "  - #1, 3: compartment: parenchyma"]
     assert doubts.splitlines() == [
         "  - #1, 3: More than one site fits: thalamus or brainstem.",
         "  - #2: Too small to be judged.",

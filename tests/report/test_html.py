@@ -15,7 +15,7 @@ import pytest
 from phantoms import small_case
 from PIL import Image
 
-from situs.anatomy import SITES
+from situs.anatomy import SITE_KEYS, SITES, Site, SiteList
 from situs.bundle.pictures import SIZE_PX
 from situs.errors import InputError
 from situs.finding import SIDES
@@ -159,6 +159,33 @@ def test_all_that_was_found_is_on_the_page(text, volume, findings):
         for reference in (*finding.nearest, *finding.comparison):
             assert reference.id in article and f"{reference.distance:.2f}" in article
     assert words.count(DISCLAIMER) == 2 and "compact 3" in words
+
+
+def test_groups_stand_beside_the_site(volume, lesions, findings):
+    """Thalamus and brainstem are possible, then the thalamus alone, then two sites that share no group."""
+    judged, names = findings[0], read_texts()
+    sets = (judged.site_set, ("thalamus",), ("thalamus", "maxillary"))
+    lines = [
+        re.findall(
+            r"<dt>(.*?)</dt><dd>(.*?)</dd>", format_html(volume, lesions, [replace(judged, site_set=s)])
+        )
+        for s in sets
+    ]
+    shown = [[dict(pairs)[names[f"grouping.{name}"]] for name in SITES.groupings] for pairs in lines]
+    some = "(not all possible sites)"
+    assert shown == [
+        ["parenchyma (all possible sites)", f"supratentorial {some}", f"deep {some}"],
+        ["parenchyma", "supratentorial", "deep"],
+        [f"parenchyma {some}", f"supratentorial {some}", f"deep {some}"],
+    ]
+
+
+def test_names_of_a_list_of_ones_own_are_text(volume, lesions, findings):
+    own = SiteList(Site(key, f"<{key}> {{x}}", groups={"odd_one": "<b>{y}</b>"}) for key in SITE_KEYS)
+    texts = {key: text for key, text in read_texts().items() if not key.startswith(("site.", "in."))}
+    shown = format_html(volume, lesions, [replace(findings[0], sites=own)], texts=texts)
+    assert "&lt;thalamus&gt; {x}" in shown and "<b>" not in shown
+    assert "<dt>odd one</dt><dd>&lt;b&gt;{y}&lt;/b&gt; (all possible sites)</dd>" in shown
 
 
 def test_the_bars_are_as_long_as_the_scores(text, findings):
@@ -316,7 +343,9 @@ def test_the_english_names_are_those_of_the_other_outputs():
     texts = read_texts()
     assert texts["notice"].startswith(DISCLAIMER)
     for site in SITES:
-        assert texts[f"site.{site.key}"] == site.name + (" sinus" if site.group == "sinus" else "")
+        assert texts[f"site.{site.key}"] == site.name + (
+            " sinus" if site.groups["compartment"] == "sinus" else ""
+        )
 
 
 MADE_UP = {key: f"zz {text}" for key, text in read_texts().items()} | {"language": "eo"}

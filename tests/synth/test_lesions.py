@@ -20,7 +20,7 @@ from situs.synth.shapes import in_window
 HEAD = small_head()
 GROWER = LesionGrower(HEAD)
 BONE_MM = ndimage.distance_transform_edt(HEAD.labels != BONE)
-# The group that each of the head's sites belongs to, by the table in docs/synth.md.
+# The compartment that each of the head's sites belongs to, by the table in docs/synth.md.
 FLUID = ("basal_cisterns", "sulcal_spaces", "ventricular_system")
 LOBES = ("frontal_region", "parietal_region")
 LEAST_SHARE = {"tissue": 0.7, "cortex": 0.7, "crescent": 0.45, "fluid": 0.5, "cast": 0.35}

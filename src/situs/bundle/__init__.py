@@ -16,7 +16,7 @@ This module reads bundles; `situs.bundle.write` writes and changes them.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -220,7 +220,10 @@ def is_shipped(folder: str | Path) -> bool:
 
 
 def _read_sites(sites: list[Any]) -> SiteList:
-    """The list of sites in a description. The first bundles have the keys of the shipped list alone.
+    """The list of sites in a description.
+
+    The first bundles have the keys of the shipped list alone. Those after them have one word, ``group``, for
+    each site. It is not read: their sites have no groups, unless they are the shipped ones.
 
     Raises:
         ValueError: If it is no valid list.
@@ -229,7 +232,9 @@ def _read_sites(sites: list[Any]) -> SiteList:
         return SITES
     if any(isinstance(site, str) for site in sites):
         raise InputError("sites: have keys and no names, and are not the shipped ones")
-    return SiteList(Site(**site) for site in sites)
+    own = SiteList(Site(**{name: site[name] for name in site if name != "group"}) for site in sites)
+    shipped = tuple(replace(site, groups={}) for site in SITES)
+    return SITES if own == shipped else own
 
 
 def _shipped_folder() -> Path:

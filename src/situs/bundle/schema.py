@@ -32,13 +32,14 @@ class _Site(Struct, forbid_unknown_fields=True):
 
     key: _Key
     name: _Key
-    group: _Text = ""
+    group: _Text = ""  # of bundles from before the groupings
     paired: bool = False
     code_scheme: _Text = ""
     code: _Text = ""
     code_meaning: _Text = ""
     code_source: _Text = ""
     parent: _Text = ""
+    groups: dict[_Key, _Text] = {}
 
 
 class _Recipe(Struct):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Coverage:
         right_if_sure: Fraction of right answers among the sure ones; None if there are none.
         right_if_not: Fraction of right answers among the others; None if there are none.
         known_sites: The bundle's sites.
+        groups: By grouping, ``shared``: the fraction of ROIs whose site set shares a group, and
+            ``right_if_shared``: the fraction of these whose true site is in it; None if there are none.
     """
 
     level: float
@@ -38,6 +40,7 @@ class Coverage:
     right_if_sure: float | None
     right_if_not: float | None
     known_sites: SiteList = SITES
+    groups: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def worst_site(self) -> str:
@@ -77,10 +80,19 @@ class Coverage:
             for fraction, which in ((self.right_if_sure, "the sure are"), (self.right_if_not, "the others"))
             if fraction is not None
         ]
+        groups = "".join(
+            f"\nAll sites of the set share a group of {grouping} in {found['shared']:.3f}"
+            + (
+                "."
+                if found["right_if_shared"] is None
+                else f"; {found['right_if_shared']:.3f} of these are right."
+            )
+            for grouping, found in self.groups.items()
+        )
         return (
             f"Certainty (ROIs): the site set holds the true site in {self.overall:.3f}, of {name} in "
             f"{self.sites[self.worst_site]:.3f} (the least);\nmean size {self.mean_size:.2f}; "
-            f"{self.sure:.3f} are sure; {', '.join(right)}."
+            f"{self.sure:.3f} are sure; {', '.join(right)}.{groups}"
         )
 
 
@@ -107,4 +119,21 @@ def measure_coverage(
         right_if_sure=float(right[sure].mean()) if sure.any() else None,
         right_if_not=float(right[~sure].mean()) if not sure.all() else None,
         known_sites=sites,
+        groups=_shared_groups(judgements, truth, sites),
     )
+
+
+def _shared_groups(
+    judgements: Sequence[Judgement], truth: NDArray[np.integer], sites: SiteList
+) -> dict[str, dict[str, float | None]]:
+    """How often the sites of a set share a group, and how often that is right; see `Coverage`."""
+    shared = [sites.shared_groups(judgement.site_set) for judgement in judgements]
+    true = [sites[t].groups for t in truth]
+    found: dict[str, dict[str, float | None]] = {}
+    for name in sites.groupings:
+        right = [of[name] == own.get(name) for of, own in zip(shared, true, strict=True) if of[name]]
+        found[name] = {
+            "shared": len(right) / len(shared),
+            "right_if_shared": float(np.mean(right)) if right else None,
+        }
+    return found

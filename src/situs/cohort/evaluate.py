@@ -18,6 +18,7 @@ from situs.bundle import read_bundle
 from situs.certainty import Calibration
 from situs.cohort.answers import Answers, answer_slices, average_answers, average_slices, judge
 from situs.cohort.coverage import Coverage, measure_coverage
+from situs.cohort.groups import Examples, GroupScores, groups_to_dict, score_groups
 from situs.cohort.manifest import describe_cohort, read_manifest
 from situs.cohort.scores import ScoreTable, count_confusions, macro_f1, score_table
 from situs.cohort.slices import Slices, open_slices
@@ -55,6 +56,7 @@ class Evaluation:
             later are the exception.) No slice was compared with references of its own patient.
         unknown_sites: Names of the sites of the cohort that the bundle has no reference of.
         data: What a rendered cohort was rendered from; empty for any other cohort.
+        groups: The Relation Network's scores by the groups of the sites, for each grouping.
     """
 
     relation: ScoreTable
@@ -72,6 +74,7 @@ class Evaluation:
     known_patients: int
     unknown_sites: tuple[str, ...]
     data: str = ""
+    groups: tuple[GroupScores, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as a dictionary for JSON.
@@ -79,6 +82,9 @@ class Evaluation:
         The Relation Network's table stands at the top, BaseNet's under ``basenet``. Both with ROIs as
         examples stand under ``rois``.
         """
+        by_slice = groups_to_dict({scores.grouping: scores.slices for scores in self.groups})
+        by_roi = groups_to_dict({scores.grouping: scores.rois for scores in self.groups})
+        rois = {"basenet": self.basenet_rois.to_dict(), "groups": by_roi}
         return {
             "bundle": self.bundle,
             "n_neighbors": self.n_neighbors,
@@ -91,7 +97,8 @@ class Evaluation:
             "other_joins": self.other_joins,
             **self.relation.to_dict(),
             "basenet": self.basenet.to_dict(),
-            "rois": {**self.relation_rois.to_dict(), "basenet": self.basenet_rois.to_dict()},
+            "rois": {**self.relation_rois.to_dict(), **rois},
+            "groups": by_slice,
         }
 
     def text(self) -> str:
@@ -115,6 +122,7 @@ class Evaluation:
             "The scores of a ROI are the mean of its slices' scores, weighted by area. RN's macro F1 is",
             ", ".join(f"{f1:.3f} with {name}" for name, f1 in self.other_joins.items()) + ".",
             "",
+            *(line for scores in self.groups for line in (scores.text(), "")),
             *([] if self.coverage is None else [self.coverage.text(), ""]),
             *self._shares_text(),
             "Means leave out sites without an example. Intervals: 95 %, bootstrap over scans.",
@@ -190,18 +198,21 @@ def evaluate(
     # The manifest's path: two scans in folders of their own may have one file name.
     scans = np.array([str(rows[n].scan) for n in row])
 
-    def of_slices(scores: NDArray[np.floating]) -> ScoreTable:
-        return score_table(truth, scores.argmax(axis=1), scans, n_boot, sites=asked.sites)
+    def of_slices(scores: NDArray[np.floating]) -> Examples:
+        return truth, scores.argmax(axis=1), scans
 
-    def of_rois(scores: NDArray[np.floating]) -> ScoreTable:
-        return score_table(roi_truth, scores.argmax(axis=1), scans[first_slice], n_boot, sites=asked.sites)
+    def of_rois(scores: NDArray[np.floating]) -> Examples:
+        return roi_truth, scores.argmax(axis=1), scans[first_slice]
+
+    def table(examples: Examples) -> ScoreTable:
+        return score_table(*examples, n_boot, names=asked.sites.names)
 
     share_error, share_rois = _share_error(roi_answers, slices, chosen, numbers)
     return Evaluation(
-        relation=of_slices(answers.relation),
-        basenet=of_slices(answers.basenet),
-        relation_rois=of_rois(roi_answers.relation),
-        basenet_rois=of_rois(roi_answers.basenet),
+        relation=table(of_slices(answers.relation)),
+        basenet=table(of_slices(answers.basenet)),
+        relation_rois=table(of_rois(roi_answers.relation)),
+        basenet_rois=table(of_rois(roi_answers.basenet)),
         other_joins=_other_joins(answers, row, roi_truth),
         coverage=_coverage(asked.calibration, roi_answers, roi_truth),
         share_error=share_error,
@@ -213,6 +224,7 @@ def evaluate(
         known_patients=len((tested & set(asked.references.patients.tolist())) - {""}),
         unknown_sites=tuple(asked.sites[n].name for n in np.setdiff1d(truth, asked.references.sites)),
         data=describe_cohort(cohort, all_patients).get("data", ""),
+        groups=score_groups(asked.sites, of_slices(answers.relation), of_rois(roi_answers.relation), n_boot),
     )
 
 

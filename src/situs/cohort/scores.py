@@ -1,7 +1,8 @@
 """Precision, recall and F1 per site, their means and intervals: plain counting on arrays.
 
-Sites are numbers in a list of m sites. A *confusion matrix* (m, m) counts examples: row is the true site,
-column the predicted one. A *measure* makes numbers (..., any) of such matrices (..., m, m).
+Sites are numbers in a list of m sites. Groups of sites are scored likewise. A *confusion matrix* (m, m)
+counts examples: row is the true site, column the predicted one. A *measure* makes numbers (..., any) of such
+matrices (..., m, m).
 
 A site that the truth lacks has no recall, so it takes no part in a mean. What was wrongly called by its name
 is already missing from the recall of the true site.
@@ -11,14 +12,14 @@ Slices of one scan resemble each other. So the bootstrap draws whole scans, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from situs.anatomy import SITES, SiteList
+from situs.anatomy import SITES
 from situs.tables import text_table
 
 __all__ = [
@@ -60,7 +61,7 @@ class MeanScores:
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """The scores of one classifier; every array is in the order of `sites`.
+    """The scores of one classifier; every array is in the order of `names`.
 
     Attributes:
         confusion: (m, m) examples, row the true site, column the predicted one.
@@ -72,7 +73,7 @@ class ScoreTable:
         weighted: Means weighted by the sites' numbers of examples, as in the paper.
         macro: Plain means.
         n_scans: How many scans the examples come from.
-        sites: The m sites.
+        names: The m sites or groups, key to name for people.
     """
 
     confusion: NDArray[np.int64]
@@ -83,7 +84,7 @@ class ScoreTable:
     weighted: MeanScores
     macro: MeanScores
     n_scans: int
-    sites: SiteList = SITES
+    names: Mapping[str, str]
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -91,7 +92,7 @@ class ScoreTable:
         return np.asarray(self.confusion.sum(axis=1))
 
     def to_dict(self) -> dict[str, Any]:
-        """The table as a dictionary for JSON: ``sites`` (site key to its numbers), both means, the counts."""
+        """The table as a dictionary for JSON: ``sites`` (key to its numbers), both means, the counts."""
         sites = {
             key: {
                 "precision": float(self.precision[s]),
@@ -100,7 +101,7 @@ class ScoreTable:
                 "support": int(self.support[s]),
                 "f1_interval": _to_interval(self.f1_intervals[s]),
             }
-            for s, key in enumerate(self.sites.keys)
+            for s, key in enumerate(self.names)
         }
         return {
             "sites": sites,
@@ -117,19 +118,19 @@ class ScoreTable:
         Columns: name, precision, recall, F1, its interval, examples. A site without an example has dashes.
         """
         rows = []
-        for s, site in enumerate(self.sites):
+        for s, name in enumerate(self.names.values()):
             n = int(self.support[s])
             numbers = [f"{x[s]:.3f}" if n else "-" for x in (self.precision, self.recall, self.f1)]
-            rows.append([site.name, *numbers, _interval_text(_to_interval(self.f1_intervals[s])), str(n)])
-        for name, mean in (("weighted mean", self.weighted), ("macro mean", self.macro)):
+            rows.append([name, *numbers, _interval_text(_to_interval(self.f1_intervals[s])), str(n)])
+        for title, mean in (("weighted mean", self.weighted), ("macro mean", self.macro)):
             numbers = [f"{x:.3f}" for x in (mean.precision, mean.recall, mean.f1)]
-            rows.append([name, *numbers, _interval_text(mean.f1_interval), str(self.confusion.sum())])
+            rows.append([title, *numbers, _interval_text(mean.f1_interval), str(self.confusion.sum())])
         return rows
 
     def text(self, title: str = "site") -> str:
         """The table for people, aligned with spaces; `title` heads its first column."""
         head = [title, "precision", "recall", "F1", "95 % interval", "examples"]
-        return text_table([head, *self.cells()], rules=(1, 1 + len(self.sites)))
+        return text_table([head, *self.cells()], rules=(1, 1 + len(self.names)))
 
 
 def score_table(
@@ -138,7 +139,7 @@ def score_table(
     scans: ArrayLike,
     n_boot: int = 1000,
     seed: int = 0,
-    sites: SiteList = SITES,
+    names: Mapping[str, str] | None = None,
 ) -> ScoreTable:
     """Score predictions against the truth.
 
@@ -148,11 +149,13 @@ def score_table(
         scans: (n,) what names the scan of every example.
         n_boot: How many times scans are drawn for an interval. With 1000 its ends are steady to about 0.01.
         seed: Seed of the draws.
-        sites: The sites.
+        names: The sites or groups in the order of their numbers, key to name for people. None for the shipped
+            sites.
 
     Raises:
         ValueError: For unequal lengths, no example, or an index that is not a site.
     """
+    names = SITES.names if names is None else names
     true, guess, scan = (np.asarray(a) for a in (truth, predicted, scans))
     if not true.shape == guess.shape == scan.shape or true.ndim != 1 or true.size == 0:
         raise ValueError(
@@ -160,10 +163,10 @@ def score_table(
             f"got shapes {true.shape}, {guess.shape}, {scan.shape}"
         )
     for name, indices in (("truth", true), ("predicted", guess)):
-        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(sites):
-            raise ValueError(f"{name}: expected whole numbers from 0 to {len(sites) - 1}")
+        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(names):
+            raise ValueError(f"{name}: expected whole numbers from 0 to {len(names) - 1}")
 
-    counts = count_confusions(true, [guess], scan, len(sites))
+    counts = count_confusions(true, [guess], scan, len(names))
     confusion = counts.sum(axis=(0, 1))
     precision, recall, f1 = _site_scores(confusion)
     intervals = bootstrap(counts, _f1, n_boot, seed).T  # (m + 2, 2)
@@ -177,11 +180,11 @@ def score_table(
         precision=precision,
         recall=recall,
         f1=f1,
-        f1_intervals=intervals[: len(sites)],
+        f1_intervals=intervals[: len(names)],
         weighted=weighted,
         macro=macro,
         n_scans=counts.shape[1],
-        sites=sites,
+        names=names,
     )
 
 

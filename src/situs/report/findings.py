@@ -69,13 +69,15 @@ _TEXT_LEFT = (1, 3, 4, 7, 8)  # the columns that are aligned to the left
 def csv_columns(sites: SiteList = SITES) -> tuple[str, ...]:
     """The columns of a table of findings.
 
-    Scores and shares have a column for each site, empty or not, so that all tables of a bundle are alike.
+    Scores and shares have a column for each site, groups one for each grouping, empty or not, so that all
+    tables of a bundle are alike.
 
     Args:
         sites: The bundle's sites.
     """
     of_sites = (f"{what}_{key}" for what in ("score", "share") for key in sites.keys)
-    return (*_COLUMNS_BEFORE, *of_sites, *_COLUMNS_AFTER)
+    of_groupings = (f"{what}_{name}" for what in ("group", "shared_group") for name in sites.groupings)
+    return (*_COLUMNS_BEFORE, *of_sites, *_COLUMNS_AFTER, *of_groupings)
 
 
 def site_name(finding: Finding) -> str:
@@ -122,6 +124,7 @@ def format_text(volume: Volume, findings: Sequence[Finding]) -> str:
     ]
     for title, sentences in (
         ("not sure (?)", _with_rows([finding.doubts for finding in findings])),
+        ("what all possible sites share", _with_rows([_shared(finding) for finding in findings])),
         ("notes", _with_rows([finding.notes for finding in findings])),
         ("assumed about the scan", volume.assumptions),
     ):
@@ -198,6 +201,8 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "notes": list(finding.notes),
         "bundle_name": finding.bundle_name,
         "bundle_version": finding.bundle_version,
+        "groups": finding.groups,
+        "shared_groups": finding.shared_groups,
     }
 
 
@@ -227,6 +232,8 @@ def finding_cells(report: dict[str, Any], finding: dict[str, Any]) -> dict[str, 
         "last_slice": slices[-1] if slices else None,
         **{f"score_{key}": score for key, score in finding["scores"].items()},
         **{f"share_{key}": share for key, share in finding["shares"].items()},
+        **{f"group_{name}": group for name, group in finding["groups"].items()},
+        **{f"shared_group_{name}": group for name, group in finding["shared_groups"].items()},
     }
 
 
@@ -258,6 +265,14 @@ def _reference_counts(finding: Finding) -> str:
     if others := sum(count for _, count in counts[2:]):
         parts.append(f"{others} other")
     return ", ".join(parts) or "-"
+
+
+def _shared(finding: Finding) -> list[str]:
+    """The groups that the possible sites share, where there are several."""
+    if len(finding.site_set) < 2:
+        return []
+    shared = [f"{name}: {group}" for name, group in finding.shared_groups.items() if group]
+    return [", ".join(shared)] if shared else []
 
 
 def _sites_of(findings: Sequence[Finding]) -> SiteList:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs import __version__
+from situs.anatomy import SiteList
 from situs.errors import InputError
 from situs.files import read_whole
 from situs.finding import Finding, Reference
@@ -35,7 +36,7 @@ from situs.volume import Roi, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["format_html", "read_texts"]
+__all__ = ["format_html", "own_texts", "read_texts"]
 
 _SLICE_PX = 504
 _OVERVIEW_PX = 320
@@ -50,12 +51,16 @@ ReferencePicture = Callable[[str], NDArray[np.uint8] | None]
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """The words of the page; calling it with a key fills in the values of that text."""
+    """The words of the page; calling it with a key fills in the values of that text.
+
+    A text without values is taken as it is: names of a list of one's own may hold braces.
+    """
 
     texts: Mapping[str, str]
 
     def __call__(self, key: str, **values: object) -> str:
-        return self.texts[key].format_map(values)
+        text = self.texts[key]
+        return text.format_map(values) if values else text
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,18 @@ class _Lesion:
     @property
     def site_set(self) -> str:
         return ", ".join(self.t(f"site.{key}") for key in self.finding.site_set) or self.t("none")
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """The name of each grouping and the group in it; of several possible sites, whether all share it."""
+        shown = []
+        for name, group in self.finding.groups.items():
+            text = self.t(f"group.{group}") if group else self.t("none")
+            if len(self.finding.site_set) > 1:
+                shared = group is not None and self.finding.shared_groups[name] == group
+                text = self.t("group_shared" if shared else "group_not_shared", group=text)
+            shown.append((self.t(f"grouping.{name}"), text))
+        return shown
 
     @property
     def certainty(self) -> str:
@@ -196,10 +213,8 @@ def format_html(
         KeyError: If the lesion of a finding is not in ``lesions``, or a text is missing.
         BundleError: If the pictures of the references cannot be used.
     """
-    # A catalogue has the sites of the shipped list; others are called as their own list calls them.
-    own = {site.key: site.name for finding in findings[:1] for site in finding.sites}
-    places = {**_keyed("site", own), **_keyed("in", {key: f"in: {name}" for key, name in own.items()})}
-    t = _Catalogue({**places, **(read_texts() if texts is None else texts)})
+    own = own_texts(findings[0].sites) if findings else {}
+    t = _Catalogue({**own, **(read_texts() if texts is None else texts)})
     numbers = {f.lesion_name: number for number, f in enumerate(findings, start=1) if f.slices}
     inside = {
         numbers[finding.lesion_name]: (roi, others)
@@ -230,6 +245,20 @@ def format_html(
         reference_px=_REFERENCE_PX,
         last_slice=volume.geometry.shape[2] - 1,
     )
+
+
+def own_texts(sites: SiteList) -> dict[str, str]:
+    """The names of sites, groupings and groups as their list has them, by the keys of a catalogue.
+
+    A catalogue has the names of the shipped list, which go before these.
+    """
+    groups = {group for site in sites for group in site.groups.values() if group}
+    return {
+        **_keyed("site", sites.names),
+        **_keyed("in", {key: f"in: {name}" for key, name in sites.names.items()}),
+        **_keyed("grouping", {name: name.replace("_", " ") for name in sites.groupings}),
+        **_keyed("group", {name: name.replace("_", " ") for name in sorted(groups)}),
+    }
 
 
 def _keyed(start: str, texts: Mapping[str, str]) -> dict[str, str]:

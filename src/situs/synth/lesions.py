@@ -33,7 +33,8 @@ from situs.synth.spaces import grow_cast, grow_in_fluid, grow_in_sinus, grow_on_
 
 __all__ = ["LesionGrower"]
 
-_GROUP = {site.key: site.group for site in SITES}
+_COMPARTMENT = {site.key: site.groups["compartment"] for site in SITES}
+_FLUID = ("subarachnoid", "ventricular")
 # Normal structures are marked as far as this (mm) from where they start.
 _STRUCTURE_MM = {
     "ventricular_system": (6.0, 90.0),
@@ -146,7 +147,7 @@ class LesionGrower:
         shrink: float,
     ) -> Lesion | None:
         """One try; see `grow`."""
-        head, group, draw = self.head, _GROUP[site], rng.random()
+        head, compartment, draw = self.head, _COMPARTMENT[site], rng.random()
         if site in CONVEXITY and draw < _P_CRESCENT + _P_CORTEX:
             near = in_window(self._surface_voxels[site], self._shape, window)
             if near.size < MIN_VOXELS:
@@ -156,11 +157,11 @@ class LesionGrower:
         seed = draw_voxel(starts, self._shape, rng)
         if site == "ventricular_system" and draw < _P_CAST:
             return grow_cast(head, seed, rng)
-        if group == "csf":
+        if compartment in _FLUID:
             return grow_in_fluid(head, site, seed, rng, narrowing_mm, shrink)
-        if group == "sinus":
+        if compartment == "sinus":
             return grow_in_sinus(head, site, seed, rng, shrink)
-        if group == "extra-axial":
+        if compartment == "dural":
             return grow_on_sheet(head, site, seed, rng, shrink)
         return grow_in_tissue(head, site, seed, rng, shrink)
 
@@ -193,7 +194,7 @@ class LesionGrower:
         label = head.labels[seed]
         if label < _CORTEX and label not in _WHITE and rng.random() < 0.5:
             mask &= labels == label
-        thin = _GROUP[site] in ("csf", "extra-axial")
+        thin = _COMPARTMENT[site] in (*_FLUID, "dural")
         soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
         mask = (soft > (0.4 if thin else 0.5)) & (sites > 0) & ~np.isin(labels, BONE)
         return finish_lesion(mask, box, site, "structure", sites, 0.6, keep=seed)

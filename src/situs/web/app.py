@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Route
 
 from situs import __version__
+from situs.report.html import own_texts
 from situs.web import schemas, viewer, work
 from situs.web.answers import json_answer, problem
 from situs.web.faults import answer_fault
@@ -101,9 +102,8 @@ async def _page(service: Service, request: Request) -> Response:
 
 
 async def _texts(service: Service, request: Request) -> Response:
-    """The words of reports, and the names of sites that only the bundle's own list has."""
-    names = {f"site.{site.key}": site.name for site in service.labeler.bundle.sites}
-    return json_answer(names | service.texts)
+    """The words of reports, and the names that only the bundle's own list of sites has."""
+    return json_answer(own_texts(service.labeler.bundle.sites) | service.texts)
 
 
 async def _static(service: Service, request: Request) -> Response:

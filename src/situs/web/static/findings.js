@@ -165,10 +165,21 @@ function drawDetails(finding, lastSlice) {
     ["slices", finding.slices.length ? `${finding.slices[0]}–${finding.slices.at(-1)}` : t("none")],
     ["largest_slice", finding.largest_slice === null ? t("none") : t("slice_value", { slice: finding.largest_slice, last: lastSlice })],
     ["site_set", sites],
+    ...drawGroups(finding),
     ["region", `${finding.roi_value} ${finding.roi_name}`],
     ["bundle", `${finding.bundle_name} ${finding.bundle_version}`],
   ];
   return drawPairs(pairs);
+}
+
+/** Pairs for `drawPairs`: the group of the site in each grouping; of several possible sites, whether all share it. */
+function drawGroups(finding) {
+  return Object.entries(finding.groups).map(([grouping, name]) => {
+    const group = name === null ? t("none") : t(`group.${name}`);
+    const shared = name !== null && finding.shared_groups[grouping] === name;
+    const key = shared ? "group_shared" : "group_not_shared";
+    return [`grouping.${grouping}`, finding.site_set.length > 1 ? t(key, { group }) : group];
+  });
 }
 
 /** A description list of texts by the keys of their terms. */

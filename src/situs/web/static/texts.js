@@ -142,7 +142,7 @@ export async function loadTexts() {
 /** The text of a key, with its values filled in. */
 export function t(key, values = {}) {
   if (!(key in texts)) throw new Error(`no text ${key}`);
-  return texts[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  return texts[key].replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
 /** Fill in the texts of the document: data-t is an element's text, data-label its accessible name. */
