@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -63,7 +63,7 @@ _COLUMNS = tuple(column.name for column in fields(Site) if column.name != "group
 
 
 class SiteList(tuple[Site, ...]):
-    """The sites that a bundle or a cohort knows.
+    """The sites that a bundle or a cohort knows. Every site has an entry for every grouping of the list.
 
     Raises:
         InputError: When it is made: a key is odd or comes twice, two names are alike, a site has a code
@@ -72,7 +72,9 @@ class SiteList(tuple[Site, ...]):
     """
 
     def __new__(cls, sites: Iterable[Site]) -> SiteList:
-        self = super().__new__(cls, sites)
+        listed = list(sites)
+        no_groups = dict.fromkeys((name for site in listed for name in site.groups), "")
+        self = super().__new__(cls, (replace(site, groups={**no_groups, **site.groups}) for site in listed))
         self._check()
         return self
 
@@ -94,7 +96,7 @@ class SiteList(tuple[Site, ...]):
     @cached_property
     def groupings(self) -> tuple[str, ...]:
         """The names of the groupings, in the order of the table."""
-        return tuple(dict.fromkeys(name for site in self for name in site.groups))
+        return tuple(self[0].groups)
 
     def shared_groups(self, keys: Sequence[str]) -> dict[str, str | None]:
         """The group that all of some sites are in, by grouping; None if they are in several or in none.
@@ -102,7 +104,7 @@ class SiteList(tuple[Site, ...]):
         Args:
             keys: The keys of the sites, at least one; all are in the list.
         """
-        found = {name: {self.site(key).groups.get(name, "") for key in keys} for name in self.groupings}
+        found = {name: {self.site(key).groups[name] for key in keys} for name in self.groupings}
         return {name: (min(groups) or None) if len(groups) == 1 else None for name, groups in found.items()}
 
     def number(self, key: str) -> int:
@@ -197,7 +199,7 @@ def sites_csv(sites: Iterable[Site]) -> str:
     rows = [
         [
             *(getattr(site, name) if name != "paired" else int(site.paired) for name in _COLUMNS),
-            *(site.groups.get(name, "") for name in listed.groupings),
+            *site.groups.values(),
         ]
         for site in listed
     ]

@@ -131,7 +131,7 @@ def _shared_groups(
     true = [sites[t].groups for t in truth]
     found: dict[str, dict[str, float | None]] = {}
     for name in sites.groupings:
-        right = [of[name] == own.get(name) for of, own in zip(shared, true, strict=True) if of[name]]
+        right = [of[name] == own[name] for of, own in zip(shared, true, strict=True) if of[name]]
         found[name] = {
             "shared": len(right) / len(shared),
             "right_if_shared": float(np.mean(right)) if right else None,

@@ -57,7 +57,7 @@ def score_groups(
     """
     scores = []
     for grouping in sites.groupings:
-        of_site = [site.groups.get(grouping) or NO_GROUP for site in sites]
+        of_site = [site.groups[grouping] or NO_GROUP for site in sites]
         groups = sorted(set(of_site), key=lambda name: (name == NO_GROUP, of_site.index(name)))
         number = np.array([groups.index(name) for name in of_site])
         tables = (

@@ -18,15 +18,14 @@ __all__ = ["format_references_csv", "format_references_text", "format_sites_text
 def format_sites_text(bundle: Bundle) -> str:
     """The sites of a bundle: key, name, groups, whether paired, code, parent and how they are known."""
     counts = np.bincount(bundle.references.sites, minlength=len(bundle.sites))
-    groupings = bundle.sites.groupings
-    rows = [["key", "name", *groupings, "paired", "code", "part of", "known from"]]
+    rows = [["key", "name", *bundle.sites.groupings, "paired", "code", "part of", "known from"]]
     for number, site in enumerate(bundle.sites):
         trained = number < bundle.n_trained_sites
         rows.append(
             [
                 site.key,
                 site.name,
-                *(site.groups.get(grouping, "") for grouping in groupings),
+                *site.groups.values(),
                 "yes" if site.paired else "no",
                 f"{site.code_scheme} {site.code}".strip(),
                 site.parent,
