@@ -45,6 +45,8 @@ class Site:
         code_meaning: What the code means, in the words of its source.
         code_source: Where the code comes from: a context group of DICOM PS3.16, or ``situs``.
         parent: The key of the site that it is a part of; empty for none.
+        labels: The numbers of the head label maps' labels that are the site, with spaces between; empty where
+            the package's rules name it (`situs.synth.site_list`).
         groups: The group of the site by the name of each grouping; empty for none.
     """
 
@@ -56,6 +58,7 @@ class Site:
     code_meaning: str = ""
     code_source: str = ""
     parent: str = ""
+    labels: str = ""
     groups: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 

@@ -16,7 +16,7 @@ def test_synth_passes_its_options_on(tmp_path, capsys, monkeypatch):
     (tmp_path / "head_01.nii.gz").write_text("")
     asked = {}
 
-    def render_cohort(heads, out, scans, seed, sites, jobs, progress):
+    def render_cohort(heads, out, scans, seed, sites, jobs, progress, note):
         asked.update(heads=[h.name for h in heads], scans=scans, seed=seed, sites=sites, jobs=jobs)
         progress("scans", scans, scans)
         return out / "manifest.csv"

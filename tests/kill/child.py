@@ -134,7 +134,7 @@ def prepare_synth() -> None:
 
     heads = small_head("head_a"), mirrored(small_head("head_b"))
     growers = dict(zip(("head_a.nii.gz", "head_b.nii.gz"), map(LesionGrower, heads), strict=True))
-    cohort._grower = lambda path, atrophy_mm: growers[path.name]
+    cohort._grower = lambda path, *settings: growers[path.name]
     cohort._BATCH = 2
     pose.draw_plan = draw_small_plan
 

@@ -180,7 +180,7 @@ def test_a_cohort_that_is_none_is_refused_before_anything_is_rendered(tmp_path):
 def test_with_scans_that_are_rendered(tmp_path, monkeypatch):
     """Nothing stands for anything, but that the heads are small."""
     growers = {head.name: LesionGrower(small_head(stem(head))) for head in HEADS}
-    monkeypatch.setattr(cohort, "_grower", lambda path, atrophy_mm: growers[path.name])
+    monkeypatch.setattr(cohort, "_grower", lambda path, *settings: growers[path.name])
     monkeypatch.setattr(cohort, "_BATCH", 2)
     monkeypatch.setattr(pose, "draw_plan", draw_small_plan)
     sites = ("frontal_region", "parietal_region", "ventricular_system", "maxillary")

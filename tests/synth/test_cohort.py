@@ -37,7 +37,7 @@ GROWERS = {name: LesionGrower(head) for name, head in GROWERS.items()}
 @pytest.fixture(scope="module", autouse=True)
 def small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohort, "_grower", lambda path, atrophy_mm: GROWERS[path.name])
+        patch.setattr(cohort, "_grower", lambda path, *settings: GROWERS[path.name])
         patch.setattr(pose, "draw_plan", draw_small_plan)
         patch.setattr(cohort, "_BATCH", 2)
         yield
@@ -153,7 +153,7 @@ def test_brains_of_all_ages(tmp_path, monkeypatch):
     """The scans of a batch are of one age, of others the next ones, with the same seed the same."""
     ages = []
 
-    def grower(path, atrophy_mm):
+    def grower(path, atrophy_mm, listed):
         ages.append(atrophy_mm)
         return GROWERS[path.name]
 

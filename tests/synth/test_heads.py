@@ -175,7 +175,7 @@ def test_depth_is_the_distance_to_bone_inside_the_skull():
     head = small_head()
     expected = ndimage.distance_transform_edt(~np.isin(head.labels, (515, 516))) * (head.extra_axial > 0)
     assert head.depth_mm == pytest.approx(expected, abs=1e-4) and head.depth_mm.max() > 20
-    outside = replace(head, extra_axial=np.zeros_like(head.extra_axial))
+    outside = replace(head, sites=np.zeros_like(head.sites))
     assert not outside.depth_mm.any()
 
 

@@ -412,7 +412,8 @@ def test_lesions_leave_out_bone_that_has_a_site_and_tissue_that_has_none():
     labels, extra_axial = HEAD.labels.copy(), HEAD.extra_axial.copy()
     labels[plug & (y > 18) & (extra_axial > 0)] = BONE
     extra_axial[plug & (y > 4) & (y < 12)] = 0
-    grower = LesionGrower(replace(HEAD, labels=labels, extra_axial=extra_axial))
+    sites = np.where(extra_axial > 0, HEAD.sites, 0).astype(np.uint8)
+    grower = LesionGrower(replace(HEAD, labels=labels, sites=sites, extra_axial=extra_axial))
     kinds, near = set(), 0
     for lesion in grow("frontal_region", 60, grower, window=starting_at_x(-20, -8)):
         assert not (labels[lesion.box][lesion.mask] == BONE).any()

@@ -39,6 +39,7 @@ class _Site(Struct, forbid_unknown_fields=True):
     code_meaning: _Text = ""
     code_source: _Text = ""
     parent: _Text = ""
+    labels: _Text = ""
     groups: dict[_Key, _Text] = {}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
@@ -20,6 +21,9 @@ from situs.cli.options import (
     ThreadsOption,
 )
 from situs.errors import InputError
+
+if TYPE_CHECKING:
+    from situs.anatomy import SiteList
 
 __all__ = ["calibrate", "evaluate", "reproduce", "synth", "train"]
 
@@ -41,10 +45,11 @@ def synth(
         ),
     ] = 0,
     sites: Annotated[
-        SiteFrequencies,
+        str,
         typer.Option(
-            help="Frequency of the sites. 'balanced': all are equally frequent. 'paper': as in the paper's "
-            "Table 1."
+            metavar="balanced|paper|FILE",
+            help="Sites of the lesions. 'balanced': the 15, all equally frequent. 'paper': the 15, as in the "
+            "paper's Table 1. A CSV file: a list of your own (docs/sites.md), all equally frequent.",
         ),
     ] = "balanced",
     jobs: JobsOption = 1,
@@ -56,9 +61,32 @@ def synth(
     from situs.synth.cohort import render_cohort
     from situs.synth.heads import find_heads
 
+    chosen, notes = _frequencies_or_list(sites), list[str]()
     with resumable_progress_bar() as progress:
-        manifest = render_cohort(find_heads(heads), out, scans, seed, sites, jobs, progress)
+        manifest = render_cohort(
+            find_heads(heads), out, scans, seed, chosen, jobs, progress, note=notes.append
+        )
+    for line in notes:
+        print(f"situs: {line}", file=sys.stderr)
     print_text(f"{manifest}\n")
+
+
+def _frequencies_or_list(sites: str) -> SiteFrequencies | SiteList:
+    """What ``--sites`` means.
+
+    Raises:
+        InputError: If it is no word and no file with a list.
+    """
+    from situs.anatomy import read_sites
+
+    if sites in get_args(SiteFrequencies):
+        return cast(SiteFrequencies, sites)
+    if not Path(sites).exists():
+        raise InputError(
+            f"--sites {sites}: expected 'balanced', 'paper' or a CSV file with a list of sites; there is no "
+            "such file"
+        )
+    return read_sites(Path(sites))
 
 
 def train(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from situs.anatomy import SITES, Site, SiteList, read_sites
+from situs.anatomy import SITES, Site, SiteList, read_sites, sites_csv
 from situs.errors import InputError, ManifestError
 from situs.files import read_whole, write_file
 from situs.tables import csv_text
@@ -25,7 +25,15 @@ from situs.tables import csv_text
 if TYPE_CHECKING:
     from situs.io.binding import MaskSpace
 
-__all__ = ["MANIFEST", "Row", "describe_cohort", "read_cohort_sites", "read_manifest", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Row",
+    "describe_cohort",
+    "read_cohort_sites",
+    "read_manifest",
+    "write_cohort_sites",
+    "write_manifest",
+]
 
 MANIFEST, _SITES = "manifest.csv", "sites.csv"
 _MOST_BYTES = 2**28  # a million rows
@@ -82,6 +90,15 @@ def read_cohort_sites(cohort: Path, others: Sequence[Site] = ()) -> SiteList:
         return SiteList([*sites, *new]) if new else sites
     except InputError as error:
         raise ManifestError(str(error)) from error
+
+
+def write_cohort_sites(cohort: Path, sites: SiteList) -> None:
+    """Write the list of a cohort; the folder must exist.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    write_file(Path(cohort) / _SITES, sites_csv(sites).encode())
 
 
 def read_manifest(cohort: Path, others: Sequence[Site] = ()) -> list[Row]:

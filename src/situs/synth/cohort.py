@@ -2,15 +2,16 @@
 
 Files: ``manifest.csv`` (a row per lesion), ``scans/`` (HU), ``rois/`` (masks; a reader marks one or a few
 lesions at a time, so a scan has several), ``sites/`` and ``lateral/`` (what BaseNet learns to paint),
-``cohort.json`` (the settings). Scan number n depends on the seed, n and the heads alone, not on the number
-of processes or on what was rendered before it; a run that was stopped goes on where it was.
+``cohort.json`` (the settings), ``sites.csv`` (the list of sites, if it is not the shipped one). Scan number n
+depends on the seed, n, the list and the heads alone, not on the number of processes or on what was rendered
+before it; a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -19,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.cohort.manifest import Row, write_manifest
+from situs.anatomy import SITES, SiteList, sites_csv
+from situs.cohort.manifest import Row, write_cohort_sites, write_manifest
 from situs.errors import InputError
 from situs.files import claim_folder, locked, make_folder, replacing, sweep, write_file
 from situs.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from situs.synth.heads import Head
     from situs.synth.lesion import Lesion
     from situs.synth.lesions import LesionGrower
     from situs.synth.pose import ScanPlan
@@ -52,10 +55,11 @@ def render_cohort(
     out: Path,
     scans: int,
     seed: int = 0,
-    sites: SiteFrequencies = "balanced",
+    sites: SiteFrequencies | SiteList = "balanced",
     jobs: int = 1,
     progress: Progress = silent,
     lesions: int = _LESIONS_PER_SCAN,
+    note: Callable[[str], object] = str,
 ) -> Path:
     """Render virtual scans of heads into a folder, or go on with what is there.
 
@@ -64,29 +68,40 @@ def render_cohort(
         out: The folder. It is made unless it is there.
         scans: How many.
         seed: Of everything that is random.
-        sites: How often each site gets a lesion: ``balanced``, equally often, or ``paper``, as often as in
-            the paper's Table 1.
+        sites: How often each of the 15 sites gets a lesion: ``balanced``, equally often, or ``paper``, as
+            often as in the paper's Table 1. Or a list of other sites, which get lesions equally often, see
+            `situs.synth.site_list`.
         jobs: Processes.
         progress: Is told the number of ``scans`` that are done.
         lesions: How many are tried in every scan. Those that would overlap are left out.
+        note: Is told, in a line each, which site is too small in which head, so that it was left out there.
 
     Returns:
         The path of ``manifest.csv``.
 
     Raises:
-        InputError: For no heads, or a wrong number or word.
+        InputError: For no heads, a wrong number or word, or a list that cannot be rendered.
         OutputError: If `out` holds a cohort of other settings, another run is writing it, or it cannot be
             written.
     """
     from joblib import Parallel, delayed
 
+    from situs.synth.heads import read_labels
+    from situs.synth.site_list import check_labels, check_list
+
     if not heads:
         raise InputError("heads: expected at least one head label map, got none")
     if scans < 1:
         raise InputError(f"scans: expected at least 1, got {scans}")
-    if sites not in get_args(SiteFrequencies):
-        raise InputError(f"sites: expected 'paper' or 'balanced', got {sites!r}")
     settings = {"heads": [head.name for head in heads], "seed": seed, "sites": sites, "lesions": lesions}
+    listed, frequencies = SITES, sites
+    if isinstance(sites, SiteList):
+        listed, frequencies = sites, "balanced"
+        check_list(listed)
+        check_labels(listed, (read_labels(head)[0] for head in heads))
+        settings |= {"sites": "listed in sites.csv", "list": sites_csv(listed).splitlines()}
+    elif sites not in get_args(SiteFrequencies):
+        raise InputError(f"sites: expected 'paper' or 'balanced', got {sites!r}")
     run = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     folders = [out / name for name in _FOLDERS]
     with locked(out):
@@ -94,14 +109,22 @@ def render_cohort(
         claim_folder(out, _NOTE, {"format": _FORMAT, **settings}, defaults={"lesions": _LESIONS_PER_SCAN})
         for folder in folders:
             make_folder(folder)
+        if listed != SITES:
+            write_cohort_sites(out, listed)
         todo = [n for n in range(scans) if not _rows_file(out, n).exists()]
         batches = [todo[a : a + _BATCH] for a in range(0, len(todo), _BATCH)]
-        done = scans - len(todo)
-        tasks = (delayed(_render_scans)(list(heads), out, batch, seed, sites, lesions) for batch in batches)
+        done, told = scans - len(todo), set[str]()
+        tasks = (
+            delayed(_render_scans)(list(heads), out, batch, seed, listed, frequencies, lesions)
+            for batch in batches
+        )
         try:
-            for count in run(tasks):
+            for count, lines in run(tasks):
                 done += count
                 progress("scans", done, scans)
+                for line in sorted(set(lines) - told):
+                    note(line)
+                told.update(lines)
         finally:
             sweep(*folders)  # of processes that joblib ended
         return _write_manifest(out, scans)
@@ -114,24 +137,34 @@ def paper_slices() -> dict[str, int]:
 
 
 def _render_scans(
-    heads: list[Path], out: Path, numbers: list[int], seed: int, sites: SiteFrequencies, lesions: int
-) -> int:
-    """Render the scans of one batch, which show one head; how many they are."""
+    heads: list[Path],
+    out: Path,
+    numbers: list[int],
+    seed: int,
+    listed: SiteList,
+    frequencies: SiteFrequencies,
+    lesions: int,
+) -> tuple[int, list[str]]:
+    """Render the scans of one batch, which show one head; how many they are, and the lines to tell of."""
     import torch
 
     torch.set_num_threads(1)
     for n in numbers:
         head, atrophy_mm = heads[(n // _BATCH) % len(heads)], _draw_atrophy(seed, n // _BATCH)
-        _render_one(_grower(head, atrophy_mm), out, n, np.random.default_rng([seed, n]), sites, lesions)
-    return len(numbers)
+        grower = _grower(head, atrophy_mm, listed)
+        _render_one(grower, out, n, np.random.default_rng([seed, n]), frequencies, lesions)
+    small = [key for key in grower.head.listed.keys if key not in grower.sites()]
+    return len(numbers), [
+        f"{grower.head.name}: {key} is too small there, so it gets no lesion" for key in small
+    ]
 
 
 @lru_cache(maxsize=1)
-def _grower(path: Path, atrophy_mm: float) -> LesionGrower:
+def _grower(path: Path, atrophy_mm: float, listed: SiteList) -> LesionGrower:
     from situs.synth.heads import read_head
     from situs.synth.lesions import LesionGrower
 
-    return LesionGrower(read_head(path, atrophy_mm=atrophy_mm))
+    return LesionGrower(read_head(path, atrophy_mm=atrophy_mm, listed=listed))
 
 
 def _draw_atrophy(seed: int, batch: int) -> float:
@@ -156,7 +189,7 @@ def _render_one(
     scan = render_scan(grower.head, lesions, plan, rng)
     for folder, data in (("scans", scan.hu), ("sites", scan.sites), ("lateral", scan.lateral_mm)):
         _write_image(data, plan.affine, out / _image(folder, n))
-    rows = _write_rois(scan, lesions, plan, grower.head.name, out, n, rng)
+    rows = _write_rois(scan, lesions, plan, grower.head, out, n, rng)
     write_file(_rows_file(out, n), json.dumps(rows).encode())
 
 
@@ -166,9 +199,10 @@ def _grow_lesions(
     """A lesion of each site; those that miss it or overlap an earlier one are left out."""
     lesions: list[Lesion] = []
     taken = np.zeros(grower.head.labels.shape, dtype=bool)
+    rule_of = grower.head.rule_of
     # Casts of ventricles are the largest: they would seldom find room after the others.
-    for site in sorted(sites, key=lambda key: key != "ventricular_system"):
-        cistern = site == "basal_cisterns"
+    for site in sorted(sites, key=lambda key: rule_of[key] != "ventricular_system"):
+        cistern = rule_of[site] == "basal_cisterns"
         narrowing_mm = plan.cistern_narrowing_mm if cistern else plan.sulcal_narrowing_mm
         lesion = grower.grow(site, rng, narrowing_mm, plan.window)
         if lesion is not None and not (taken[lesion.box] & lesion.mask).any():
@@ -181,7 +215,7 @@ def _write_rois(
     scan: RenderedScan,
     lesions: Sequence[Lesion],
     plan: ScanPlan,
-    patient: str,
+    head: Head,
     out: Path,
     n: int,
     rng: np.random.Generator,
@@ -202,8 +236,9 @@ def _write_rois(
             if not (roi == value).any():  # lost under another mask that was drawn generously
                 continue
             lateral = scan.lateral_mm[roi == value].astype(float)
-            side = side_of_distances(lateral, np.ones(lateral.size), lesions[i].site)
-            what = [value, lesions[i].site, patient, side, lesions[i].kind]
+            site = lesions[i].site
+            side = side_of_distances(lateral, np.ones(lateral.size), head.rule_of[site])
+            what = [value, site, head.name, side, lesions[i].kind]
             rows.append([_image("scans", n), file, *what, _image("sites", n), _image("lateral", n)])
         _write_image(roi, plan.affine, out / file)
     return rows

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from situs.anatomy import SITE_INDEX
 from situs.synth.lesion import Lesion
 from situs.synth.masses import DEEP_SITES
 from situs.synth.noise import smooth_noise
@@ -24,7 +23,7 @@ _PLANE = np.ones((3, 3, 1), dtype=bool)
 _CORNERS = np.ones((3, 3, 3), dtype=bool)
 
 
-def draw_mask(mask: Mask, lesion: Lesion, sites: NDArray[np.generic], rng: np.random.Generator) -> Mask:
+def draw_mask(mask: Mask, lesion: Lesion, in_site: Mask, rng: np.random.Generator) -> Mask:
     """A lesion's mask as it is drawn: exact, grown, shrunk, ragged, in broad strokes or in part, by slices.
 
     Slices that are hardly in the lesion's site are left out, unless the lesion lies deep: a deep bleed is
@@ -33,7 +32,7 @@ def draw_mask(mask: Mask, lesion: Lesion, sites: NDArray[np.generic], rng: np.ra
     Args:
         mask: (ni, nj, nk) the lesion on the scan's grid; may be empty.
         lesion: The lesion in its head.
-        sites: (ni, nj, nk) site codes on the scan's grid.
+        in_site: (ni, nj, nk) where the scan's grid is the lesion's site.
         rng: Chooses how the mask is drawn.
     """
     style = rng.random()
@@ -57,7 +56,7 @@ def draw_mask(mask: Mask, lesion: Lesion, sites: NDArray[np.generic], rng: np.ra
     elif style < 0.83 and lesion.in_tissue:
         part = _piece(part, rng)
     if lesion.site not in DEEP_SITES:
-        own = (part & (sites[box] == SITE_INDEX[lesion.site] + 1)).sum(axis=(0, 1))
+        own = (part & in_site[box]).sum(axis=(0, 1))
         least = _LEAST_IN_SITE_OF.get(lesion.site, _LEAST_IN_SITE)
         part = part & (own >= least * part.sum(axis=(0, 1)))
     drawn = np.zeros_like(mask)

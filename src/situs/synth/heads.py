@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITES, SiteList
 from situs.errors import InputError, OutputError
 from situs.files import make_folder, replacing, stem
 from situs.io.nifti import read_nifti_grid
 from situs.synth.atrophy import shrink_brain
+from situs.synth.site_list import list_codes, main_rules
 from situs.synth.site_map import LABELS, MAP_VERSION, SiteMaps, map_sites
 from situs.volume import bounding_box
 
-__all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head"]
+__all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head", "read_labels"]
 
 _SUFFIXES = (".nii", ".nii.gz")
 _MAPS = ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet", "frame")
@@ -41,8 +43,8 @@ class Head:
         name: The file's stem, for example ``head_01``; the patient of everything rendered from it.
         labels: (nx, ny, nz) FreeSurfer and CHARM numbers.
         affine: (4, 4) voxel to world, RAS+ mm.
-        sites: (nx, ny, nz) codes of the sites, for fluid, sinuses and normal structures: 0 for none of the 15
-            sites, else ``SITE_INDEX[key] + 1``.
+        sites: (nx, ny, nz) codes of the sites, for fluid, sinuses and normal structures: 0 for none of the
+            listed sites, else `code`.
         extra_axial: (nx, ny, nz) the same codes for lesions in tissue and crescents: the fluid over the
             convexity is the lobe, or the cerebellum, beneath it.
         lateral_mm: (nx, ny, nz) distance to the mid-sagittal surface, positive to the patient's left, at
@@ -53,6 +55,9 @@ class Head:
         frame: (4, 4) rigid, world mm to head frame mm. Its origin is mid-way between the thalami, x points to
             the patient's right, y to the front, z up; it is level as MNI152 is.
         atrophy_mm: The mean thickness of tissue that the brain lost around sulci and ventricles.
+        listed: The sites that lesions are named by.
+        ruled: (nx, ny, nz) codes of the 15 sites as the rules give them (`situs.synth.site_map`). None if
+            these are `sites`.
 
     Raises:
         ValueError: If the arrays do not have the same 3-D shape.
@@ -68,6 +73,8 @@ class Head:
     sheet: NDArray[np.uint8]
     frame: NDArray[np.float64]
     atrophy_mm: float = 0.0
+    listed: SiteList = SITES
+    ruled: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         for field in ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet"):
@@ -75,13 +82,31 @@ class Head:
             if self.labels.ndim != 3 or shape != self.labels.shape:
                 raise ValueError(f"{field}: expected shape {self.labels.shape}, got {shape}")
 
+    def code(self, key: str) -> int:
+        """The value that stands for a listed site in `sites` and `extra_axial`."""
+        return self.listed.numbers[key] + 1
+
+    @property
+    def rules(self) -> NDArray[np.uint8]:
+        """(nx, ny, nz) codes of the 15 sites, whatever is listed: where there is fluid, a sinus or tissue."""
+        return self.sites if self.ruled is None else self.ruled
+
+    def inside(self, box: tuple[slice, ...]) -> NDArray[np.bool_]:
+        """Where a box of the head is any of the 15 sites or of the listed ones."""
+        return np.asarray((self.rules[box] > 0) | (self.sites[box] > 0))
+
+    @cached_property
+    def rule_of(self) -> dict[str, str]:
+        """For each listed site the key of the one of the 15 that most of it is by the rules; "" for none."""
+        return main_rules(self.sites, self.rules, self.listed)
+
     @cached_property
     def depth_mm(self) -> NDArray[np.float32]:
         """(nx, ny, nz) distance to the nearest bone, inside the skull; 0 elsewhere."""
         from scipy import ndimage
 
         depth = np.zeros(self.labels.shape, dtype=np.float32)
-        inside = self.extra_axial > 0
+        inside = self.rules > 0
         if inside.any():  # the bone that is nearest to a voxel inside lies just outside their box
             box = bounding_box(inside, 4)
             distance = ndimage.distance_transform_edt(~np.isin(self.labels[box], BONE))
@@ -109,7 +134,12 @@ def find_heads(folder: str | Path) -> list[Path]:
     return paths
 
 
-def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: float = 0.0) -> Head:
+def read_head(
+    path: str | Path,
+    cache: str | Path | None = None,
+    atrophy_mm: float = 0.0,
+    listed: SiteList = SITES,
+) -> Head:
     """Read a head label map of any axis order, orientation and voxel size, and its site maps.
 
     Args:
@@ -118,12 +148,13 @@ def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: flo
             one core. The default is `default_cache`. A folder that cannot be written only costs time.
         atrophy_mm: The mean thickness of tissue that is lost around sulci and ventricles, see
             `situs.synth.atrophy.shrink_brain`.
+        listed: The sites that lesions are named by, see `situs.synth.site_list.check_list`.
 
     Raises:
         InputError: If the file cannot be read or is not a head label map in this convention.
     """
     path = Path(path)
-    labels, affine = _read_labels(path)
+    labels, affine = read_labels(path)
     labels = shrink_brain(labels, atrophy_mm, zlib.crc32(stem(path).encode()))
     content = hashlib.sha256(f"{MAP_VERSION} {labels.shape} {affine.tolist()}".encode())
     content.update(labels.tobytes())
@@ -136,11 +167,20 @@ def read_head(path: str | Path, cache: str | Path | None = None, atrophy_mm: flo
             raise InputError(f"{path}: not a head label map that can be used: {error}") from None
         _write_maps(stored, maps)
     fields = {field: getattr(maps, field) for field in _MAPS}
-    return Head(stem(path), labels, affine, **fields, atrophy_mm=atrophy_mm)
+    ruled = None
+    if listed != SITES:
+        ruled = maps.sites
+        for field in ("sites", "extra_axial"):
+            fields[field] = list_codes(fields[field], labels, listed)
+    return Head(stem(path), labels, affine, **fields, atrophy_mm=atrophy_mm, listed=listed, ruled=ruled)
 
 
-def _read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Labels (nx, ny, nz) in RAS voxel order at 1 mm, and their affine (4, 4)."""
+def read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Labels (nx, ny, nz) in RAS voxel order at 1 mm, and their affine (4, 4).
+
+    Raises:
+        InputError: If the file cannot be read or is not a head label map in this convention.
+    """
     grid = read_nifti_grid(path, InputError)
     values = grid.values
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS
+from situs.synth.heads import Head
 from situs.synth.shapes import Box, Voxel, part_around
 from situs.volume import bounding_box
 
@@ -16,6 +16,7 @@ __all__ = ["LESION_KINDS", "MIN_VOXELS", "Lesion", "LesionKind", "finish_lesion"
 
 LesionKind = Literal["tissue", "cortex", "crescent", "fluid", "cast", "sheet", "sinus", "structure"]
 LESION_KINDS: tuple[LesionKind, ...] = get_args(LesionKind)
+_IN_TISSUE: tuple[LesionKind, ...] = ("tissue", "cortex", "crescent")
 
 Mask = NDArray[np.bool_]
 
@@ -51,15 +52,15 @@ class Lesion:
     @property
     def in_tissue(self) -> bool:
         """Whether the lobe beneath fluid names it (`Head.extra_axial`); `Head.sites` names the others."""
-        return self.kind in ("tissue", "cortex", "crescent")
+        return self.kind in _IN_TISSUE
 
 
 def finish_lesion(
+    head: Head,
     mask: Mask,
     box: Box,
     site: str,
     kind: LesionKind,
-    sites: NDArray[np.uint8],
     least_share: float,
     keep: Voxel | None = None,
     swell: float = 1.0,
@@ -69,11 +70,11 @@ def finish_lesion(
     The piece is the one at the voxel `keep`, since fluid comes in pockets, or the largest.
 
     Args:
+        head: The head.
         mask: (mx, my, mz) bool, what was grown.
         box: The part of the head's grid that `mask` covers.
         site: The key of the site.
         kind: How it was grown.
-        sites: (mx, my, mz) site codes, by which it is named.
         least_share: The least share of it in its site.
         keep: A voxel of the head.
         swell: See `Lesion`; less where it would grow beyond 100 ml.
@@ -82,12 +83,15 @@ def finish_lesion(
         The lesion; None if it is too small, or too little of it lies in its site, or more in another.
     """
     part = part_around(mask, keep and tuple(s - b.start for s, b in zip(keep, box, strict=True)))
-    if part.sum() < _MIN_VOXELS_OF.get(site, MIN_VOXELS):
+    voxels = int(part.sum())
+    if voxels < _MIN_VOXELS_OF.get(site, MIN_VOXELS):
         return None
-    under = np.bincount(sites[part], minlength=len(SITE_KEYS) + 1)[1:]
-    if under[SITE_INDEX[site]] < least_share * under.sum() or under.argmax() != SITE_INDEX[site]:
+    sites = head.extra_axial if kind in _IN_TISSUE else head.sites
+    under = np.bincount(sites[box][part], minlength=len(head.listed) + 1)[1:]
+    number = head.listed.numbers[site]
+    if under[number] < least_share * voxels or under.argmax() != number:
         return None
-    swell = max(1.0, min(swell, _LARGEST_MM3 / int(under.sum())))
+    swell = max(1.0, min(swell, _LARGEST_MM3 / voxels))
     tight = bounding_box(part)
     x, y, z = (b.start + t.start for b, t in zip(box, tight, strict=True))
     return Lesion(part[tight].copy(), (x, y, z), site, kind, swell)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
+from situs.anatomy import SITES
 from situs.synth.heads import BONE, Head
 from situs.synth.lesion import MIN_VOXELS, Lesion, finish_lesion
-from situs.synth.masses import CONVEXITY, grow_crescent, grow_in_cortex, grow_in_tissue
+from situs.synth.masses import CONVEXITY, grow_crescent, grow_in_cortex, grow_in_labels, grow_in_tissue
 from situs.synth.shapes import (
     Voxel,
     Window,
@@ -73,21 +73,23 @@ class LesionGrower:
         self._shape = head.labels.shape
         # Where a lesion of a site may start, and whether the head has the site at all.
         self._voxels = {
-            key: np.flatnonzero(head.sites.ravel() == SITE_INDEX[key] + 1).astype(np.int32)
-            for key in SITE_KEYS
+            key: np.flatnonzero(head.sites.ravel() == head.code(key)).astype(np.int32)
+            for key in head.listed.keys
         }
 
     @cached_property
     def _surface_voxels(self) -> dict[str, Starts]:
-        """Where the inner table is near, by the lobe beneath."""
+        """Where the inner table is near, by the listed lobe beneath."""
         depth = self.head.depth_mm
         near = np.flatnonzero(((depth > 0) & (depth < 3)).ravel()).astype(np.int32)
         under = self.head.extra_axial.ravel()[near]
-        return {key: near[under == SITE_INDEX[key] + 1] for key in CONVEXITY}
+        return {
+            site: near[under == self.head.code(site)] for site in self.head.listed.keys if site in CONVEXITY
+        }
 
     def sites(self) -> tuple[str, ...]:
         """The sites that this head has enough of to grow a lesion in."""
-        return tuple(key for key in SITE_KEYS if self._voxels[key].size >= 4 * MIN_VOXELS)
+        return tuple(key for key, voxels in self._voxels.items() if voxels.size >= 4 * MIN_VOXELS)
 
     def grow(
         self,
@@ -147,18 +149,22 @@ class LesionGrower:
         shrink: float,
     ) -> Lesion | None:
         """One try; see `grow`."""
-        head, compartment, draw = self.head, _COMPARTMENT[site], rng.random()
-        if site in CONVEXITY and draw < _P_CRESCENT + _P_CORTEX:
+        head, rule, draw = self.head, self.head.rule_of[site], rng.random()
+        labelled = bool(head.listed.site(site).labels)
+        compartment = _COMPARTMENT.get(rule, "")
+        if site in CONVEXITY and not labelled and draw < _P_CRESCENT + _P_CORTEX:
             near = in_window(self._surface_voxels[site], self._shape, window)
             if near.size < MIN_VOXELS:
                 return None
             grow = grow_crescent if draw < _P_CRESCENT else grow_in_cortex
             return grow(head, site, draw_voxel(near, self._shape, rng), rng, shrink)
         seed = draw_voxel(starts, self._shape, rng)
-        if site == "ventricular_system" and draw < _P_CAST:
-            return grow_cast(head, seed, rng)
+        if rule == "ventricular_system" and draw < _P_CAST:
+            return grow_cast(head, site, seed, rng)
         if compartment in _FLUID:
             return grow_in_fluid(head, site, seed, rng, narrowing_mm, shrink)
+        if labelled:
+            return grow_in_labels(head, site, seed, rng, shrink)
         if compartment == "sinus":
             return grow_in_sinus(head, site, seed, rng, shrink)
         if compartment == "dural":
@@ -178,23 +184,23 @@ class LesionGrower:
         sulci between them, or a round region of a lobe.
         """
         head = self.head
+        rule = head.rule_of[site]
         if site in CONVEXITY and rng.random() < _P_ROUND:
             level, box = rough_ellipsoid(
                 self._shape, seed, rng.uniform(*_ROUND_MM), rng, roughness=0.1, flatness=0.75
             )
-            sites = head.sites[box]
-            inside = (level < 1) & (sites > 0) & ~np.isin(head.labels[box], BONE)
-            return finish_lesion(inside, box, site, "structure", sites, _ROUND_TISSUE)
-        reach = log_uniform(_STRUCTURE_MM.get(site, _LARGE_STRUCTURE_MM), rng)
+            inside = (level < 1) & head.inside(box) & ~np.isin(head.labels[box], BONE)
+            return finish_lesion(head, inside, box, site, "structure", _ROUND_TISSUE)
+        reach = log_uniform(_STRUCTURE_MM.get(rule, _LARGE_STRUCTURE_MM), rng)
         box = box_around(seed, int(reach) + 1, self._shape)
         x, y, z = np.ix_(*offsets(box, seed))
-        sites, labels = head.sites[box], head.labels[box]
-        mask = (sites == SITE_INDEX[site] + 1) & (x**2 + y**2 + z**2 < reach**2)
+        labels = head.labels[box]
+        mask = (head.sites[box] == head.code(site)) & (x**2 + y**2 + z**2 < reach**2)
         mask &= open_fluid(head, box, narrowing_mm)
         label = head.labels[seed]
         if label < _CORTEX and label not in _WHITE and rng.random() < 0.5:
             mask &= labels == label
-        thin = _COMPARTMENT[site] in (*_FLUID, "dural")
+        thin = _COMPARTMENT.get(rule) in (*_FLUID, "dural")
         soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
-        mask = (soft > (0.4 if thin else 0.5)) & (sites > 0) & ~np.isin(labels, BONE)
-        return finish_lesion(mask, box, site, "structure", sites, 0.6, keep=seed)
+        mask = (soft > (0.4 if thin else 0.5)) & head.inside(box) & ~np.isin(labels, BONE)
+        return finish_lesion(head, mask, box, site, "structure", 0.6, keep=seed)

@@ -10,17 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITE_INDEX
+from situs.synth.head_frame import distance_mm
 from situs.synth.heads import BONE, Head
 from situs.synth.lesion import Lesion, finish_lesion
 from situs.synth.shapes import Voxel, log_uniform, rough_ellipsoid
 
-__all__ = ["CONVEXITY", "DEEP_SITES", "grow_crescent", "grow_in_cortex", "grow_in_tissue"]
+__all__ = [
+    "CONVEXITY",
+    "DEEP_SITES",
+    "grow_crescent",
+    "grow_in_cortex",
+    "grow_in_labels",
+    "grow_in_tissue",
+]
 
 Mask = NDArray[np.bool_]
 
 # Radii (mm) of compact lesions before they swell, log-uniform between these, as large as the site allows.
 _RADII_MM = {"brainstem": (3.5, 13.0), "cerebellum": (3.0, 22.0)}
 _LOBAR_RADII_MM = (4.0, 28.0)
+_LABELLED_RADII_MM = (2.5, 16.0)  # in sites that labels define; most are smaller than that
 # Deep bleeds are named by their origin, however far they dissect: radii (mm), uniform; those longer than the
 # third number need not have most of themselves there, only more than anywhere else.
 _DEEP_RADII_MM = {"gangliocapsular_region": (5.0, 30.0, 10.0), "thalamus": (3.5, 15.0, 8.0)}
@@ -50,20 +59,38 @@ def grow_in_tissue(
     level, box = rough_ellipsoid(
         head.labels.shape, seed, radius, rng, roughness=rng.uniform(0.05, 0.35), long=long
     )
-    labels, sites = head.labels[box], head.extra_axial[box]
-    mask = (level < 1) & (sites > 0)
+    labels, rules = head.labels[box], head.rules[box]
+    mask = (level < 1) & (rules > 0)
     if rng.random() < 0.8:  # the ependyma stops most bleeds
-        mask &= sites != _VENTRICLE
+        mask &= rules != _VENTRICLE
     if rng.random() < 0.8:  # and the falx all that are not huge
         mask &= _same_half(head.lateral_mm[box], head.lateral_mm[seed])
     mask &= ~np.isin(labels, BONE)
-    if site in CONVEXITY and (head.sites[box][mask] == _SULCUS).mean() > _MOST_SULCAL:
+    if site in CONVEXITY and (rules[mask] == _SULCUS).mean() > _MOST_SULCAL:
         return None
     if rng.random() < 0.12:  # an infarct keeps to the tissue: cut at the sulci
         mask &= head.sites[box] == head.sites[seed]
     limit = _SWELLING.get(site, _LOBAR_SWELLING)
     swell = log_uniform((1.1, limit), rng) if rng.random() < 0.7 else 1.0
-    return finish_lesion(mask, box, site, "tissue", sites, least_share, swell=swell)
+    return finish_lesion(head, mask, box, site, "tissue", least_share, swell=swell)
+
+
+def grow_in_labels(
+    head: Head, site: str, seed: Voxel, rng: np.random.Generator, shrink: float
+) -> Lesion | None:
+    """A compact lesion of a site that labels define, such as a nucleus or a gyrus.
+
+    It follows the site's outline, or goes some mm beyond it.
+    """
+    radius = log_uniform(_LABELLED_RADII_MM, rng) * shrink
+    level, box = rough_ellipsoid(head.labels.shape, seed, radius, rng, roughness=rng.uniform(0.05, 0.3))
+    over_mm = rng.choice([0.0, 1.0, 2.0, 3.0], p=[0.3, 0.35, 0.2, 0.15])
+    mask = (level < 1) & (distance_mm(head.sites[box] == head.code(site)) <= over_mm)
+    mask &= head.inside(box) & ~np.isin(head.labels[box], BONE)
+    if rng.random() < 0.8:
+        mask &= _same_half(head.lateral_mm[box], head.lateral_mm[seed])
+    swell = log_uniform((1.1, _LOBAR_SWELLING), rng) if head.rule_of[site] and rng.random() < 0.5 else 1.0
+    return finish_lesion(head, mask, box, site, "tissue", 0.5, keep=seed, swell=swell)
 
 
 def grow_in_cortex(
@@ -72,18 +99,18 @@ def grow_in_cortex(
     """A ribbon along the surface of the brain, as cortical infarcts and contusions are, or a wedge."""
     radius = rng.uniform(8, 32) * shrink
     level, box = rough_ellipsoid(head.labels.shape, seed, radius, rng, roughness=0.25, flatness=0.5)
-    depth, labels, sites = head.depth_mm[box], head.labels[box], head.extra_axial[box]
+    depth, labels, rules = head.depth_mm[box], head.labels[box], head.rules[box]
     if rng.random() < 0.3:  # a wedge: deepest in its middle
         reach = rng.uniform(12, 30) * np.sqrt(np.clip(1 - level, 0, 1))
     else:
         reach = np.full(level.shape, rng.uniform(5, 14))
-    mask = (level < 1) & (depth > rng.uniform(1, 3)) & (depth < reach) & (sites > 0)
+    mask = (level < 1) & (depth > rng.uniform(1, 3)) & (depth < reach) & (rules > 0)
     mask &= _same_half(head.lateral_mm[box], head.lateral_mm[seed]) & ~np.isin(labels, BONE)
     if rng.random() < 0.5:  # the sulci within it are left out
         mask &= labels != _CSF
-    if not mask.any() or (head.sites[box][mask] == _SULCUS).mean() > _MOST_SULCAL:
+    if not mask.any() or (rules[mask] == _SULCUS).mean() > _MOST_SULCAL:
         return None
-    return finish_lesion(mask, box, site, "cortex", sites, 0.7)
+    return finish_lesion(head, mask, box, site, "cortex", 0.7)
 
 
 def grow_crescent(
@@ -97,10 +124,10 @@ def grow_crescent(
     level, box = rough_ellipsoid(head.labels.shape, seed, radius, rng, roughness=0.2, flatness=1.0)
     distance = head.depth_mm[box]
     mask = (distance < rest_mm * np.sqrt(np.clip(1 - level, 0, 1)) + 0.5) & (level < 1)
-    mask &= (head.extra_axial[box] > 0) & (distance > 0)
+    mask &= (head.rules[box] > 0) & (distance > 0)
     mask &= _same_half(head.lateral_mm[box], head.lateral_mm[seed])
-    sites, share, swell = head.extra_axial[box], 0.45 if thin else 0.7, thick_mm / rest_mm
-    return finish_lesion(mask, box, site, "crescent", sites, share, swell=swell)
+    share, swell = 0.45 if thin else 0.7, thick_mm / rest_mm
+    return finish_lesion(head, mask, box, site, "crescent", share, swell=swell)
 
 
 def _same_half(lateral_mm: NDArray[np.int8], seed_mm: np.int8) -> Mask:

@@ -38,7 +38,7 @@ class RenderedScan:
     Attributes:
         hu: (ni, nj, nk) int16, HU.
         masks: One mask (ni, nj, nk) of bool per lesion, as a reader would have drawn it; may be empty.
-        sites: (ni, nj, nk) uint8, 0 for none of the 15 sites, else ``SITE_INDEX[key] + 1``.
+        sites: (ni, nj, nk) uint8, 0 for none of the listed sites, else `Head.code`.
         lateral_mm: (ni, nj, nk) int8, distance to the midline, positive on the patient's left.
     """
 
@@ -70,7 +70,10 @@ def render_scan(
     for n, lesion in enumerate(lesions, start=1):
         if lesion.in_tissue:
             sites = np.where(numbers == n, extra_axial, sites)
-    masks = [draw_mask(numbers == n, lesion, sites, rng) for n, lesion in enumerate(lesions, start=1)]
+    masks = [
+        draw_mask(numbers == n, lesion, sites == head.code(lesion.site), rng)
+        for n, lesion in enumerate(lesions, start=1)
+    ]
     lateral = take(head.lateral_mm, _UNKNOWN_LATERAL)
     return RenderedScan(
         np.ascontiguousarray(scan.transpose(2, 1, 0)), masks, sites.astype(np.uint8), lateral.astype(np.int8)

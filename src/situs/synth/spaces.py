@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from situs.anatomy import SITE_INDEX
 from situs.synth.heads import Head
 from situs.synth.lesion import Lesion, finish_lesion
 from situs.synth.shapes import Box, Voxel, log_uniform, rough_ellipsoid
@@ -25,7 +24,6 @@ _FLUID_RADII_MM = {
     "basal_cisterns": (4.0, 24.0),
     "sulcal_spaces": (8.0, 30.0),
 }
-_VENTRICLE = SITE_INDEX["ventricular_system"] + 1
 # The lateral ventricle of a side lies beyond this from the midline, the third and fourth nearer.
 _LATERAL_MM = 3
 
@@ -40,25 +38,25 @@ def grow_in_fluid(
     head: Head, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float, shrink: float
 ) -> Lesion | None:
     """Blood that follows the fluid from where it starts, thin and branching, or a compact clot."""
-    radius = log_uniform(_FLUID_RADII_MM[site], rng) * shrink
+    radius = log_uniform(_FLUID_RADII_MM[head.rule_of[site]], rng) * shrink
     level, box = rough_ellipsoid(head.labels.shape, seed, radius, rng, roughness=0.3)
-    sites = head.sites[box]
-    inside = (sites == SITE_INDEX[site] + 1) & open_fluid(head, box, narrowing_mm)
+    rules = head.rules[box]
+    inside = (head.sites[box] == head.code(site)) & open_fluid(head, box, narrowing_mm)
     if site == "sulcal_spaces" and rng.random() < 0.5:  # single sulci, not what joins them at the surface
         inside &= head.depth_mm[box] > rng.uniform(3, 8)
     style = rng.random()
     if style < 0.07 and site != "sulcal_spaces":  # a compact clot that distends the space
-        mask = (level < 0.5) & (sites > 0)
+        mask = (level < 0.5) & (rules > 0)
     else:
         mask = (level < 1) & inside
         if style < 0.22:  # drawn generously
-            mask = ndimage.binary_dilation(mask) & (sites > 0)
-        if site == "ventricular_system" and style > 0.75:
+            mask = ndimage.binary_dilation(mask) & (rules > 0)
+        if head.rule_of[site] == "ventricular_system" and style > 0.75:
             mask = _layered(mask, rng, 0.2, 0.8)
-    return finish_lesion(mask, box, site, "fluid", sites, 0.5, keep=seed)
+    return finish_lesion(head, mask, box, site, "fluid", 0.5, keep=seed)
 
 
-def grow_cast(head: Head, seed: Voxel, rng: np.random.Generator) -> Lesion | None:
+def grow_cast(head: Head, site: str, seed: Voxel, rng: np.random.Generator) -> Lesion | None:
     """A ventricle, a part of one or all of them full of blood, marked to the wall or over it.
 
     What the mask covers shows no fluid any more, so only its place and shape tell what it is. A cast distends
@@ -73,8 +71,7 @@ def grow_cast(head: Head, seed: Voxel, rng: np.random.Generator) -> Lesion | Non
     if extent == "part":  # a horn or an atrium is cut off in front or behind, not at its sides
         x = slice(0, head.labels.shape[0])
     box = (x, y, z)
-    sites = head.sites[box]
-    mask = sites == _VENTRICLE
+    mask = head.sites[box] == head.code(site)
     lateral, own = head.lateral_mm[box], int(head.lateral_mm[seed])
     if extent != "system" and abs(own) > _LATERAL_MM:
         mask &= lateral >= 1 if own > 0 else lateral <= -1
@@ -84,9 +81,9 @@ def grow_cast(head: Head, seed: Voxel, rng: np.random.Generator) -> Lesion | Non
         mask = _layered(mask, rng, 0.2, 0.8)
     over_mm = int(rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15]))
     if over_mm:
-        mask = ndimage.binary_dilation(mask, iterations=over_mm) & (sites > 0)
+        mask = ndimage.binary_dilation(mask, iterations=over_mm) & (head.rules[box] > 0)
     swell = log_uniform((1.1, 3.0), rng) if rng.random() < 0.5 else 1.0
-    return finish_lesion(mask, box, "ventricular_system", "cast", sites, 0.35, keep=seed, swell=swell)
+    return finish_lesion(head, mask, box, site, "cast", 0.35, keep=seed, swell=swell)
 
 
 def grow_on_sheet(
@@ -95,7 +92,7 @@ def grow_on_sheet(
     """Blood along falx or tentorium, on one side of the falx or around it."""
     radius = rng.uniform(8, 45) * shrink
     level, box = rough_ellipsoid(head.labels.shape, seed, radius, rng, roughness=0.3, flatness=1.0)
-    inside = head.sites[box] == SITE_INDEX[site] + 1
+    inside = head.sites[box] == head.code(site)
     lateral = head.lateral_mm[box].astype(np.int16)
     reach = rng.integers(1, 5)
     if abs(int(head.lateral_mm[seed])) <= 5:
@@ -106,7 +103,7 @@ def grow_on_sheet(
             inside &= np.abs(lateral) <= reach
     elif rng.random() < 0.4:
         inside = ndimage.binary_erosion(inside)
-    return finish_lesion((level < 1) & inside, box, site, "sheet", head.sites[box], 0.8, keep=seed)
+    return finish_lesion(head, (level < 1) & inside, box, site, "sheet", 0.8, keep=seed)
 
 
 def grow_in_sinus(
@@ -115,14 +112,14 @@ def grow_in_sinus(
     """Fluid or mucosa in a sinus: whole, with a fluid level, or the lumen without its wall."""
     radius = rng.uniform(6, 40) * shrink
     level, box = rough_ellipsoid(head.labels.shape, seed, radius, rng, roughness=0.2)
-    inside = head.sites[box] == SITE_INDEX[site] + 1
+    inside = head.sites[box] == head.code(site)
     mask = (level < 1) & inside
     style = rng.random()
     if style < 0.3:
         mask = _layered(mask, rng, 0.3, 0.9)
     elif style < 0.6:
         mask &= ndimage.binary_erosion(inside)
-    return finish_lesion(mask, box, site, "sinus", head.sites[box], 0.8, keep=seed)
+    return finish_lesion(head, mask, box, site, "sinus", 0.8, keep=seed)
 
 
 def _layered(mask: Mask, rng: np.random.Generator, least: float, most: float) -> Mask:

@@ -82,7 +82,7 @@ def tissue_hu(head: Head, plan: ScanPlan, rng: np.random.Generator) -> Hu:
     hu[soft & (texture > rng.uniform(-0.5, 0.8))] = _FAT_HU
     csf = labels == _CSF
     narrowing = np.where(
-        head.sites[csf] == SITE_INDEX["basal_cisterns"] + 1,
+        head.rules[csf] == SITE_INDEX["basal_cisterns"] + 1,
         plan.cistern_narrowing_mm, plan.sulcal_narrowing_mm,
     )  # fmt: skip
     openness = np.clip(head.csf_depth_mm[csf] / 10 - narrowing + 0.5, 0, 1)
@@ -104,7 +104,8 @@ def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.
         rng: Chooses what each lesion is: invisible, blood, infarct or fluid.
     """
     for lesion in lesions:
-        normal = lesion.kind == "structure" and lesion.site != "ventricular_system"  # that may be a cast
+        rule = head.rule_of[lesion.site]
+        normal = lesion.kind == "structure" and rule != "ventricular_system"  # that may be a cast
         if rng.random() < _P_INVISIBLE_OF.get(lesion.kind, _P_INVISIBLE) or normal:
             continue
         box = _padded(lesion, _PAD, hu.shape)
@@ -112,14 +113,14 @@ def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.
             (inner.start - outer.start, outer.stop - inner.stop)
             for inner, outer in zip(lesion.box, box, strict=True)
         ]
-        is_blood = _paint_lesion(hu[box], head.sites[box], np.pad(lesion.mask, margins), lesion, rng)
+        is_blood = _paint_lesion(hu[box], head, box, np.pad(lesion.mask, margins), lesion, rng)
         if not is_blood:
             continue
         if (lesion.site in DEEP_SITES and rng.random() < 0.2) or (
             lesion.kind == "cast" and rng.random() < 0.4
         ):
             _bleed_into_ventricles(hu, head, lesion, rng)
-        if lesion.kind == "fluid" and lesion.site in _SUBARACHNOID and rng.random() < 0.5:
+        if lesion.kind == "fluid" and rule in _SUBARACHNOID and rng.random() < 0.5:
             _bleed_into_cisterns(hu, head, lesion, rng)
 
 
@@ -132,29 +133,30 @@ def _padded(lesion: Lesion, reach: int, shape: tuple[int, ...]) -> Box:
 
 
 def _paint_lesion(
-    hu: Hu, sites: NDArray[np.uint8], mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator
+    hu: Hu, head: Head, box: Box, mask: NDArray[np.bool_], lesion: Lesion, rng: np.random.Generator
 ) -> bool:
-    """Paint one lesion into its surroundings (mx, my, mz), in place; whether it is blood."""
+    """Paint one lesion into its surroundings, a box (mx, my, mz), in place; whether it is blood."""
+    inside = head.inside(box)
     outside = ndimage.distance_transform_edt(~mask)
     # The mask that a network is given is rarely the lesion: what it leaves outside stays visible.
     extent = rng.choice([0.0, rng.uniform(0.5, 3.0)], p=[0.6, 0.4])
     if lesion.kind == "sinus":
-        hu[mask & (sites > 0)] = rng.uniform(5, 60)
+        hu[mask & inside] = rng.uniform(5, 60)
         return False
     if rng.random() < _P_OTHER:
-        hu[(outside <= extent) & (sites > 0)] = rng.uniform(-20, 110)
+        hu[(outside <= extent) & inside] = rng.uniform(-20, 110)
         return False
     if rng.random() < _P_DARK.get(lesion.kind, 0.0):  # infarct, oedema, scar
-        dark = (outside <= extent) & (sites > 0)
+        dark = (outside <= extent) & inside
         hu[dark] = _uneven(hu.shape, rng.uniform(8, 28), 3.0, rng)[dark]
         return False
     if lesion.kind == "tissue" and rng.random() < 0.5:  # oedema around a bleed
-        rim = (outside <= rng.uniform(2, 7)) & (sites > 0) & (hu > 15) & (hu < 45)
+        rim = (outside <= rng.uniform(2, 7)) & inside & (hu > 15) & (hu < 45)
         hu[rim] -= rng.uniform(4, 13)
     follows_site = lesion.kind in ("fluid", "cast", "structure")
-    same = sites == SITE_INDEX[lesion.site] + 1 if follows_site else sites > 0
+    same = head.sites[box] == head.code(lesion.site) if follows_site else inside
     blood = (outside <= extent) & same
-    if lesion.site == "ventricular_system" and rng.random() < _P_PARTLY_BLOOD:
+    if head.rule_of[lesion.site] == "ventricular_system" and rng.random() < _P_PARTLY_BLOOD:
         hu[blood] = rng.uniform(5, 32)  # fluid, mixed with blood
         blood &= _settled(blood, rng)
     hu[blood] = _uneven(hu.shape, rng.uniform(46, 82), 8.0, rng)[blood]
@@ -177,7 +179,7 @@ def _settled(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bo
 
 def _bleed_into_ventricles(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Generator) -> None:
     """Blood in the ventricles beside a bleed, layered in the supine patient or clotted in some parts."""
-    ventricles = np.nonzero(head.sites == SITE_INDEX["ventricular_system"] + 1)
+    ventricles = np.nonzero(head.rules == SITE_INDEX["ventricular_system"] + 1)
     if rng.random() < 0.5:
         filled = ventricles[1] < lesion.start[1] + rng.uniform(-30, 20)
     else:
@@ -190,7 +192,7 @@ def _bleed_into_cisterns(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Gene
     reach = int(rng.uniform(20, 60))
     box = _padded(lesion, reach, hu.shape)
     codes = [SITE_INDEX[key] + 1 for key in _SUBARACHNOID]
-    fluid = np.isin(head.sites[box], codes) & (hu[box] < _FLUID_HU)  # not where cortex grew into it
+    fluid = np.isin(head.rules[box], codes) & (hu[box] < _FLUID_HU)  # not where cortex grew into it
     filled = smooth_noise(fluid.shape, 20.0, rng) > rng.uniform(-1, 0.5)
     hu[box][fluid & filled] = rng.uniform(42, 72)
 
