@@ -2,7 +2,7 @@
 
 Promises: a series of 400 images of 512x512 pixels and a segmentation (SEG) of 20 lesions are read, to what is
 labelled, in at most twice the time that dcm2niix and reading its NIfTI file take. That needs at most three
-times the bytes of the scan. The report of 20 lesions is written in under 1 s of CPU time. Run:
+times the bytes of the scan. The report of 20 lesions is written in under 1 s. Run:
 
     pip install -e '.[dicom,bench]'
     python benchmarks/dicom.py [--runs 5]
@@ -125,7 +125,7 @@ def measure_writing(runs: int) -> dict[str, float]:
         (f"report of {LESIONS} lesions, {n_bytes / 1000:.0f} kB", f"{wall_s:.2f}", f"{cpu_s:.2f}"),
     ]
     print(f"\n{text_table(rows, rules=(1,), left=(0,))}\n")
-    frame.print_promises([frame.Promise("time to write the report", cpu_s, MOST_S, "CPU s")])
+    frame.print_promises([frame.Promise("time to write the report", wall_s, MOST_S, "s")])
     return {"wall_s": wall_s, "cpu_s": cpu_s, "bytes": n_bytes}
 
 

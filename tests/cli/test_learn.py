@@ -124,14 +124,14 @@ def test_train_passes_its_options_on(tmp_path, capsys, monkeypatch):
 def test_the_choices_of_options_are_those_of_the_library():
     """The command line writes them down itself, because the library's own need torch."""
     pytest.importorskip("torch")
-    from situs.cli import learn, options
+    from situs.cli import options, synth
     from situs.learn import devices
     from situs.learn.recipe import RECIPES
     from situs.synth import cohort
 
     assert set(get_args(options.RecipeName)) == set(RECIPES)
     assert set(get_args(options.DeviceName)) == set(get_args(devices.DeviceName))
-    assert set(get_args(learn.SiteFrequencies)) == set(get_args(cohort.SiteFrequencies))
+    assert set(get_args(synth.SiteFrequencies)) == set(get_args(cohort.SiteFrequencies))
 
 
 def test_frozen_needs_something_to_freeze(tmp_path, capsys):

@@ -13,7 +13,8 @@ from situs.anatomy import SITES
 from situs.cohort.slices import open_slices
 from situs.errors import InputError, OutputError
 from situs.learn import basenet as module
-from situs.learn.basenet import embed, new_basenet, read_given, train_basenet
+from situs.learn.basenet import embed, new_basenet, train_basenet
+from situs.learn.given import read_given
 from situs.learn.recipe import PAPER, RECIPES
 from situs.learn.vgg import vgg16_basenet
 

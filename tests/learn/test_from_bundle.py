@@ -11,7 +11,7 @@ from phantoms.small_bundle import RECIPE, SPEC, small_bundle, small_model
 from situs.anatomy import SITES, Site, SiteList
 from situs.bundle import read_bundle
 from situs.errors import InputError
-from situs.learn.basenet import new_basenet, read_given
+from situs.learn.basenet import new_basenet
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.compact import CompactPath
 from situs.learn.from_bundle import (
@@ -20,6 +20,7 @@ from situs.learn.from_bundle import (
     read_bundle_weights,
     unfold_normalisation,
 )
+from situs.learn.given import read_given
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import COMPACT
 from situs.runtime import Runtime

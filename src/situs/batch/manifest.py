@@ -120,6 +120,9 @@ def match_pairs(scans: str, rois: str) -> dict[str, tuple[str, str]]:
     """The scan and the regions that match two patterns, by what the ``*`` stands for, ascending.
 
     One of the two is empty if there is none. See `find_pairs`.
+
+    Raises:
+        InputError: A pattern has not one ``*``.
     """
     found = [_match(option, pattern) for option, pattern in (("--scans", scans), ("--rois", rois))]
     return {key: (found[0].get(key, ""), found[1].get(key, "")) for key in sorted({*found[0], *found[1]})}

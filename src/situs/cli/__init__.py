@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from situs import __version__
-from situs.cli import batch, label, learn, pacs, references, serve
+from situs.cli import batch, label, learn, pacs, references, serve, synth
 from situs.cli.console import explain
 from situs.errors import InputError
 
@@ -73,7 +73,7 @@ for command in (
     label.label,
     batch.batch,
     serve.serve,
-    learn.synth,
+    synth.synth,
     learn.train,
     learn.evaluate,
     learn.calibrate,

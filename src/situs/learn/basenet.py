@@ -7,7 +7,7 @@ fully connected layers learn from them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from situs.anatomy import SITES, SiteList
-from situs.bundle import read_bundle
+from situs.anatomy import SITES
 from situs.cohort.sampling import balanced_indices
 from situs.cohort.slices import Batch, Slices
 from situs.errors import InputError, OutputError
 from situs.files import replacing
 from situs.learn.augment import augment
-from situs.learn.checkpoints import GivenWeights, read_basenet_weights
+from situs.learn.checkpoints import GivenWeights
 from situs.learn.compact import compact_basenet
 from situs.learn.devices import CPU, Machine
-from situs.learn.from_bundle import (
-    average_weights,
-    is_bundle,
-    read_bundle_weights,
-    unfold_normalisation,
-)
+from situs.learn.from_bundle import unfold_normalisation
 from situs.learn.loop import accuracy, run_loop
 from situs.learn.losses import painting_loss, shares_loss, site_map_weights
 from situs.learn.nets import BaseNet, region_under
 from situs.learn.recipe import Recipe
 from situs.learn.run import TrainingRun, open_run
-from situs.learn.vgg import fetch_imagenet_weights, read_vgg16_weights, vgg16_basenet
+from situs.learn.vgg import vgg16_basenet
 from situs.progress import Progress, silent
 
 __all__ = [
@@ -45,7 +39,6 @@ __all__ = [
     "count_examples",
     "embed",
     "new_basenet",
-    "read_given",
     "train_basenet",
 ]
 
@@ -73,7 +66,7 @@ def train_basenet(
         work: The folder of the checkpoints.
         progress: Is called as the training goes on.
         machine: Where BaseNet is trained.
-        given: The weights to start from, see `read_given`; None for none.
+        given: The weights to start from, see `situs.learn.given.read_given`; None for none.
 
     Raises:
         InputError: If the loss is not finite.
@@ -92,7 +85,7 @@ def basenet_stages(
 
     Args:
         run: The run.
-        given: The weights to start from, see `read_given`.
+        given: The weights to start from, see `situs.learn.given.read_given`.
 
     Returns:
         BaseNet, and the last metrics of every stage by its name.
@@ -137,51 +130,6 @@ def _some_views(run: TrainingRun) -> list[tuple[Tensor, Tensor]]:
 def _paints(recipe: Recipe, slices: Slices) -> bool:
     """Whether the paths learn to paint: if the recipe says so and the cohort has site maps."""
     return recipe.painting_weight > 0 and not recipe.frozen and slices.global_sites is not None
-
-
-def read_given(
-    recipe: Recipe,
-    init: Sequence[str | Path],
-    weights: str | Path | None,
-    sites: SiteList = SITES,
-) -> dict[str, GivenWeights]:
-    """Read the files of weights that a training starts from, once for all its uses.
-
-    Args:
-        recipe: What is trained.
-        init: A checkpoint of an earlier run, or bundles, whose mean is taken: folders or ``shipped``.
-        weights: A VGG16 in torchvision's names; ``imagenet`` downloads the published one.
-        sites: What BaseNet is trained on.
-
-    Returns:
-        The weights by the name of the argument, in the order in which they are loaded.
-
-    Raises:
-        InputError: If the recipe cannot take such weights, they do not fit, or paths are frozen without any.
-    """
-    if recipe.network != "vgg16":
-        if weights is not None:
-            raise InputError(f"weights: the recipe {recipe.name!r} has no VGG16 to load them into")
-        if recipe.frozen:
-            raise InputError(f"frozen: the recipe {recipe.name!r} has no VGG16; only its paths can be kept")
-    if recipe.frozen and not init and weights is None:
-        raise InputError("frozen: give the weights that are to be kept")
-    given = {}
-    with torch.device("meta"):
-        basenet = new_basenet(recipe, 0, len(sites))
-    if weights is not None:
-        file = fetch_imagenet_weights() if weights == "imagenet" else Path(weights)
-        given["weights"] = read_vgg16_weights(file, basenet)
-    if len(init) > 1 and not all(map(is_bundle, init)):
-        raise InputError("init: several must all be bundles; a checkpoint stands alone")
-    if init and is_bundle(init[0]):
-        read = [read_bundle_weights(read_bundle(name), recipe, basenet, sites) for name in init]
-        given["init"] = average_weights(read)
-    elif init:
-        given["init"] = read_basenet_weights(Path(init[0]), basenet)
-    if not (recipe.basenet_samples or "init" in given):
-        raise InputError("samples: BaseNet would not be trained at all: give the weights that are to be kept")
-    return given
 
 
 def new_basenet(recipe: Recipe, seed: int, n_sites: int = len(SITES)) -> BaseNet:

@@ -92,7 +92,7 @@ def open_run(
         seed: Of weights, order and augmentation.
         slices: The examples of the cohort.
         chosen: (n,) the examples of `slices` to train on.
-        given: The weights to start from, see `situs.learn.basenet.read_given`.
+        given: The weights to start from, see `situs.learn.given.read_given`.
         progress: Is called as the stages go on.
         machine: Where the networks are trained.
 

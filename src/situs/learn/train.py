@@ -31,11 +31,12 @@ from situs.cohort.references import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Batch, open_slices
 from situs.learn.augment import augment
-from situs.learn.basenet import basenet_stages, embed, read_given
+from situs.learn.basenet import basenet_stages, embed
 from situs.learn.checkpoints import read_checkpoint, write_checkpoint
 from situs.learn.devices import DeviceName, open_machine
 from situs.learn.export import export_bundle
 from situs.learn.from_bundle import is_bundle
+from situs.learn.given import read_given
 from situs.learn.nets import BaseNet, RelationNetwork
 from situs.learn.recipe import COMPACT, Recipe, relation_settings
 from situs.learn.relations import train_relations

@@ -31,9 +31,10 @@ from situs.anatomy import SITES
 from situs.cohort.manifest import MANIFEST, read_manifest
 from situs.errors import InputError
 from situs.files import claim_folder, digest, locked
-from situs.learn.basenet import count_examples, read_given, train_basenet
+from situs.learn.basenet import count_examples, train_basenet
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.devices import DeviceName, Machine, open_machine
+from situs.learn.given import read_given
 from situs.learn.recipe import Recipe
 from situs.paper.baselines import BASELINES
 from situs.paper.cohorts import PAPER_SIZE, TESTS, ExperimentSize, SliceSubset, open_subsets, split_heads
@@ -141,7 +142,7 @@ class _Run:
         subsets: ``train``, ``test`` and ``balanced``.
         related: Those slices of ``train`` that the Relation Networks see.
         machine: What computes.
-        given: The weights to start from, see `situs.learn.basenet.read_given`.
+        given: The weights to start from, see `situs.learn.given.read_given`.
         progress: Is told of every stage.
     """
 

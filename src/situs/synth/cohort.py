@@ -59,7 +59,7 @@ def render_cohort(
     jobs: int = 1,
     progress: Progress = silent,
     lesions: int = _LESIONS_PER_SCAN,
-    note: Callable[[str], object] = str,
+    note: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Render virtual scans of heads into a folder, or go on with what is there.
 

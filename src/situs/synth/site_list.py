@@ -37,7 +37,7 @@ def label_numbers(site: Site) -> tuple[int, ...]:
 
 
 def check_list(sites: SiteList) -> None:
-    """Refuse a list that says no more than names of what is to be rendered.
+    """Check that each site of a list is defined, by labels or by a rule.
 
     Raises:
         InputError: If a site has neither labels nor the key of one of the 15, or a label is not known to head

@@ -38,20 +38,21 @@ def grow_in_fluid(
     head: Head, site: str, seed: Voxel, rng: np.random.Generator, narrowing_mm: float, shrink: float
 ) -> Lesion | None:
     """Blood that follows the fluid from where it starts, thin and branching, or a compact clot."""
-    radius = log_uniform(_FLUID_RADII_MM[head.rule_of[site]], rng) * shrink
+    rule = head.rule_of[site]
+    radius = log_uniform(_FLUID_RADII_MM[rule], rng) * shrink
     level, box = rough_ellipsoid(head.labels.shape, seed, radius, rng, roughness=0.3)
     rules = head.rules[box]
     inside = (head.sites[box] == head.code(site)) & open_fluid(head, box, narrowing_mm)
-    if site == "sulcal_spaces" and rng.random() < 0.5:  # single sulci, not what joins them at the surface
+    if rule == "sulcal_spaces" and rng.random() < 0.5:  # single sulci, not what joins them at the surface
         inside &= head.depth_mm[box] > rng.uniform(3, 8)
     style = rng.random()
-    if style < 0.07 and site != "sulcal_spaces":  # a compact clot that distends the space
+    if style < 0.07 and rule != "sulcal_spaces":  # a compact clot that distends the space
         mask = (level < 0.5) & (rules > 0)
     else:
         mask = (level < 1) & inside
         if style < 0.22:  # drawn generously
             mask = ndimage.binary_dilation(mask) & (rules > 0)
-        if head.rule_of[site] == "ventricular_system" and style > 0.75:
+        if rule == "ventricular_system" and style > 0.75:
             mask = _layered(mask, rng, 0.2, 0.8)
     return finish_lesion(head, mask, box, site, "fluid", 0.5, keep=seed)
 
