@@ -253,14 +253,15 @@ def test_dicom_objects_are_only_for_scans_that_are_dicom(files, capsys, option):
 
 
 @pytest.mark.parametrize(
-    ("option", "module", "package", "extra"),
-    [("--sr", "dicom_sr", "highdicom", "dicom"), ("--html", "html", "jinja2", "report")],
+    ("option", "modules", "package", "extra"),
+    [("--sr", ["dicom_sr"], "highdicom", "dicom"), ("--html", ["html", "page"], "jinja2", "report")],
 )
 def test_a_report_without_its_extra_names_the_pip_line_before_the_work(
-    files, capsys, monkeypatch, option, module, package, extra
+    files, capsys, monkeypatch, option, modules, package, extra
 ):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"situs.report.{module}", raising=False)
+    for module in modules:  # those that import it
+        monkeypatch.delitem(sys.modules, f"situs.report.{module}", raising=False)
     monkeypatch.setattr("situs.io.read_volume", lambda *_, **__: pytest.fail("the work began"))
     refused(capsys, [*LABEL, option, "r"], f"{package} is not installed: pip install 'situs[{extra}]'")
 

@@ -13,6 +13,7 @@ from situs.anatomy import SITES
 from situs.cohort.slices import open_slices
 from situs.errors import InputError, OutputError
 from situs.learn import basenet as module
+from situs.learn import vgg
 from situs.learn.basenet import embed, new_basenet, train_basenet
 from situs.learn.given import read_given
 from situs.learn.recipe import PAPER, RECIPES
@@ -83,7 +84,7 @@ def test_paper_recipe_fine_tuned(slices, vgg_file, tmp_path):
 def test_a_file_of_weights_is_read_once_for_all_trainings(slices, vgg_file, tmp_path, monkeypatch):
     """Read and hashed once, whatever is trained from it; a training leaves the given weights as they were."""
     reads = {"load": 0, "digest": 0}
-    real_load, real_digest = torch.load, module.read_vgg16_weights.__globals__["digest"]
+    real_load, real_digest = torch.load, vgg.digest
 
     def load(path, *args, **kwargs):
         reads["load"] += path == vgg_file
