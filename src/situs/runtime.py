@@ -246,7 +246,8 @@ def _session(path: Path, threads: int) -> Any:
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Falling back to another provider would print to standard output, and there is none.
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # the engine raises classes of its own, with no common public root
         raise BundleError(
             f"{path}: the inference engine cannot load the network ({_first_line(error)})"

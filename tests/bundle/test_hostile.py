@@ -325,6 +325,16 @@ def test_the_engine_prints_nothing_about_a_network_that_fails(folder, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_engine_prints_nothing_about_a_network_that_cannot_be_loaded(folder, capfd):
+    """Names that are no UTF-8: the engine would try another provider, and say so on standard output."""
+    network = (folder / BASENET_FILE).read_bytes()
+    assert b"kernel_shape" in network
+    (folder / BASENET_FILE).write_bytes(network.replace(b"kernel_shape", b"\xdeernel_shape", 1))
+    sign(folder)
+    assert_refused(folder, "cannot load the network")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_helper_of_these_tests_signs_as_the_export_does(folder):
     sign(folder)
     assert read_bundle(folder).spec == SPEC
