@@ -51,15 +51,20 @@ def browser():
 
 @pytest.fixture
 def visit(browser, url):
-    """Opens the page; at the end nothing must have gone to another origin, and nothing have failed."""
+    """Opens the page. At the end nothing must have gone elsewhere, failed, or been against the policy.
+
+    Chromium writes what the Content-Security-Policy forbids to the console, as errors. The tabs that the page
+    opens are heard, too.
+    """
     pages, wrong = [], []
     known = (url, "data:", "blob:")
 
     def open_page(colors="dark", size=(1280, 800)):
         page = DRIVE.new_page(browser, colors, size)
-        page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda sent: sent.url.startswith(known) or wrong.append(sent.url))
+        tabs = page.context
+        tabs.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+        tabs.on("weberror", lambda error: wrong.append(str(error.error)))
+        tabs.on("request", lambda sent: sent.url.startswith(known) or wrong.append(sent.url))
         pages.append(page)
         DRIVE.open_page(page, url)
         return page
@@ -269,6 +274,10 @@ def test_files_of_regions_are_added_and_findings_saved(visit):
     opened.value.wait_for_url("blob:**")
     opened.value.wait_for_selector("h1")
     assert opened.value.inner_text("h1") == TEXTS["title"]
+    # The policy of the page holds there too, and lets the style sheet of the report through.
+    bars = opened.value.locator(".scores .bar")
+    widths = [bar.bounding_box()["width"] for bar in bars.all()[:3]]
+    assert widths == sorted(widths, reverse=True) and widths[0] > widths[2]
 
 
 def test_a_reload_finds_the_scan_and_its_lesions(visit):
@@ -295,6 +304,13 @@ def test_a_broken_file_is_told_and_the_page_goes_on(visit):
     DRIVE.open_example(page)
     assert page.inner_text("#alert") == ""
     assert heading(page) == list(known_sites()[0])
+
+
+def test_styles_in_the_document_are_refused_and_heard(visit):
+    page = visit()
+    page.evaluate("() => document.body.setAttribute('style', 'color: rgb(1, 2, 3)')")
+    page.wait_for_function("() => getComputedStyle(document.body).color !== 'rgb(1, 2, 3)'")
+    assert len(visit.wrong) == 1 and "Content Security Policy" in visit.wrong.pop()
 
 
 @pytest.mark.parametrize(

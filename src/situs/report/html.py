@@ -36,7 +36,7 @@ from situs.volume import Roi, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["format_html", "own_texts", "read_texts"]
+__all__ = ["format_html", "own_texts", "read_texts", "report_style"]
 
 _SLICE_PX = 504
 _OVERVIEW_PX = 320
@@ -230,7 +230,7 @@ def format_html(
     left_out = sorted(set(inside).difference(*(on_slice for _, on_slice, _ in tiles)))
     return render_page(
         package_text("templates/report.html.j2"),
-        package_text("templates/report.css") + _widths(),
+        report_style(),
         t=t,
         scan=to_json_object(volume, [])["scan"],
         assumptions=volume.assumptions,
@@ -301,6 +301,10 @@ def _listed(numbers: Sequence[int]) -> str:
     return slice_ranges(sorted(numbers))
 
 
-def _widths() -> str:
-    """The lengths of the bars as classes, because the policy of the page allows no style attributes."""
-    return "".join(f".w{n}{{width:{n}%}}\n" for n in range(101))
+def report_style() -> str:
+    """The style sheet of the page, the same for all findings.
+
+    The lengths of the bars are classes, because the policy of the page allows no style attributes.
+    """
+    widths = "".join(f".w{n}{{width:{n}%}}\n" for n in range(101))
+    return package_text("templates/report.css") + widths

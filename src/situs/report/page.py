@@ -15,12 +15,17 @@ from markupsafe import Markup
 
 from situs.report.findings import one_line
 
-__all__ = ["package_text", "render_page"]
+__all__ = ["package_text", "render_page", "style_hash"]
 
 
 def package_text(name: str) -> str:
     """A text file of this package, such as ``templates/report.css``."""
     return resources.files("situs.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def style_hash(style: str) -> str:
+    """A style sheet as a Content-Security-Policy names it, ``'sha256-...'``."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'"
 
 
 def render_page(template: str, style: str, **values: Any) -> str:
@@ -31,9 +36,8 @@ def render_page(template: str, style: str, **values: Any) -> str:
         style: The style sheet.
         values: Of the template. Each is escaped, and has a space for every control character.
     """
-    style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = _environment().from_string(template)
-    return page.render(style=Markup(style), style_hash=style_hash, **values)
+    return page.render(style=Markup(style), style_hash=Markup(style_hash(style)), **values)
 
 
 def _environment() -> Environment:

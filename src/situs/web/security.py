@@ -15,15 +15,19 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from situs.report.html import report_style
+from situs.report.page import style_hash
 from situs.web.answers import problem
 
 __all__ = ["Access", "Guard"]
 
 API = "/api/v1/"
 OPEN = frozenset({"/api/v1/openapi.json"})  # of the API, what needs no token
+# The report is shown in a tab that the page opens and that inherits this policy: its style sheet is allowed.
+_STYLES = f"style-src 'self' {style_hash(report_style())}"
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
-    "connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'self'; {_STYLES}; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
