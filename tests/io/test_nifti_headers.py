@@ -12,6 +12,7 @@ from phantoms.io_cases import assert_one_line, head_scan, save
 
 from situs.errors import RoiError, ScanError
 from situs.io import read_rois, read_volume
+from situs.io.nifti_fields import HEADER_DTYPES, OTHER_KINDS, VOXEL_DTYPES
 
 # Where the fields of a NIfTI-1 header lie, and their formats.
 FIELDS = {
@@ -28,6 +29,21 @@ FIELDS = {
     "srow": (280, "<12f"),
     "magic": (344, "<4s"),
 }
+
+
+@pytest.mark.parametrize(("version", "theirs"), [(1, nibabel.Nifti1Header), (2, nibabel.Nifti2Header)])
+@pytest.mark.parametrize("order", "<>")
+def test_the_fields_lie_where_nibabel_has_them(version, theirs, order):
+    ours, whole = HEADER_DTYPES[version].newbyteorder(order), theirs.template_dtype.newbyteorder(order)
+    assert ours.itemsize == whole.itemsize
+    assert dict(ours.fields) == {name: whole.fields[name][:2] for name in ours.names}
+
+
+def test_the_kinds_of_numbers_are_those_of_nibabel():
+    codes = nibabel.nifti1.data_type_codes
+    kinds = {code: codes.dtype[code] for code in codes.value_set("code")}
+    assert {code: kind for code, kind in kinds.items() if kind.kind in "iuf"} == VOXEL_DTYPES
+    assert {kinds[code].kind for code in OTHER_KINDS} == {"V", "c"}
 
 
 @pytest.fixture(scope="module")

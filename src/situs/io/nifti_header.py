@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.io.limits import most_voxels
+from situs.io.nifti_fields import HEADER_DTYPES, OTHER_KINDS, VOXEL_DTYPES, read_fields
 
 __all__ = [
     "HEADER_BYTES",
@@ -95,7 +96,10 @@ def parse_header(start: bytes) -> NiftiHeader:
     version = _version(start)
     assert version is not None
     number, paired = version
-    header = _raw_header(start, number)
+    size = HEADER_DTYPES[number].itemsize
+    if len(start) < size:
+        raise HeaderError(f"its header ends after {len(start)} of {size} bytes: copy or export it again")
+    header = read_fields(start, number)
     shape, notes = _shape(header)
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if not math.isfinite(slope) or slope == 0:
@@ -119,20 +123,6 @@ def parse_header(start: bytes) -> NiftiHeader:
 
 def _version(start: bytes) -> tuple[int, bool] | None:
     return _VERSIONS.get(start[344:348]) or _VERSIONS.get(start[4:8])
-
-
-def _raw_header(start: bytes, number: int) -> Any:
-    """The header's fields by name, in either byte order."""
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-
-    kind, size = ((Nifti1Header, 348), (Nifti2Header, 540))[number - 1]
-    if len(start) < size:
-        raise HeaderError(f"its header ends after {len(start)} of {size} bytes: copy or export it again")
-    try:
-        return kind(start[:size], check=False)
-    except Exception as problem:  # whatever a damaged header sets off inside nibabel
-        raise HeaderError("its header is damaged: export it again") from problem
 
 
 def _shape(header: Any) -> tuple[tuple[int, ...], list[str]]:
@@ -159,15 +149,12 @@ def check_voxels(shape: Sequence[int]) -> None:
 
 
 def _dtype(header: Any) -> np.dtype[Any]:
-    try:
-        dtype: np.dtype[Any] = header.get_data_dtype()
-    except Exception as problem:  # an unknown code
-        code = int(header["datatype"])
-        raise HeaderError(f"its header is damaged (datatype {code} is unknown): export it again") from problem
-    if dtype.kind not in "iuf":
-        what = {"V": "RGB colours", "c": "complex numbers"}.get(dtype.kind, str(dtype))
-        raise HeaderError(f"holds {what}, expected one number per voxel: export gray values")
-    return dtype
+    code = int(header["datatype"])
+    if code in OTHER_KINDS:
+        raise HeaderError(f"holds {OTHER_KINDS[code]}, expected one number per voxel: export gray values")
+    if code not in VOXEL_DTYPES:
+        raise HeaderError(f"its header is damaged (datatype {code} is unknown): export it again")
+    return VOXEL_DTYPES[code].newbyteorder(header["dim"].dtype.byteorder)
 
 
 def _offset(header: Any, number: int, paired: bool) -> int:
