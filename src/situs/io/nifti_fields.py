@@ -54,8 +54,8 @@ HEADER_DTYPES = {
     ),
 }
 # By the code in `datatype`: real numbers, and what else there is.
-_REAL = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-VOXEL_DTYPES = {code: np.dtype(kind) for code, kind in _REAL.items()}
+_WHOLE = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+VOXEL_DTYPES = {code: np.dtype(kind) for code, kind in {**_WHOLE, 16: "f4", 64: "f8"}.items()}
 OTHER_KINDS = {
     **dict.fromkeys((128, 2304), "RGB colours"),
     **dict.fromkeys((32, 1792, 2048), "complex numbers"),
