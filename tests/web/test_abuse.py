@@ -121,8 +121,10 @@ def test_the_name_of_a_file_leads_nowhere_else(site, name):
 def test_a_zip_with_paths_out_of_it_writes_nothing(site, tmp_path):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("../../../../../../../../tmp/situs-was-here", b"x")
+        archive.writestr(f"../../../../../../../..{tmp_path}/climbed", b"x")
+        archive.writestr(f"{tmp_path}/absolute", b"x")
     assert site.send(SCANS, {"a.zip": stream.getvalue()}).status == 422
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

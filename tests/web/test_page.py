@@ -7,6 +7,7 @@ on the left, and the example's voxels are stored so.
 
 import base64
 import csv
+import io
 import json
 import runpy
 import shutil
@@ -18,6 +19,8 @@ import nibabel
 import numpy as np
 import pytest
 from phantoms import REPO
+from PIL import Image
+from scipy import ndimage
 
 from situs.anatomy import SITE_KEYS
 from situs.report.html import read_texts
@@ -151,6 +154,9 @@ def test_the_example_is_one_click_away(visit):
     assert heading(page) == list(known_sites()[0])
     assert TEXTS["sure_sentence"] in page.inner_text("#finding")
     assert page.inner_text("#status").startswith("Lesion 1: gangliocapsular region, left.")
+    page.click(".references .picture")
+    assert page.locator("#larger img").bounding_box()["width"] > 800
+    page.click("#larger button")
     page.locator(ROWS).nth(5).click()
     assert heading(page) == list(known_sites()[5])
     assert f"Slice {largest_slice(6)[0]} of 0 to 35" in page.inner_text("#slice-value")
@@ -205,6 +211,36 @@ def test_a_box_a_click_and_a_stroke_name_a_site(visit, lesion):
     page.keyboard.press("z")
     DRIVE.settle(page)
     assert page.locator(ROWS).count() == 2
+
+
+def test_a_mask_lets_the_scan_show_through(visit):
+    """A filled lesion keeps at least three quarters of the contrast beneath it, and each voxel its rank."""
+    page = visit()
+    DRIVE.open_example(page)
+    page.locator(ROWS).nth(2).click()
+    page.mouse.click(*pixel(page, 5, 5))  # the crosshair goes where it hides nothing
+    mask = np.asarray(nibabel.load(EXAMPLE / "lesions.nii.gz").dataobj) == 3
+    inside = ndimage.binary_erosion(mask[:, :, largest_slice(3)[0]], iterations=2)
+    centres = [pixel(page, *voxel) for voxel in np.argwhere(inside)]
+    columns, rows = np.floor(centres).astype(int).T
+
+    def shown():
+        DRIVE.settle(page)
+        picture = Image.open(io.BytesIO(page.locator("body").screenshot())).convert("RGB")
+        return np.asarray(picture).astype(float)[rows, columns]
+
+    filled = shown()
+    page.keyboard.press("o")
+    outlined = shown()
+    page.select_option("#masks", "hidden")
+    hidden = shown()
+    assert page.locator("#stage .lesion").count() == 0
+    assert (outlined == hidden).all() and np.ptp(hidden[:, 0]) > 30
+    for band in range(3):
+        slope, offset = np.polyfit(hidden[:, band], filled[:, band], 1)
+        assert 0.75 < slope < 0.95
+        assert np.abs(slope * hidden[:, band] + offset - filled[:, band]).max() <= 1
+    assert (np.abs(filled - hidden).max(axis=1) > 5).all()  # but it is seen
 
 
 def test_strokes_on_several_slices_are_one_lesion(visit):
@@ -326,6 +362,9 @@ def test_everybody_can_use_it(visit, colors, size):
     assert violations(page) == []
     page.locator(ROWS).nth(4).click()
     assert violations(page) == []
+    page.click(".references .picture")
+    assert violations(page) == []
+    page.click("#larger button")
     # Nothing is wider than the window.
     assert page.evaluate("() => document.documentElement.scrollWidth") == size[0]
     page.keyboard.press("?")

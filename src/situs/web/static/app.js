@@ -5,6 +5,7 @@ import { askSeries, askToken, chosenFiles, droppedFiles, saveBlob, showPrintable
 import { Controls } from "./controls.js";
 import { certaintyOf, drawFinding, drawList, drawPairs, make, sideOf, siteOf } from "./findings.js";
 import { Labels } from "./outlines.js";
+import { showReferences } from "./references.js";
 import { Stage } from "./stage.js";
 import { fillTexts, loadTexts, t } from "./texts.js";
 import { readLabels, Viewer } from "./viewer.js";
@@ -298,19 +299,7 @@ async function drawReferences(group, index) {
     group.pictures.set(index, picture);
   }
   const source = await group.pictures.get(index);
-  if (!source) return;
-  const image = figure.querySelector("img");
-  const bySite = new Map();
-  for (const { site, distance } of comparison) {
-    bySite.set(site, [...(bySite.get(site) ?? []), distance.toFixed(2)]);
-  }
-  const rows = [...bySite].map(([site, distances]) =>
-    t("reference_caption", { site: t(`site.${site}`), distance: distances.join(", ") }),
-  );
-  image.alt = t("references_alt", { list: rows.join("; ") });
-  figure.querySelector("ul").replaceChildren(...rows.map((row) => make("li", {}, row)));
-  image.src = source;
-  figure.hidden = false;
+  if (source) showReferences(figure, comparison, source);
 }
 
 // A reload finds the scan again, as long as the server keeps it.

@@ -1,7 +1,7 @@
 // The toolbar, the slice slider, the line below the picture, and the keys.
 
 import { make } from "./findings.js";
-import { TOOLS } from "./stage.js";
+import { MASKS, TOOLS } from "./stage.js";
 import { t } from "./texts.js";
 import { AXIAL, WINDOWS } from "./viewer.js";
 
@@ -15,6 +15,7 @@ export class Controls {
     Object.assign(this, { viewer, stage, acts });
     const names = [...Object.keys(WINDOWS), "own"];
     $("window").replaceChildren(...names.map((name) => make("option", { value: name }, t(`window_${name}`))));
+    $("masks").replaceChildren(...MASKS.map((name) => make("option", { value: name }, t(`masks_${name}`))));
     for (const input of this.toolInputs()) input.addEventListener("change", () => this.setTool(input.value));
     $("stage").setAttribute("aria-label", t("viewer_label"));
     const on = (id, name, act) => $(id).addEventListener(name, act);
@@ -22,7 +23,7 @@ export class Controls {
     on("radius-input", "input", () => this.setRadius(Number($("radius-input").value)));
     on("next-lesion", "click", () => acts.finishBrush());
     on("undo", "click", () => acts.undo());
-    on("outlines", "change", () => this.setOutlines($("outlines").checked));
+    on("masks", "change", () => this.setMasks($("masks").value));
     on("zoom-in", "click", () => viewer.zoom(1.4));
     on("zoom-out", "click", () => viewer.zoom(1 / 1.4));
     on("zoom-reset", "click", () => viewer.resetZoom());
@@ -63,10 +64,9 @@ export class Controls {
     this.refreshWindow();
   }
 
-  setOutlines(shown) {
-    $("outlines").checked = shown;
-    this.stage.outlines = shown;
-    this.viewer.draw();
+  setMasks(name) {
+    $("masks").value = name;
+    this.stage.setMasks(name);
   }
 
   goToSlice(z) {
@@ -104,7 +104,7 @@ export class Controls {
       N: () => this.acts.nextLesion(-1),
       "[": resize(-0.5),
       "]": resize(0.5),
-      o: () => this.setOutlines(!this.stage.outlines),
+      o: () => this.setMasks(MASKS[(MASKS.indexOf(this.stage.masks) + 1) % MASKS.length]),
       "+": () => this.viewer.zoom(1.4),
       "=": () => this.viewer.zoom(1.4),
       "-": () => this.viewer.zoom(1 / 1.4),

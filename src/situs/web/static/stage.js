@@ -11,6 +11,7 @@ export const TOOLS = {
   box: null,
   brush: { radius: 4, least: 1, most: 20 },
 };
+export const MASKS = ["filled", "outlined", "hidden"]; // how lesions are drawn
 const GAP_PX = 9; // of the crosshair
 const LEAST_DRAG_PX = 5; // a shorter one is a click
 const WINDOW_PER_PX = 1.5; // HU
@@ -28,7 +29,7 @@ export class Stage {
     this.marks = marks;
     this.tool = "look";
     this.radius = { point: TOOLS.point.radius, brush: TOOLS.brush.radius };
-    this.outlines = true;
+    this.masks = MASKS[0];
     this.drag = null; // {kind, tile, start, end, points}
     this.corner = null; // of a box by keyboard: its first corner, frac
     this.waiting = []; // shapes that the server is still naming
@@ -48,6 +49,11 @@ export class Stage {
     this.tool = tool;
     this.abandon();
     this.root.dataset.tool = tool;
+  }
+
+  setMasks(masks) {
+    this.masks = masks;
+    this.viewer.draw();
   }
 
   abandon() {
@@ -219,7 +225,7 @@ export class Stage {
       clipPath.append(element("rect", { x, y, width, height }));
       group.append(clipPath);
       const inner = element("g", { "clip-path": `url(#${clip})` });
-      if (this.outlines) inner.append(...this.drawMarks(tile));
+      if (this.masks !== "hidden") inner.append(...this.drawMarks(tile));
       inner.append(...this.drawCrosshair(tile), ...this.drawShapes(tile), ...this.drawLetters(tile));
       group.append(inner, element("rect", { x, y, width, height, class: "frame" }));
       parts.push(group);
@@ -244,8 +250,8 @@ export class Stage {
         if (!paths) continue;
         const name = label === selected ? "lesion selected" : "lesion";
         const [x, y] = paths.corner;
+        if (this.masks === "filled") parts.push(element("path", { d: paths.area, class: `${name} area` }));
         parts.push(
-          element("path", { d: paths.area, class: `${name} area` }),
           element("path", { d: paths.edges, class: `${name} edge` }),
           element("text", { x: x - 6, y: y - 6, class: `${name} number` }, label),
         );
