@@ -3,6 +3,8 @@
 # make test-all  run every test
 # make fuzz      run 5,000 spoilt inputs, with a report
 # make check     ruff and mypy
+# make docs      build the guide into site/; a broken link is an error
+# make release-check  build wheel and sdist, install them into clean environments, and look at what they hold
 
 PYTHON ?= python3
 # Twice quiet: errors, but no warnings about this machine's own settings.
@@ -17,7 +19,7 @@ PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 COUNT ?= 5000
 FIRST ?= 0
 
-.PHONY: demo test test-all fuzz check clean
+.PHONY: demo test test-all fuzz check docs release-check clean
 
 demo: .venv-demo/installed
 	@mkdir -p demo-output
@@ -39,6 +41,13 @@ check: .venv/installed
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
+	@echo "The guide is in $(CURDIR)/site: open index.html"
+
+release-check: .venv/installed
+	.venv/bin/python .ci/release_check.py
+
 # A stamp is older than what it was made from when the dependencies changed: then they are installed again.
 .venv-demo/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(NEEDS)'
@@ -55,4 +64,4 @@ check: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-demo demo-output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-demo demo-output site dist build .mypy_cache .pytest_cache .ruff_cache

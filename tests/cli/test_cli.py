@@ -1,9 +1,13 @@
 """The command line as a whole: help, version, the README's commands, pipes."""
 
+import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
+from importlib.resources import files
 
 import pytest
 import typer
@@ -22,6 +26,18 @@ def test_version_and_help(capsys):
         assert option in out
     assert main([]) == 2
     assert "Usage: situs" in capsys.readouterr().err
+
+
+def test_verbose_version_names_what_an_answer_rests_on(capsys):
+    assert main(["--version", "--verbose"]) == 0
+    first, python, _, bundle, *libraries = capsys.readouterr().out.splitlines()
+    assert first == f"situs {situs.__version__}" and python == f"Python {platform.python_version()}"
+    described = json.loads((files("situs") / "data/bundle/bundle.json").read_text(encoding="utf-8"))
+    assert bundle == f"bundle {described['name']} {described['version']}"
+    assert f"onnxruntime {version('onnxruntime')}" in libraries
+    assert not any(line.startswith(("mypy", "situs", "mkdocs")) for line in libraries)
+    assert main(["--verbose"]) == 2
+    assert capsys.readouterr().err == "situs: error: --verbose: goes with --version; leave it out\n"
 
 
 def test_every_option_of_every_command_is_explained():

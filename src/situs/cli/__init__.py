@@ -59,11 +59,24 @@ def main(args: Sequence[str] | None = None) -> int:
 def _situs(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="With --version: also show the versions of Python, the bundle and the libraries.",
+        ),
+    ] = False,
 ) -> None:
     """Name the anatomical site of lesions in head CT. Research software, not a medical device."""
     if version:
         typer.echo(f"situs {__version__}")
+        if verbose:
+            from situs.cli.versions import versions_text
+
+            typer.echo(versions_text())
         raise typer.Exit()
+    if verbose:
+        raise InputError("--verbose: goes with --version; leave it out")
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
