@@ -9,6 +9,7 @@ import base64
 import csv
 import io
 import json
+import re
 import runpy
 import shutil
 from importlib.util import find_spec
@@ -243,6 +244,25 @@ def test_a_mask_lets_the_scan_show_through(visit):
     assert (np.abs(filled - hidden).max(axis=1) > 5).all()  # but it is seen
 
 
+def test_the_finding_is_in_sight_beneath_a_long_list(visit):
+    page = visit()
+    DRIVE.open_example(page)
+    for count in (12, 18):
+        drop(page, "lesions.nii.gz", (EXAMPLE / "lesions.nii.gz").read_bytes(), "#drop-regions")
+        assert page.locator(ROWS).count() == count
+    page.locator(".downloads").scroll_into_view_if_needed()
+    page.keyboard.press("N")  # back to the end of the second file
+    DRIVE.settle(page)
+    for element, around in (
+        ("[aria-current]", "#lesion-list"),
+        ("#finding h2", "#panel"),
+        (".verdict", "#panel"),
+    ):
+        inner, outer = (page.locator(name).bounding_box() for name in (element, around))
+        assert inner["y"] >= outer["y"] - 1
+        assert inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1
+
+
 def test_strokes_on_several_slices_are_one_lesion(visit):
     page = visit()
     drop_example(page)
@@ -304,7 +324,12 @@ def test_files_of_regions_are_added_and_findings_saved(visit):
     assert [finding["roi_value"] for finding in saved["findings"]] == [1, 2, 3, 4, 5, 6]
     with page.expect_download() as download:
         page.click(".downloads button:text-is('HTML report')")
-    assert TEXTS["title"] in Path(download.value.path()).read_text()
+    report = Path(download.value.path()).read_text()
+    assert TEXTS["title"] in report
+    paper = page.context.new_page()
+    paper.set_content(report)
+    # The summary and each of the six lesions take a page.
+    assert len(re.findall(rb"/Type */Page\b", paper.pdf(format="A4"))) == 7
     with page.context.expect_page() as opened:
         page.click(".downloads button:text-is('Print or PDF')")
     opened.value.wait_for_url("blob:**")

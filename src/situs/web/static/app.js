@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { askSeries, askToken, chosenFiles, droppedFiles, saveBlob, showPrintable } from "./browser.js";
 import { Controls } from "./controls.js";
-import { certaintyOf, drawFinding, drawList, drawPairs, make, sideOf, siteOf } from "./findings.js";
+import { certaintyOf, drawFinding, drawList, drawPairs, make, showInList, sideOf, siteOf } from "./findings.js";
 import { Labels } from "./outlines.js";
 import { showReferences } from "./references.js";
 import { Stage } from "./stage.js";
@@ -236,6 +236,7 @@ function selectLesion(group, index, go = true) {
   const finding = group.document.findings[index];
   if (!finding) return refresh();
   state.selected = { group, index };
+  $("panel").scrollTop = 0; // the heading of the finding is seen there
   const centre = go && group.labels.centre(index + 1);
   if (centre) viewer.goTo(viewer.centreOf(centre));
   refresh();
@@ -266,7 +267,9 @@ function refresh() {
   $("no-lesions").hidden = state.groups.length > 0;
   const acts = { select: selectLesion, remove: removeLesion, removeGroup };
   $("lesion-list").replaceChildren(...drawList(state.groups, state.selected, acts));
-  if (inList) $("lesion-list").querySelector('[aria-current="true"]')?.focus();
+  const current = $("lesion-list").querySelector('[aria-current="true"]');
+  if (current) showInList($("lesion-list"), current);
+  if (inList) current?.focus();
   drawSelected();
   controls.refresh();
   viewer.draw();

@@ -78,6 +78,13 @@ export function drawList(groups, selected, act) {
   });
 }
 
+/** Scroll a list, and nothing else, so far that a row of it is seen. */
+export function showInList(list, row) {
+  const [inside, outside] = [row.getBoundingClientRect(), list.getBoundingClientRect()];
+  if (inside.top < outside.top) list.scrollTop -= outside.top - inside.top;
+  else if (inside.bottom > outside.bottom) list.scrollTop += inside.bottom - outside.bottom;
+}
+
 function removeButton(label, onclick) {
   return make("button", { type: "button", class: "remove", "aria-label": label, title: label, onclick }, "×");
 }
