@@ -2,11 +2,24 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from situs.geometry import Geometry
-from situs.midplane import Midplane
+from situs.midplane import Midplane, _interpolated
 from situs.resample import Place
 from situs.volume import Volume
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 6, 7)])
+def test_interpolation_between_the_pictures_is_that_of_scipy(shape):
+    rng = np.random.default_rng(0)
+    image = rng.random(shape, dtype=np.float32)
+    at = [rng.uniform(-1, n, 400).astype(np.float32) for n in shape]
+    at = [np.concatenate([x, [0, n - 1]]).astype(np.float32) for x, n in zip(at, shape, strict=True)]
+    expected = ndimage.map_coordinates(image, at, order=1, cval=0.0)
+    np.testing.assert_allclose(_interpolated(image, *at), expected, atol=1e-6)
+    assert 0 < np.count_nonzero(expected) < 402
+
 
 CENTRE = np.array([0.0, 0.0, 60.0])
 

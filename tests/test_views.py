@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from situs.geometry import Geometry
 from situs.midplane import Midplane
-from situs.resample import Place, resample_slice, sample_slice
+from situs.resample import Place, fold_blocks, resample_slice, sample_slice
 from situs.views import ViewSpec, extract_views, head_centre_mm
 from situs.volume import Roi, Volume
 
@@ -59,6 +59,17 @@ def test_pixel_lands_where_computed():
     picture = resample_slice(image, geometry, 0, Place(np.zeros(3), 1.0), (101, 101))
     assert np.argwhere(picture).tolist() == [[50 + 30, 50 + 20]]
     assert picture.max() == 8
+
+
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("factors", [(1, 1), (1, 4), (3, 1), (3, 4)])
+def test_blocks_are_those_of_a_reshaped_image(factors, order):
+    image = np.asarray(np.random.default_rng(0).integers(-1000, 1000, (12, 20, 3)), order=order)
+    before = image.copy()
+    blocks = image.reshape(12 // factors[0], factors[0], 20 // factors[1], factors[1], 3)
+    assert np.array_equal(fold_blocks(np.add, image, factors), blocks.sum(axis=(1, 3)))
+    assert np.array_equal(fold_blocks(np.maximum, image, factors), blocks.max(axis=(1, 3)))
+    assert np.array_equal(image, before)
 
 
 def test_views_of_a_small_region():
@@ -266,6 +277,12 @@ def test_the_other_hemisphere_is_what_lies_at_the_mirror_images(turn_deg):
         off = np.abs(view[0] - expected)
         assert np.median(off) < 4 and (off > 60).mean() < 0.06  # but for edges that were interpolated twice
         assert np.abs(view[0].astype(float) - view[1]).mean() > 5
+
+    without = extract_views(volume, 0, region, fill, spec)
+    (added,) = extract_views(volume, 0, region, fill, spec, mirror=plane.mirror, known=without)
+    assert np.array_equal(added.global_view, views.global_view)
+    assert np.array_equal(added.local_view, views.local_view)
+    assert not without[0].global_view[0].any()  # they stay as they were
 
 
 def test_without_a_midplane_the_other_hemisphere_is_black():

@@ -27,7 +27,7 @@ from situs.records import take_rows
 from situs.runtime import Runtime, relate_to_nearest
 from situs.side import side_of_lesion
 from situs.slice_answers import LesionAnswer, LesionSlice, Pose, SliceAnswer, SliceLook, planes_on
-from situs.views import LEAST_TURN_DEG, MIRRORED, extract_views
+from situs.views import LEAST_TURN_DEG, MIRRORED, Views, extract_views
 from situs.volume import OutsideRoi, Roi, Volume, choose_slices, split_regions, union_mask
 
 __all__ = ["MAX_SLICES", "Labeler"]
@@ -111,11 +111,11 @@ class Labeler:
             return self._outside(volume, outside, lesions)
         examples = _examples(lesions)
         scan = _Scan(volume, union_mask(regions, volume.geometry))
-        pose, looks = self._find_pose(scan, examples)
+        pose, looks, views = self._find_pose(scan, examples)
         of_lesion: dict[Roi, list[SliceAnswer]] = {lesion: [] for lesion in lesions}
         for start in range(0, len(examples), _BATCH):
             batch = examples[start : start + _BATCH]
-            for answer in self._relate(batch, self._look(scan, batch, pose, looks), patient):
+            for answer in self._relate(batch, self._look(scan, batch, pose, looks, views), patient):
                 of_lesion[answer.slice.lesion].append(answer)
             progress("slices", start + len(batch), len(examples))
         levels = gray_levels(volume)
@@ -172,16 +172,17 @@ class Labeler:
 
     def _find_pose(
         self, scan: _Scan, examples: Sequence[LesionSlice]
-    ) -> tuple[Pose, dict[LesionSlice, SliceLook]]:
+    ) -> tuple[Pose, dict[LesionSlice, SliceLook], dict[LesionSlice, Views]]:
         """How the head lies, searched for near what is painted on some of the examples, from bottom to top.
 
         Returns:
-            The pose, and the looks at these examples, unless they must be looked at again, upright or beside
-            the other hemisphere.
+            The pose; the looks at these examples, unless they must be looked at again; and their views, if
+            the other hemisphere must be shown in them and nothing else is to change.
         """
         rows = np.linspace(0, len(examples) - 1, min(len(examples), _FIRST_EXAMPLES)).astype(int)
         first = [examples[row] for row in rows]
-        looks = self._look(scan, first, Pose(None), {})
+        views = self._views(scan, first, Pose(None), {})
+        looks = self._embed(views, scan.volume.geometry)
         geometry = scan.volume.geometry
         painted = [look.midline for look in looks.values() if look.painted]
         near = Midplane.median(painted, geometry) if painted else None
@@ -190,8 +191,11 @@ class Labeler:
         turn = 0.0 if lies is None else geometry.turn_deg(lies.left)
         spec = self.bundle.spec
         pose = Pose(midplane, turn if spec.upright and abs(turn) >= LEAST_TURN_DEG else 0.0)
-        again = pose.turn_deg != 0 or (MIRRORED in spec.channels and midplane is not None)
-        return pose, {} if again else looks
+        if pose.turn_deg != 0:
+            return pose, {}, {}
+        if MIRRORED in spec.channels and midplane is not None:
+            return pose, {}, views
+        return pose, looks, {}
 
     def _look(
         self,
@@ -199,24 +203,53 @@ class Labeler:
         examples: Sequence[LesionSlice],
         pose: Pose,
         known: Mapping[LesionSlice, SliceLook],
+        views: Mapping[LesionSlice, Views],
     ) -> dict[LesionSlice, SliceLook]:
-        """What BaseNet makes of examples, ascending by slice, unless it is `known` already."""
+        """What BaseNet makes of examples, ascending by slice, unless it is `known` already.
+
+        `views` are those of some examples that lack nothing but the other hemisphere.
+        """
         new = [example for example in examples if example not in known]
-        made: dict[LesionSlice, SliceLook] = {}
-        if new:
-            geometry, views = scan.volume.geometry, []
-            mirror = None if pose.midplane is None else pose.midplane.mirror
-            for k, group in groupby(new, key=lambda example: example.k):
-                targets = [example.lesion for example in group]
-                views += extract_views(
-                    scan.volume, k, targets, scan.fill, self.bundle.spec, pose.turn_deg, mirror
-                )
-            embedded = self._runtime.embed(
-                np.stack([view.global_view for view in views]), np.stack([view.local_view for view in views])
-            )
-            for n, (example, view) in enumerate(zip(new, views, strict=True)):
-                made[example] = SliceLook.of(take_rows(embedded, slice(n, n + 1)), view, geometry)
+        made = self._embed(self._views(scan, new, pose, views), scan.volume.geometry)
         return {example: made[example] if example in made else known[example] for example in examples}
+
+    def _views(
+        self,
+        scan: _Scan,
+        examples: Sequence[LesionSlice],
+        pose: Pose,
+        known: Mapping[LesionSlice, Views],
+    ) -> dict[LesionSlice, Views]:
+        """The views of examples, ascending by slice; of those `known`, the other hemisphere is added."""
+        mirror = None if pose.midplane is None else pose.midplane.mirror
+        made: dict[LesionSlice, Views] = {}
+        for (k, is_known), group in groupby(examples, key=lambda example: (example.k, example in known)):
+            its = list(group)
+            views = extract_views(
+                scan.volume,
+                k,
+                [example.lesion for example in its],
+                scan.fill,
+                self.bundle.spec,
+                pose.turn_deg,
+                mirror,
+                [known[example] for example in its] if is_known else None,
+            )
+            made.update(zip(its, views, strict=True))
+        return made
+
+    def _embed(self, views: Mapping[LesionSlice, Views], geometry: Geometry) -> dict[LesionSlice, SliceLook]:
+        """What BaseNet makes of views."""
+        if not views:
+            return {}
+        embedded = self._runtime.embed(
+            np.stack([view.global_view for view in views.values()]),
+            np.stack([view.local_view for view in views.values()]),
+        )
+        return {
+            example: SliceLook.of(take_rows(embedded, slice(n, n + 1)), view, geometry)
+            for n, (example, view) in enumerate(views.items())
+        }
 
     def _relate(
         self, examples: Sequence[LesionSlice], looks: Mapping[LesionSlice, SliceLook], patient: str

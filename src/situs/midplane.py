@@ -11,8 +11,9 @@ Distances are in mm, positive on the patient's left; positions are world, RAS+ i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,8 @@ _BLUR_PX = 0.7
 _LARGEST_DIFFERENCE = 0.5
 _REACH_MM = 40.0  # points farther from the plane count less
 _LEAST_SEEN = 0.25  # weighted share of the points whose mirror image lies in the scan
-# Further starting directions, in degrees from the given one. Their result is used only if its dissimilarity
-# is below _MUCH_BETTER times that of the given start.
+# Further starting directions, in degrees from the given one. Their result is used only if its asymmetry is
+# below _MUCH_BETTER times that of the given start.
 _STARTS_DEG = (-45.0, -30.0, -15.0, 15.0, 30.0, 45.0)
 _MUCH_BETTER = 0.7
 # The search moves by degrees of turn, mm, and degrees of roll, and repeats a step while it helps.
@@ -45,6 +46,7 @@ _REPEATS = 3
 _MOVING_COST = np.array([0.003, 0.01, 0.0])
 
 Array = NDArray[np.float64]
+Plane = tuple[float, float, float]  # turn in degrees, distance of the head's centre in mm, roll in degrees
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,33 +140,36 @@ class Midplane:
         head = _Head.of(volume)
         if head is None:
             return None
-        first = np.zeros(3)
+        asymmetry = cache(head.asymmetry)  # the search comes by some planes again
+        first: Plane = (0.0, 0.0, 0.0)
         if start is not None:
-            first[:2] = volume.geometry.turn_deg(start.left), start.distances_mm(head.centre_mm)
-        others = [np.array([first[0] + by, 0.0, 0.0]) for by in _STARTS_DEG]
-        other = min(others, key=lambda plane: head.dissimilarity(plane, plane))
-        best, least = _search(head, first)
-        if head.dissimilarity(other, other) < head.dissimilarity(first, first):
-            from_other = _search(head, other)
+            distance = float(start.distances_mm(head.centre_mm))
+            first = (volume.geometry.turn_deg(start.left), distance, 0.0)
+        other = min(((first[0] + by, 0.0, 0.0) for by in _STARTS_DEG), key=asymmetry)
+        best, least = _search(asymmetry, first)
+        if asymmetry(other) < asymmetry(first):
+            from_other = _search(asymmetry, other)
             if from_other[1] < _MUCH_BETTER * least:
                 best, least = from_other
         if not np.isfinite(least):
             return None
-        return cls(head.centre_mm, _normal(best) @ head.axes, float(best[1]))
+        return cls(head.centre_mm, _normal(best) @ head.axes, best[1])
 
 
-def _search(head: _Head, start: Array) -> tuple[Array, float]:
-    """The plane reached from a start by steps that become smaller, and its dissimilarity."""
-    best, least = start, head.dissimilarity(start, start)
+def _search(asymmetry: Callable[[Plane], float], start: Plane) -> tuple[Plane, float]:
+    """The plane reached from a start by steps that become smaller, and how little it is liked: the head's
+    asymmetry over it, and what it costs to be away from the start."""
+    best, least = start, asymmetry(start)
     for steps in _STEPS:
         for _ in range(_REPEATS):
             before = least
             for axis, step in enumerate(steps):
                 for sign in (-1, 1):
-                    moved = best.copy()
-                    moved[axis] += sign * step
-                    if (dissimilarity := head.dissimilarity(moved, start)) < least:
-                        best, least = moved, dissimilarity
+                    turn, distance, roll = (x + sign * step * (n == axis) for n, x in enumerate(best))
+                    moved = (turn, distance, roll)
+                    cost = float(_MOVING_COST @ (np.subtract(moved, start) / 5) ** 2)
+                    if (disliked := asymmetry(moved) + cost) < least:
+                        best, least = moved, disliked
             if least == before:
                 break
     return best, least
@@ -178,7 +183,7 @@ class _Head:
         pictures: (k, s, s) gray values in [0, 1]
         first_mm: (2,) place of a picture's first pixel along its right and down, from `centre_mm`
         heights_mm: (k,) of the slices, ascending, from `centre_mm`
-        points_mm: (n, 3) along `axes`, from `centre_mm`
+        points_mm: (3, n) along `axes`, from `centre_mm`
         gray: (n,) gray value at each point
         centre_mm: (3,) mean of the points, world
         axes: (3, 3) rows: right and down in the pictures, and up; world
@@ -187,7 +192,7 @@ class _Head:
     pictures: NDArray[np.float32]
     first_mm: Array
     heights_mm: Array
-    points_mm: Array
+    points_mm: NDArray[np.float32]
     gray: NDArray[np.float32]
     centre_mm: Array
     axes: Array
@@ -224,36 +229,45 @@ class _Head:
             pictures,
             first - centre[:2],
             heights - centre[2],
-            points - centre,
+            np.ascontiguousarray((points - centre).T, dtype=np.float32),
             pictures[k, row, column],
             origin + centre @ axes,
             axes,
         )
 
-    def dissimilarity(self, plane: Array, start: Array) -> float:
-        """How much the head differs from its mirror image over a plane, and what moving there costs.
-
-        Args:
-            plane: (3,) turn in degrees, distance of the centre in mm, roll in degrees
-            start: (3,) the plane at which the search started
-
-        Returns:
-            a mean difference of gray values; infinite if too little of the head is seen on both sides
-        """
-        from scipy import ndimage
-
-        normal = _normal(plane)
-        distance = self.points_mm @ normal + plane[1]
-        mirrored = self.points_mm - 2 * distance[:, None] * normal
-        column, row = ((mirrored[:, :2] - self.first_mm) / _PIXEL_MM).T
-        k = np.interp(mirrored[:, 2], self.heights_mm, np.arange(len(self.heights_mm)), left=-1, right=-1)
-        weights = np.exp(-((distance / _REACH_MM) ** 2))
+    def asymmetry(self, plane: Plane) -> float:
+        """How much the head differs from its mirror image over a plane: a mean difference of gray values;
+        infinite if too little of the head is seen on both sides."""
+        normal = _normal(plane).astype(np.float32)
+        distance = normal @ self.points_mm + np.float32(plane[1])
+        right, down, up = self.points_mm - 2 * distance * normal[:, None]
+        first = self.first_mm.astype(np.float32)
+        column, row = (right - first[0]) / np.float32(_PIXEL_MM), (down - first[1]) / np.float32(_PIXEL_MM)
+        k = np.interp(up, self.heights_mm, np.arange(len(self.heights_mm)), left=-1, right=-1)
+        weights = np.exp(-np.square(distance / np.float32(_REACH_MM)))
         seen = weights * (k >= 0)
         if seen.sum() < _LEAST_SEEN * weights.sum():
             return np.inf
-        other = ndimage.map_coordinates(self.pictures, [k, row, column], order=1, cval=0.0)
-        difference = np.minimum(np.abs(self.gray - other), _LARGEST_DIFFERENCE)
-        return float(np.average(difference, weights=seen) + _MOVING_COST @ ((plane - start) / 5) ** 2)
+        other = _interpolated(self.pictures, k.astype(np.float32), row, column)
+        difference = np.minimum(np.abs(self.gray - other), np.float32(_LARGEST_DIFFERENCE))
+        return float(difference @ seen / seen.sum())
+
+
+def _interpolated(image: NDArray[np.float32], *at: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The values (n,) of an image (i, j, k) at places (n,) along its axes, linearly; 0 outside.
+
+    Three times as fast as `scipy.ndimage.map_coordinates`, which takes splines of any order.
+    """
+    inside = np.logical_and.reduce([(x >= 0) & (x <= n - 1) for x, n in zip(at, image.shape, strict=True)])
+    whole = [np.floor(x) for x in at]
+    along = [x - w for x, w in zip(at, whole, strict=True)]
+    _, nj, nk = image.shape
+    first = ((whole[0] * nj + whole[1]) * nk + whole[2]).astype(np.intp)
+    corners = [first + (i * nj + j) * nk + k for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    values = [image.take(corner, mode="clip") for corner in corners]  # clipped only where the weight is 0
+    for fraction in reversed(along):
+        values = [near + (far - near) * fraction for near, far in zip(values[::2], values[1::2], strict=True)]
+    return np.where(inside, values[0], np.float32(0))
 
 
 def _thin_out(heights_mm: Array) -> list[int]:
@@ -265,7 +279,7 @@ def _thin_out(heights_mm: Array) -> list[int]:
     return chosen
 
 
-def _normal(plane: Array) -> Array:
-    """(3,) the unit normal, along `_Head.axes`, of a plane of this turn and roll."""
+def _normal(plane: Plane) -> Array:
+    """(3,) the unit normal, along `_Head.axes`, of a plane."""
     turn, roll = np.radians(plane[0]), np.radians(plane[2])
     return np.array([np.cos(turn) * np.cos(roll), np.sin(turn) * np.cos(roll), np.sin(roll)])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.resample import fold_blocks
 from situs.volume import Roi, Volume, largest_part
 
 __all__ = ["GrayLevels", "gray_levels", "lesion_doubts", "scan_doubts"]
@@ -209,12 +210,8 @@ def _steps(volume: Volume, pixel_mm: float) -> tuple[int, int]:
 
 def _block_max(values: NDArray[Any], steps: tuple[int, int]) -> NDArray[Any]:
     """(ni / a, nj / b, nk) the highest value of every block of a x b pixels."""
-    (a, b), (ni, nj) = steps, _whole_blocks(values, steps)
-    highest = values[:ni:a, :nj:b].copy(order="F")
-    for i in range(a):
-        for j in range(b):
-            np.maximum(highest, values[i:ni:a, j:nj:b], out=highest)
-    return highest
+    ni, nj = _whole_blocks(values, steps)
+    return fold_blocks(np.maximum, values[:ni, :nj], steps)
 
 
 def _block_centres(values: NDArray[Any], steps: tuple[int, int]) -> NDArray[Any]:

@@ -5,14 +5,16 @@ In a picture row 0 is anterior and column 0 the patient's right. Positions are w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
 
-__all__ = ["Place", "Sampling", "block_mean", "resample_slice", "sample_slice"]
+__all__ = ["Place", "Sampling", "block_mean", "fold_blocks", "resample_slice", "sample_slice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,19 +64,18 @@ class Sampling:
     Attributes:
         geometry: the scan's
         pixel_mm: of the picture; finer images are averaged in blocks first
-        first: (rows, columns) flat index of the block before each pixel of the picture, along both axes
-        steps: flat steps to the next block along i and j
-        along_i: (rows, columns) how far it lies on the way to the next block along i, in [0, 1]
-        along_j: the same along j
+        block: (rows, columns) each, or of size 1 along an axis where all are alike: the number, along i and
+            along j, of the block before each pixel of the picture
+        steps: from that block to the next one along i and j: 1, or 0 where there is a single block
+        along: like `block`: how far it lies on the way to the next block, in [0, 1]
         inside: (rows, columns) whether it lies in the slice
     """
 
     geometry: Geometry
     pixel_mm: float
-    first: NDArray[np.intp]
+    block: tuple[NDArray[np.intp], NDArray[np.intp]]
     steps: tuple[int, int]
-    along_i: NDArray[np.float32]
-    along_j: NDArray[np.float32]
+    along: tuple[NDArray[np.float32], NDArray[np.float32]]
     inside: NDArray[np.bool_]
 
     @classmethod
@@ -82,27 +83,33 @@ class Sampling:
         """The sampling of a place on slice k by a picture of (rows, columns)."""
         factors, before, missing = _blocks(geometry, place.pixel_mm)
         matrix, corner = _pixel_grid(geometry, k, place, size_px)
-        rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])
-        shape = (np.array(geometry.shape[:2]) + missing) // factors
-        inside, whole, along = True, [], []
-        for axis in (0, 1):
-            at = corner[axis] + matrix[axis, 0] * rows + matrix[axis, 1] * columns
+        rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])[None]
+        shape = ((np.array(geometry.shape[:2]) + missing) // factors).tolist()
+        inside, block, along = np.ones(size_px, dtype=bool), [], []
+        for axis, (per_row, per_column) in enumerate(matrix):
+            # Where the picture is not turned against the slice, one row or column tells all.
+            at = corner[axis] + sum(step * n for step, n in ((per_row, rows), (per_column, columns)) if step)
             at = (at - ((factors[axis] - 1) / 2 - before[axis])) / factors[axis]
-            inside = inside & (at >= 0) & (at <= shape[axis] - 1)
-            whole.append(np.clip(at.astype(np.intp), 0, max(shape[axis] - 2, 0)))
-            along.append((at - whole[axis]).astype(np.float32))
-        steps = (int(shape[1]) * min(1, int(shape[0]) - 1), min(1, int(shape[1]) - 1))
-        first = whole[0] * int(shape[1]) + whole[1]
-        return cls(geometry, place.pixel_mm, first, steps, along[0], along[1], np.asarray(inside))
+            inside &= (at >= 0) & (at <= shape[axis] - 1)
+            block.append(np.clip(at.astype(np.intp), 0, max(shape[axis] - 2, 0)))
+            along.append((at - block[axis]).astype(np.float32))
+        steps = (min(1, shape[0] - 1), min(1, shape[1] - 1))
+        return cls(geometry, place.pixel_mm, (block[0], block[1]), steps, (along[0], along[1]), inside)
 
     def read(self, image: NDArray[np.float32], outside: float = 0.0) -> NDArray[np.float32]:
         """The picture (rows, columns) of an image (ni, nj) of the slice, interpolated linearly."""
-        flat, (di, dj) = block_mean(image, self.geometry, self.pixel_mm)[0].ravel(), self.steps
+        blocks = block_mean(image, self.geometry, self.pixel_mm)[0]
+        by_columns = blocks.flags.f_contiguous
+        flat = blocks.ravel(order="F" if by_columns else "C")
+        to_next = (1, blocks.shape[0]) if by_columns else (blocks.shape[1], 1)
+        first = self.block[0] * to_next[0] + self.block[1] * to_next[1]
+        di, dj = (step * n for step, n in zip(self.steps, to_next, strict=True))
+        along_i, along_j = self.along
         near, far = (
-            flat.take(start) * (1 - self.along_j) + flat.take(start + dj) * self.along_j
-            for start in (self.first, self.first + di)
+            flat.take(start) * (1 - along_j) + flat.take(start + dj) * along_j
+            for start in (first, first + di)
         )
-        return np.where(self.inside, near * (1 - self.along_i) + far * self.along_i, np.float32(outside))
+        return np.where(self.inside, near * (1 - along_i) + far * along_i, np.float32(outside))
 
     def picture(self, gray: NDArray[np.float32]) -> NDArray[np.float32]:
         """Gray values (ni, nj) in [0, 1] as a picture of whole numbers from 0 to 255."""
@@ -155,10 +162,30 @@ def block_mean(
         return image, np.zeros(2), factors
     if missing.any():
         image = np.pad(image, list(zip(before, missing - before, strict=True)), mode="edge")
-    fi, fj = factors.tolist()
-    # Strided sums: far quicker than a mean over the axes of a reshaped picture.
-    blocks = sum(image[i::fi, j::fj] for i in range(fi) for j in range(fj)) / np.float32(fi * fj)
-    return np.asarray(blocks), (factors - 1) / 2 - before, factors
+    blocks = fold_blocks(np.add, image, factors.tolist())
+    return np.divide(blocks, np.float32(factors.prod())), (factors - 1) / 2 - before, factors
+
+
+def fold_blocks(fold: np.ufunc, image: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
+    """The sum, the highest value or the like of every block of an image.
+
+    Args:
+        fold: what joins two arrays, such as `numpy.add`
+        image: (ni, nj, ...) numbers
+        factors: (fi, fj) pixels of a block along i and j, which divide ni and nj
+
+    Returns:
+        (ni / fi, nj / fj, ...) numbers of the kind of the image
+    """
+    # The axis along which the pixels lie apart comes first: whole rows are added, far quicker than pixels.
+    for axis in sorted((0, 1), key=lambda axis: -abs(image.strides[axis])):
+        step = factors[axis]
+        parts = [image[n::step] if axis == 0 else image[:, n::step] for n in range(step)]
+        if step > 1:
+            image = parts[0].copy(order="K")
+        for part in parts[1:]:
+            fold(image, part, out=image)
+    return image
 
 
 def _blocks(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ def extract_views(
     spec: ViewSpec,
     turn_deg: float = 0.0,
     mirror: NDArray[np.float64] | None = None,
+    known: Sequence[Views] | None = None,
 ) -> list[Views]:
     """The views of regions that meet slice `k`, one for each; what they share is made once.
 
@@ -143,46 +145,57 @@ def extract_views(
             stands upright in them
         mirror: (4, 4) reflection of the world over the midplane; None where it is not known, then `MIRRORED`
             is black
+        known: the views of the same targets, turned likewise and without `mirror`: only what it adds is made
 
     Raises:
         ValueError: if a target does not meet the slice
     """
     geometry, size = volume.geometry, (spec.size_px, spec.size_px)
-    centre = head_centre_mm(_slice_hu(volume, k), geometry, k)
-    global_place = Place(centre, spec.global_mm / spec.size_px, turn_deg)
-    local_places = [
-        Place(_middle_mm(target, k), spec.local_mm / spec.size_px, turn_deg) for target in targets
-    ]
-    views = np.zeros((len(targets), 2, len(spec.channels), *size), dtype=np.uint8)
     below, above = _slices_around(geometry, k, spec.away_mm)
-    other_half = None if mirror is None else k
-    shows = (("", k), ("unfilled", k), ("below", below), ("above", above), ("mirrored", other_half))
-    for where, n in shows:
-        named = (name.partition("_") for name in spec.channels)
-        shown = [(c, source) for c, (source, _, at) in enumerate(named) if at == where]
-        if n is None or not shown:
-            continue
+    shown_at = {"": k, "unfilled": k, "below": below, "above": above, "mirrored": k}
+    if mirror is None:
+        del shown_at["mirrored"]
+    if known is None:
+        views = np.zeros((len(targets), 2, len(spec.channels), *size), dtype=np.uint8)
+        centre = head_centre_mm(_slice_hu(volume, k), geometry, k)
+        places = [Place(centre, spec.global_mm / spec.size_px, turn_deg)]
+        places += [Place(_middle_mm(target, k), spec.local_mm / spec.size_px, turn_deg) for target in targets]
+    else:
+        views = np.stack([[one.global_view, one.local_view] for one in known])
+        places = [known[0].places[0], *(one.places[1] for one in known)]
+        shown_at = {where: n for where, n in shown_at.items() if where == "mirrored"}
+
+    @cache
+    def samplings(n: int, mirrored: bool) -> list[Sampling]:
+        """Of the global view, and of the local one of each target."""
+        return [
+            Sampling.of(geometry, n, replace(place, mirror=mirror) if mirrored else place, size)
+            for place in places
+        ]
+
+    @cache
+    def gray(n: int, source: str, filled: bool) -> NDArray[np.float32]:
         hu = _slice_hu(volume, n)
-        if where != "unfilled":
-            hu = np.where(fill_mask[:, :, n], np.float32(spec.fill_hu), hu)
-        whole, *crops = (
-            Sampling.of(geometry, n, replace(place, mirror=mirror) if where == "mirrored" else place, size)
-            for place in (global_place, *local_places)
-        )
-        for c, source in shown:
-            if source == "roi":
-                for view, target, crop in zip(views, targets, crops, strict=True):
-                    if n in target.areas_px:
-                        region = target.slice_mask(n).astype(np.float32)
-                        view[0, c], view[1, c] = whole.picture(region), crop.picture(region)
-            else:
-                gray = to_gray(hu, source)
-                views[:, 0, c] = whole.picture(gray)
-                for view, crop in zip(views, crops, strict=True):
-                    view[1, c] = crop.picture(gray)
+        return to_gray(np.where(fill_mask[:, :, n], np.float32(spec.fill_hu), hu) if filled else hu, source)
+
+    for c, name in enumerate(spec.channels):
+        source, _, where = name.partition("_")
+        n = shown_at.get(where)
+        if n is None:
+            continue
+        whole, *crops = samplings(n, where == "mirrored")
+        if source == "roi":
+            for view, target, crop in zip(views, targets, crops, strict=True):
+                if n in target.areas_px:
+                    region = target.slice_mask(n).astype(np.float32)
+                    view[0, c], view[1, c] = whole.picture(region), crop.picture(region)
+        else:
+            shown = gray(n, source, where != "unfilled")
+            views[:, 0, c] = whole.picture(shown)
+            for view, crop in zip(views, crops, strict=True):
+                view[1, c] = crop.picture(shown)
     return [
-        Views(view[0], view[1], (global_place, place))
-        for view, place in zip(views, local_places, strict=True)
+        Views(view[0], view[1], (places[0], place)) for view, place in zip(views, places[1:], strict=True)
     ]
 
 
@@ -217,7 +230,9 @@ def _middle_mm(target: Roi, k: int) -> NDArray[np.float64]:
 def to_gray(hu: NDArray[np.float32], window: str) -> NDArray[np.float32]:
     """HU (...) as gray values (...) in [0, 1], in the window of the channel ``brain`` or ``wide``."""
     low, high = _WINDOWS_HU[window]
-    return np.asarray(np.clip((hu - low) / (high - low), 0, 1))
+    gray = hu - np.float32(low)
+    gray /= np.float32(high - low)
+    return np.clip(gray, 0, 1, out=gray)
 
 
 def _slices_around(geometry: Geometry, k: int, away_mm: float) -> tuple[int | None, int | None]:
