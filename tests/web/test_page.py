@@ -354,6 +354,24 @@ def test_a_reload_finds_the_scan_and_its_lesions(visit):
     assert page.locator(ROWS).count() == 7
 
 
+def test_two_tabs_have_a_scan_each_also_if_one_is_a_copy_of_the_other(visit):
+    page = visit()
+    DRIVE.open_example(page)
+    with page.context.expect_page() as opened:
+        page.evaluate("() => void window.open(location.href)")  # it gets a copy of this tab's session
+    copy = opened.value
+    copy.wait_for_selector("html[data-ready]")
+    clients = [tab.evaluate("() => sessionStorage.getItem('situs.client')") for tab in (page, copy)]
+    assert len(set(clients)) == 2 and copy.locator("#empty").is_visible()
+    for _ in range(2):  # its second scan takes the place of its first
+        drop_example(copy)
+    page.keyboard.press("p")
+    go_to_slice(page, largest_slice(3)[0])
+    page.mouse.click(*pixel(page, *largest_slice(3)[1].mean(axis=0)))
+    assert heading(page) == list(known_sites()[2])
+    assert copy.locator(ROWS).count() == 0 and page.inner_text("#alert") == ""
+
+
 def test_a_broken_file_is_told_and_the_page_goes_on(visit):
     page = visit()
     drop(page, "broken.nii.gz", b"\x1f\x8b\x08\x00 not a scan")

@@ -5,6 +5,7 @@ import { t } from "./texts.js";
 const ROOT = "/api/v1";
 const CLIENT_KEY = "situs.client";
 const TOKEN_KEY = "situs.token";
+const LOCK_MS = 1000; // a page that is reloaded lets go of its name at once
 
 export class ApiError extends Error {
   constructor(message, status = 0, body = {}) {
@@ -15,8 +16,34 @@ export class ApiError extends Error {
 }
 
 /** The client of this tab; a reload keeps it, so that its scan can be found again. */
-const client = sessionStorage.getItem(CLIENT_KEY) ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
-sessionStorage.setItem(CLIENT_KEY, client);
+let client = sessionStorage.getItem(CLIENT_KEY) ?? newClient();
+
+function newClient() {
+  const made = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  sessionStorage.setItem(CLIENT_KEY, made);
+  return made;
+}
+
+/** Become another client if a tab that this one was duplicated from is this one; whether it was so. */
+export async function leaveDuplicate() {
+  if (!navigator.locks) return false; // browsers have them on this computer and with HTTPS alone
+  if (await hold(client)) return false;
+  client = newClient();
+  hold(client);
+  return true;
+}
+
+/** Hold a name as long as this page is open; false if another page holds it and goes on to. */
+function hold(name) {
+  const options = { signal: AbortSignal.timeout(LOCK_MS) };
+  return new Promise((done) => {
+    const held = () => {
+      done(true);
+      return new Promise(() => undefined);
+    };
+    navigator.locks.request(`situs ${name}`, options, held).catch(() => done(false));
+  });
+}
 
 function token() {
   return document.querySelector('meta[name="situs-token"]').content || sessionStorage.getItem(TOKEN_KEY) || "";

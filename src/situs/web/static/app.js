@@ -365,6 +365,7 @@ async function start() {
     throw new api.ApiError(t("error_webgl"));
   });
   started.catch(fail);
+  if (await api.leaveDuplicate()) sessionStorage.removeItem(SAVED_KEY);
   document.documentElement.dataset.ready = "true";
   await restore();
 }
