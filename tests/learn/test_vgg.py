@@ -3,8 +3,11 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from situs.errors import InputError
@@ -143,6 +146,105 @@ def test_what_is_no_weights_file_is_refused(tmp_path):
             read_vgg16_weights(file, small())
     with pytest.raises(InputError, match="is missing"):
         read_vgg16_weights(save([1, 2], file), small())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.update({"features.30.weight": torch.ones(2)}), "it has features.30.weight besides"),
+        (lambda w: w.update({"features.2.bias": w["features.2.bias"].half()}), r"features.2.bias holds .*16"),
+        (lambda w: w["features.17.weight"].view(-1)[3:4].fill_(torch.nan), "features.17.weight .*not finite"),
+    ],
+)
+def test_other_layers_types_and_values_are_refused(weights, tmp_path, change, words):
+    change(weights)
+    with pytest.raises(InputError, match=words):
+        read_vgg16_weights(save(weights, tmp_path / "w.pth"), small())
+
+
+KERAS = ["1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3"]
+
+
+def keras_onnx(path, change=lambda tensors: None, dtype=np.float32):
+    """A small VGG16 as Keras's converter writes it: a chain of convolutions, and a classifier."""
+    rng = np.random.default_rng(3)
+    widths = [w for w, n in zip(WIDTHS, (2, 2, 3, 3, 3), strict=True) for _ in range(n)]
+    tensors, given = {}, 3
+    for layer, width in zip(KERAS, widths, strict=True):
+        name = "block{}_conv{}".format(*layer.split("_"))
+        tensors[name] = [rng.normal(size=(width, given, 3, 3)), rng.normal(size=width)]
+        given = width
+    change(tensors)
+    nodes, stored = [], [numpy_helper.from_array(np.ones((2, 2), np.float32), "functional_1/dense")]
+    for n, (name, (weight, bias)) in enumerate(tensors.items()):
+        names = [f"functional_1/{name}_1/convolution/ReadVariableOp:0", f"functional_1/{name}_1/Squeeze:0"]
+        stored += [
+            numpy_helper.from_array(t.astype(dtype), m) for t, m in zip((weight, bias), names, strict=True)
+        ]
+        nodes.append(helper.make_node("Conv", [f"x{n}", *names], [f"x{n + 1}"]))
+    ends = [helper.make_tensor_value_info(x, TensorProto.FLOAT, None) for x in ("x0", f"x{len(nodes)}")]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], stored)), path)
+    return path, tensors
+
+
+@torch.no_grad()
+def test_keras_weights_compute_what_keras_computes(tmp_path):
+    """The first layer by hand on a view: blue, green, red in 0..255, each less its mean. Then the others."""
+    path, tensors = keras_onnx(tmp_path / "keras.onnx")
+    basenet = small()
+    read_vgg16_weights(path, basenet).load_into(basenet)
+    view = torch.randint(0, 256, (1, 1, 32, 32), dtype=torch.uint8)
+    seen = []
+    basenet.local_path.features[0].register_forward_hook(lambda layer, args, made: seen.append(made.clone()))
+    basenet.local_path(view)
+    gray = view[0, 0].numpy().astype(float)
+    i, j = 7, 12
+    patch = np.stack([gray[i - 1 : i + 2, j - 1 : j + 2] - mean for mean in (103.939, 116.779, 123.68)])
+    weight, bias = tensors["block1_conv1"]
+    expected = [(weight[n] * patch).sum() + bias[n] for n in range(2)]
+    assert seen[0][0, :, i, j].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-3)
+    # At the rim Keras pads with its mean; there it differs by the difference of the means, half a gray level.
+    corner = np.zeros((3, 3, 3))
+    for channel, mean in enumerate((103.939, 116.779, 123.68)):
+        corner[channel, 1:, 1:] = gray[:2, :2] - mean
+    off = np.abs(weight).sum((1, 2, 3)) * 0.5
+    expected = np.array([(weight[n] * corner).sum() + bias[n] for n in range(2)])
+    assert (np.abs(seen[0][0, :, 0, 0].numpy() - expected) <= off).all()
+    layers = [layer for layer in basenet.global_path.features if isinstance(layer, nn.Conv2d)]
+    for layer, (weight, bias) in list(zip(layers, tensors.values(), strict=True))[1:]:
+        assert np.allclose(layer.weight, weight) and np.allclose(layer.bias, bias)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("block3_conv2"), "Keras's names: features.12.weight is missing"),
+        (lambda t: t.update(block3_conv4=t["block5_conv3"]), "it has block3_conv4.bias besides"),
+        (lambda t: t["block1_conv1"].__setitem__(0, np.ones((3, 3, 3, 2))), r"features.0.weight has shape"),
+        (lambda t: t["block5_conv3"][1].__setitem__(0, np.inf), "features.28.bias holds .*not finite"),
+        (
+            lambda t: [t.update({f"conv{n}": t.pop(k)}) for n, k in enumerate(list(t))],
+            "features.0.weight is m",
+        ),
+    ],
+    ids=["missing", "VGG19", "another layout", "not finite", "another network"],
+)
+def test_other_onnx_files_are_refused(tmp_path, change, words):
+    path, _ = keras_onnx(tmp_path / "keras.onnx", change)
+    with pytest.raises(InputError, match=words):
+        read_vgg16_weights(path, small())
+
+
+def test_half_precision_and_cut_onnx_files_are_refused(tmp_path):
+    path, _ = keras_onnx(tmp_path / "half.onnx", dtype=np.float16)
+    with pytest.raises(InputError, match=r"features\.0\.weight holds torch\.float16, expected"):
+        read_vgg16_weights(path, small())
+    path, _ = keras_onnx(tmp_path / "cut.onnx")
+    content = path.read_bytes()
+    for cut in (0, len(content) // 2, len(content) - 40):
+        path.write_bytes(content[:cut])
+        with pytest.raises(InputError, match=r"cut\.onnx: is no"):
+            read_vgg16_weights(path, small())
 
 
 def test_download_is_asked_for_once_with_its_hash(tmp_path, monkeypatch):

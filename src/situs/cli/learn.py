@@ -69,7 +69,8 @@ def train(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, or 'imagenet' "
+            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, an ONNX file "
+            "in Keras's names, or 'imagenet' "
             "to download them (528 MB).",
         ),
     ] = None,
@@ -263,7 +264,8 @@ def reproduce(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, or 'imagenet' "
+            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, an ONNX file "
+            "in Keras's names, or 'imagenet' "
             "to download them (528 MB). Default: random weights.",
         ),
     ] = None,

@@ -30,7 +30,7 @@ def read_given(
     Args:
         recipe: What is trained.
         init: A checkpoint of an earlier run, or bundles, whose mean is taken: folders or ``shipped``.
-        weights: A VGG16 in torchvision's names; ``imagenet`` downloads the published one.
+        weights: A VGG16, see `read_vgg16_weights`; ``imagenet`` downloads the published one.
         sites: What BaseNet is trained on.
 
     Returns:
