@@ -100,12 +100,24 @@ def print_misses(title: str, cases: Sequence[Case], answers: Sequence[Answer]) -
     misses = [(c, a) for c, a in zip(cases, answers, strict=True) if not a.is_right(c) or a.side != c.side]
     print(f"{title}: {len(misses)} of {len(cases)} with a wrong site or side")
     if misses:
-        rows = [["scan", "value", "kind", "truth", "answer", "score", "side", "answered"]]
+        rows = [["scan", "value", "kind", "truth", "answer", "score", "side", "answered", "sure"]]
         for c, a in misses:
             site = "ok" if a.is_right(c) else a.site or "none"
             side = "ok" if a.side == c.side else a.side or "none"
             name, truth = Path(c.scan).name, ";".join(c.acceptable)
-            rows.append([name, str(c.value), c.kind, truth, site, f"{a.score:.2f}", c.side, side])
+            rows.append(
+                [
+                    name,
+                    str(c.value),
+                    c.kind,
+                    truth,
+                    site,
+                    f"{a.score:.2f}",
+                    c.side,
+                    side,
+                    "sure" if a.sure else "",
+                ]
+            )
         print(text_table(rows))
     print()
 

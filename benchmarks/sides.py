@@ -28,6 +28,7 @@ import frame
 import numpy as np
 from numpy.typing import NDArray
 
+from situs.anatomy import SITES
 from situs.cohort.examples import LATERAL_UNKNOWN
 from situs.cohort.manifest import Row
 from situs.errors import InputError, SitusError
@@ -180,14 +181,15 @@ def _case(
         "painted line": painted,
         "midplane": [plane] * len(slices),
     }
+    crosses = SITES.site(row.site).crosses_midline
     truth, weights = _truth(lesion, slices, lateral)
-    side = side_of_distances(truth, weights, row.site)
+    side = side_of_distances(truth, weights, crosses)
     case = Case(side, lies, _place(side, truth))
     for way, found in lines.items():
         mm = np.concatenate(
             [line.distances_mm(_pixels(lesion, k)) for line, k in zip(found, slices, strict=True)]
         )
-        case.sides[way] = side_of_distances(mm, weights, row.site)
+        case.sides[way] = side_of_distances(mm, weights, crosses)
         if np.abs(truth).min() < NEAR_MM:
             case.off_mm[way] = abs(float(np.average(mm - truth, weights=weights)))
         apart = geometry.turn_deg(Midplane.median(found, geometry).left) - geometry.turn_deg(left)

@@ -17,7 +17,7 @@ import numpy as np
 from cases import Answer
 from numpy.typing import NDArray
 
-from situs.anatomy import SITE_KEYS
+from situs.anatomy import SITE_KEYS, SITES
 from situs.side import side_of_distances
 from situs.synth.heads import Head, read_head
 from situs.volume import Roi, Volume, largest_part, split_lesions
@@ -102,8 +102,9 @@ def look_up(roi: Roi, transform: Any, template: Template) -> Answer:
     if not counts.any():
         counts = np.bincount(template.nearest_site[x, y, z], minlength=1 + len(SITE_KEYS))[1:]
     lateral = template.head.lateral_mm[x, y, z].astype(float)
-    side = side_of_distances(lateral, np.ones(lateral.size))
-    return Answer(SITE_KEYS[counts.argmax()], side, float(counts.max() / len(world)))
+    site = SITES[int(counts.argmax())]
+    side = side_of_distances(lateral, np.ones(lateral.size), site.crosses_midline)
+    return Answer(site.key, side, float(counts.max() / len(world)))
 
 
 def register(volume: Volume, template: Template) -> Any:

@@ -61,6 +61,11 @@ class Site:
     labels: str = ""
     groups: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    @property
+    def crosses_midline(self) -> bool:
+        """Whether it is one place on both sides: it is not paired, or a ventricle, open to the other one."""
+        return not self.paired or self.groups.get("compartment") == "ventricular"
+
 
 _COLUMNS = tuple(column.name for column in fields(Site) if column.name != "groups")
 

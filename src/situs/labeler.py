@@ -272,6 +272,7 @@ class Labeler:
         nearest: list[Reference] = []
         comparison: list[Reference] = []
         notes = (*lesion.notes, *pose.notes)
+        crosses = False
         looks = {answer.slice.k: answer.look for answer in answers}
         weights = {answer.slice.k: answer.slice.weight for answer in answers} or lesion.areas_px
         planes = {k: planes_on(k, looks.get(k), pose.midplane, lesion.geometry) for k in weights}
@@ -280,6 +281,7 @@ class Labeler:
             scores = dict(zip(sites.keys, joined.scores.tolist(), strict=True))
             ranked = sorted(scores, key=lambda key: -scores[key])
             site = ranked[0]
+            crosses = sites.site(site).crosses_midline
             nearest = nearest_first(self.bundle.references, joined.neighbors, sites)
             for key, most in zip(ranked, N_COMPARISON, strict=False):
                 comparison += [reference for reference in nearest if reference.site == key][:most]
@@ -302,7 +304,7 @@ class Labeler:
             slices=tuple(lesion.areas_px),
             largest_slice=lesion.largest_slice,
             site=site,
-            side=side_of_lesion(lesion, site, weights, planes),
+            side=side_of_lesion(lesion, crosses, weights, planes),
             doubts=doubts,
             site_set=site_set,
             scores=scores,

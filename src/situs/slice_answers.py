@@ -18,6 +18,10 @@ from situs.volume import Roi
 
 __all__ = ["LesionAnswer", "LesionSlice", "Pose", "SliceAnswer", "SliceLook", "planes_on"]
 
+# Weight of the painted midline of a slice beside that of the whole head's midplane. The painted one knows how
+# the midline bends, but is off by more (docs/results.md, "Which side, however the head lies").
+PAINTED_SHARE = 0.2
+
 
 @dataclass(frozen=True, eq=False)
 class Pose:
@@ -125,8 +129,8 @@ class LesionAnswer:
 
 def planes_on(
     k: int, look: SliceLook | None, midplane: Midplane | None, geometry: Geometry
-) -> list[Midplane]:
-    """What tells left from right on a slice: the painted midline and the head's midplane count alike.
+) -> list[tuple[Midplane, float]]:
+    """What tells left from right on a slice, with weights: the head's midplane, and the painted midline.
 
     Without both it is the middle of the global view; without a look at the slice, of the picture.
 
@@ -136,10 +140,10 @@ def planes_on(
         midplane: Of the head, if one was found.
         geometry: The scan's.
     """
-    planes = [midplane] if midplane is not None else []
+    planes = [(midplane, 1 - PAINTED_SHARE)] if midplane is not None else []
     if look is not None and (look.painted or not planes):
-        planes.append(look.midline)
+        planes.append((look.midline, PAINTED_SHARE))
     if not planes:
         centre = geometry.to_world([[(geometry.shape[0] - 1) / 2, (geometry.shape[1] - 1) / 2, k]])[0]
-        planes.append(Midplane(centre, geometry.display_axes[0], 0.0))
+        planes.append((Midplane(centre, geometry.display_axes[0], 0.0), 1.0))
     return planes

@@ -237,7 +237,8 @@ def _write_rois(
                 continue
             lateral = scan.lateral_mm[roi == value].astype(float)
             site = lesions[i].site
-            side = side_of_distances(lateral, np.ones(lateral.size), head.rule_of[site])
+            crosses = head.listed.site(site).crosses_midline
+            side = side_of_distances(lateral, np.ones(lateral.size), crosses)
             what = [value, site, head.name, side, lesions[i].kind]
             rows.append([_image("scans", n), file, *what, _image("sites", n), _image("lateral", n)])
         _write_image(roi, plan.affine, out / file)
