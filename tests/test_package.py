@@ -3,10 +3,12 @@
 import ast
 import doctest
 import importlib
+import inspect
 import json
 import subprocess
 import sys
 import tomllib
+from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -211,3 +213,31 @@ def test_every_public_name_of_a_module_exists():
         module = importlib.import_module(f"situs.{name}")
         for public in getattr(module, "__all__", ()):
             assert hasattr(module, public), f"{name}.{public}"
+
+
+def members(thing: type) -> dict[str, object]:
+    """The methods and properties that a class itself has, without private ones."""
+    kinds = (property, cached_property, classmethod, staticmethod)
+    return {
+        name: value
+        for name, value in vars(thing).items()
+        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, kinds))
+    }
+
+
+def test_every_public_name_is_documented():
+    """So the guide's reference has words for it."""
+    for name in sorted(set(modules()) - {"__main__"}):
+        module = importlib.import_module(f"situs.{name}")
+        assert module.__doc__, name
+        for public in getattr(module, "__all__", ()):
+            thing = getattr(module, public)
+            if (
+                not (inspect.isclass(thing) or inspect.isfunction(thing))
+                or thing.__module__ != module.__name__
+            ):
+                continue  # a constant, a type or another module's
+            assert inspect.getdoc(thing), f"{name}.{public}"
+            for member, value in members(thing).items() if inspect.isclass(thing) else ():
+                overrides = any(hasattr(base, member) for base in thing.__bases__)
+                assert value.__doc__ or overrides, f"{name}.{public}.{member}"

@@ -1,17 +1,14 @@
-"""The command line as a whole: help, version, the README's commands, pipes."""
+"""The command line as a whole: help, version, pipes."""
 
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 from importlib.resources import files
 
-import pytest
 import typer
-from phantoms import REPO
 
 import situs
 from situs.cli import app, main
@@ -48,19 +45,6 @@ def test_every_option_of_every_command_is_explained():
             explain(below)
 
     explain(typer.main.get_command(app))
-
-
-def commands_of_the_readme() -> list[list[str]]:
-    lines = (REPO / "README.md").read_text(encoding="utf-8").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("situs ")]
-
-
-@pytest.mark.parametrize("words", commands_of_the_readme(), ids=" ".join)
-def test_the_commands_of_the_readme_exist(words, capsys):
-    depth = 2 if words[0] == "references" else 1
-    assert main([*words[:depth], "--help"]) == 0
-    options = capsys.readouterr().out.split()
-    assert set(word for word in words if word.startswith("--")) <= set(options)
 
 
 def test_python_m_situs_is_the_same_command():

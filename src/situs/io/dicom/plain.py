@@ -37,6 +37,7 @@ class Coding:
 
     @classmethod
     def of(cls, dataset: Any) -> Coding:
+        """The coding that a data set's header tells."""
         signed, allocated = bool(dataset.get("PixelRepresentation")), int(dataset.BitsAllocated)
 
         def as_stored(value: int) -> int:

@@ -117,6 +117,7 @@ def segment_positions(path: Path) -> NDArray[np.float64]:
 
 
 def references_of(dataset: Any) -> References:
+    """The images and the study that a segmentation names."""
     named = items(dataset, "ReferencedSeriesSequence", "ReferencedInstanceSequence")
     if not named:  # each frame may name its own, which takes long to look up
         groups = (
