@@ -8,6 +8,7 @@ Nothing is published. It needs the network for packages, and the extra `dev`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,7 +60,8 @@ def main() -> int:
 def run(what: str, *command: str, cwd: Path | None = None) -> str:
     """Run a program; what it prints. A failure shows all of it."""
     print(f"{what} ...", flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=clean)
     if done.returncode:
         sys.exit(f"{what} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
