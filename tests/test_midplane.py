@@ -9,18 +9,6 @@ from situs.midplane import Midplane, _interpolated
 from situs.resample import Place
 from situs.volume import Volume
 
-
-@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 6, 7)])
-def test_interpolation_between_the_pictures_is_that_of_scipy(shape):
-    rng = np.random.default_rng(0)
-    image = rng.random(shape, dtype=np.float32)
-    at = [rng.uniform(-1, n, 400).astype(np.float32) for n in shape]
-    at = [np.concatenate([x, [0, n - 1]]).astype(np.float32) for x, n in zip(at, shape, strict=True)]
-    expected = ndimage.map_coordinates(image, at, order=1, cval=0.0)
-    np.testing.assert_allclose(_interpolated(image, *at), expected, atol=1e-6)
-    assert 0 < np.count_nonzero(expected) < 402
-
-
 CENTRE = np.array([0.0, 0.0, 60.0])
 
 
@@ -184,3 +172,14 @@ def test_the_median_of_lines(turns_deg, expected_deg):
 def test_the_median_line_lies_amid_the_others():
     found = Midplane.median([line(0, (x, 0, z)) for x, z in ((4.0, 0), (-1.0, 5), (0.0, 10))], SLICE)
     assert found.distances_mm(np.array([0.0, 30, 0])) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 6, 7)])
+def test_interpolation_between_the_pictures_is_that_of_scipy(shape):
+    rng = np.random.default_rng(0)
+    image = rng.random(shape, dtype=np.float32)
+    at = [rng.uniform(-1, n, 400).astype(np.float32) for n in shape]
+    at = [np.concatenate([x, [0, n - 1]]).astype(np.float32) for x, n in zip(at, shape, strict=True)]
+    expected = ndimage.map_coordinates(image, at, order=1, cval=0.0)
+    np.testing.assert_allclose(_interpolated(image, *at), expected, atol=1e-6)
+    assert 0 < np.count_nonzero(expected) < 402

@@ -66,7 +66,7 @@ class Geometry:
         origins = a[:3, 3] + np.arange(shape[2])[:, None] * a[:3, 2]
         return cls(shape, a[:3, 0], a[:3, 1], origins)
 
-    @property
+    @cached_property
     def spacing_mm(self) -> tuple[float, float]:
         """Distance between pixel centres along i and along j."""
         return float(np.linalg.norm(self.step_i)), float(np.linalg.norm(self.step_j))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from sys import intern
 
 import numpy as np
@@ -23,6 +24,8 @@ Indices = NDArray[np.int64]
 
 # Numbers held at a time in one block of distances or differences: 16 MB as float32.
 _BLOCK_NUMBERS = 4_000_000
+# References of so many numbers at most are kept as float32 for the next search: 128 MB.
+_KEPT_NUMBERS = 32_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,46 @@ class References:
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    def of_site(self, site: int) -> _Members:
+        """The references of a site as `nearest` needs them; kept, unless there are too many."""
+        if self.embeddings.size > _KEPT_NUMBERS:
+            return _Members.of(self, site)
+        if site not in self._kept:
+            self._kept[site] = _Members.of(self, site)
+        return self._kept[site]
+
+    @cached_property
+    def _kept(self) -> dict[int, _Members]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Members:
+    """The r references of one site, centred: squared norms stay small, and so do errors of their products.
+
+    Attributes:
+        indices: (r,) into the references
+        centre: (d,) float32
+        centred: (r, d) float32
+        squares: (r,) float32 squared norms
+    """
+
+    indices: Indices
+    centre: NDArray[np.float32]
+    centred: NDArray[np.float32]
+    squares: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @classmethod
+    def of(cls, references: References, site: int) -> _Members:
+        indices = np.flatnonzero(references.sites == site)
+        embeddings = references.embeddings[indices].astype(np.float32)
+        centre = embeddings.mean(axis=0) if len(indices) else np.zeros(embeddings.shape[1], np.float32)
+        embeddings -= centre
+        return cls(indices, centre, embeddings, np.einsum("rd,rd->r", embeddings, embeddings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,16 +152,15 @@ def nearest(
     indices = np.zeros(shape, dtype=np.int64)
     distances = np.full(shape, np.inf, dtype=np.float32)
     for site in range(references.n_sites):
-        members = np.flatnonzero(references.sites == site)
-        if members.size == 0:
+        members = references.of_site(site)
+        if len(members) == 0:
             continue
-        embeddings = references.embeddings[members].astype(np.float32)
-        step = max(1, _BLOCK_NUMBERS // members.size)
+        step = max(1, _BLOCK_NUMBERS // len(members))
         for a in range(0, len(t), step):
             rows = slice(a, a + step)
-            barred = None if own is None else own[0][rows, None] == own[1][members]
-            columns, d = _nearest_rows(t[rows], embeddings, min(k, members.size), barred)
-            indices[rows, site, : d.shape[1]] = members[columns]
+            barred = None if own is None else own[0][rows, None] == own[1][members.indices]
+            columns, d = _nearest_rows(t[rows], references, members, min(k, len(members)), barred)
+            indices[rows, site, : d.shape[1]] = members.indices[columns]
             distances[rows, site, : d.shape[1]] = d
     present = np.isfinite(distances)
     indices[~present] = 0
@@ -170,17 +212,20 @@ def _own_patient(
 
 
 def _nearest_rows(
-    targets: NDArray[np.float32], embeddings: NDArray[np.float32], k: int, barred: NDArray[np.bool_] | None
+    targets: NDArray[np.float32],
+    references: References,
+    members: _Members,
+    k: int,
+    barred: NDArray[np.bool_] | None,
 ) -> tuple[Indices, NDArray[np.float64]]:
-    """Columns and distances (n, k) of the k nearest embeddings of one class, inf where barred.
+    """Columns and distances (n, k) of the k nearest members of one site, inf where barred.
 
     One matrix product ranks all; its rounding error is bounded, so the few within that bound of the
     k-th are measured again by plain differences, which makes order and ties exact.
     """
-    centre = embeddings.mean(axis=0)  # squared norms stay small, and so does the error of the product
-    t, e = targets - centre, embeddings - centre
-    t2, e2 = np.einsum("nd,nd->n", t, t), np.einsum("rd,rd->r", e, e)
-    rough = t2[:, None] + e2 - 2 * (t @ e.T)
+    t, e2 = targets - members.centre, members.squares
+    t2 = np.einsum("nd,nd->n", t, t)
+    rough = t2[:, None] + e2 - 2 * (t @ members.centred.T)
     if barred is not None:
         rough[barred] = np.inf
     slack = np.finfo(np.float32).eps * t.shape[1] * (t2 + e2.max())
@@ -195,7 +240,8 @@ def _nearest_rows(
     step = max(1, _BLOCK_NUMBERS // (width * t.shape[1]))
     for a in range(0, len(t), step):
         rows = slice(a, a + step)
-        difference = embeddings[columns[rows]].astype(np.float64) - targets[rows, None]
+        near = references.embeddings[members.indices[columns[rows]]].astype(np.float64)
+        difference = near - targets[rows, None]
         exact[rows] = np.sqrt(np.einsum("nwd,nwd->nw", difference, difference))
     exact[~np.isfinite(np.take_along_axis(rough, columns, axis=1))] = np.inf
     order = np.argsort(exact, axis=1, kind="stable")[:, :k]

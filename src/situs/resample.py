@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from situs.geometry import Geometry
 
-__all__ = ["Place", "Sampling", "block_mean", "fold_blocks", "resample_slice", "sample_slice"]
+__all__ = ["Blocks", "Place", "Sampling", "fold_blocks", "resample_slice", "sample_slice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,7 @@ class Sampling:
     """Where the pixels of one picture lie in a slice: worked out once, read from several images of the slice.
 
     Attributes:
-        geometry: the scan's
-        pixel_mm: of the picture; finer images are averaged in blocks first
+        blocks: in which finer images are averaged first
         block: (rows, columns) each, or of size 1 along an axis where all are alike: the number, along i and
             along j, of the block before each pixel of the picture
         steps: from that block to the next one along i and j: 1, or 0 where there is a single block
@@ -71,8 +70,7 @@ class Sampling:
         inside: (rows, columns) whether it lies in the slice
     """
 
-    geometry: Geometry
-    pixel_mm: float
+    blocks: Blocks
     block: tuple[NDArray[np.intp], NDArray[np.intp]]
     steps: tuple[int, int]
     along: tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -81,24 +79,24 @@ class Sampling:
     @classmethod
     def of(cls, geometry: Geometry, k: int, place: Place, size_px: tuple[int, int]) -> Sampling:
         """The sampling of a place on slice k by a picture of (rows, columns)."""
-        factors, before, missing = _blocks(geometry, place.pixel_mm)
+        blocks = Blocks.of(geometry, place.pixel_mm)
         matrix, corner = _pixel_grid(geometry, k, place, size_px)
         rows, columns = np.arange(size_px[0])[:, None], np.arange(size_px[1])[None]
-        shape = ((np.array(geometry.shape[:2]) + missing) // factors).tolist()
+        shape = ((np.array(geometry.shape[:2]) + blocks.missing) // blocks.sizes).tolist()
         inside, block, along = np.ones(size_px, dtype=bool), [], []
         for axis, (per_row, per_column) in enumerate(matrix):
             # Where the picture is not turned against the slice, one row or column tells all.
             at = corner[axis] + sum(step * n for step, n in ((per_row, rows), (per_column, columns)) if step)
-            at = (at - ((factors[axis] - 1) / 2 - before[axis])) / factors[axis]
+            at = (at - blocks.first[axis]) / blocks.sizes[axis]
             inside &= (at >= 0) & (at <= shape[axis] - 1)
             block.append(np.clip(at.astype(np.intp), 0, max(shape[axis] - 2, 0)))
             along.append((at - block[axis]).astype(np.float32))
         steps = (min(1, shape[0] - 1), min(1, shape[1] - 1))
-        return cls(geometry, place.pixel_mm, (block[0], block[1]), steps, (along[0], along[1]), inside)
+        return cls(blocks, (block[0], block[1]), steps, (along[0], along[1]), inside)
 
     def read(self, image: NDArray[np.float32], outside: float = 0.0) -> NDArray[np.float32]:
         """The picture (rows, columns) of an image (ni, nj) of the slice, interpolated linearly."""
-        blocks = block_mean(image, self.geometry, self.pixel_mm)[0]
+        blocks = self.blocks.mean(image)
         by_columns = blocks.flags.f_contiguous
         flat = blocks.ravel(order="F" if by_columns else "C")
         to_next = (1, blocks.shape[0]) if by_columns else (blocks.shape[1], 1)
@@ -149,23 +147,6 @@ def _pixel_grid(
     return np.stack([p[1] - p[0], p[2] - p[0]], axis=1), p[0]
 
 
-def block_mean(
-    image: NDArray[np.float32], geometry: Geometry, pixel_mm: float
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
-    """The image averaged in the largest whole blocks that are no larger than a pixel of `pixel_mm`.
-
-    Returns the blocks, where the middle of the first one lies (2,), and their sizes (2,), in pixels of the
-    image.
-    """
-    factors, before, missing = _blocks(geometry, pixel_mm)
-    if (factors == 1).all():
-        return image, np.zeros(2), factors
-    if missing.any():
-        image = np.pad(image, list(zip(before, missing - before, strict=True)), mode="edge")
-    blocks = fold_blocks(np.add, image, factors.tolist())
-    return np.divide(blocks, np.float32(factors.prod())), (factors - 1) / 2 - before, factors
-
-
 def fold_blocks(fold: np.ufunc, image: NDArray[Any], factors: Sequence[int]) -> NDArray[Any]:
     """The sum, the highest value or the like of every block of an image.
 
@@ -188,16 +169,39 @@ def fold_blocks(fold: np.ufunc, image: NDArray[Any], factors: Sequence[int]) -> 
     return image
 
 
-def _blocks(
-    geometry: Geometry, pixel_mm: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The blocks of a slice along i and j (2,): sizes, pixels missing before the first, and missing in all.
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The largest whole blocks of a slice's pixels that are no larger than a pixel of some size.
 
     Pixels that fill no block are repeated, not dropped. The blocks are counted from the same end of the
     patient, whichever way the axis runs, so that the voxel order plays no part.
+
+    Attributes:
+        sizes: (2,) pixels of a block along i and j
+        before: (2,) pixels that are missing before the first
+        missing: (2,) pixels that are missing in all
+        first: (2,) where the middle of the first block lies, in pixels
     """
-    factors = np.array([max(1, int(pixel_mm / s + 0.01)) for s in geometry.spacing_mm])
-    missing = -np.array(geometry.shape[:2]) % factors
-    right, down = geometry.display_axes
-    forward = [step @ (right + 0.7 * down) > 0 for step in (geometry.step_i, geometry.step_j)]
-    return factors, np.where(forward, 0, missing), missing
+
+    sizes: NDArray[np.int64]
+    before: NDArray[np.int64]
+    missing: NDArray[np.int64]
+    first: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, geometry: Geometry, pixel_mm: float) -> Blocks:
+        """The blocks of a scan's slices for pictures with pixels of this side."""
+        sizes = np.array([max(1, int(pixel_mm / s + 0.01)) for s in geometry.spacing_mm])
+        missing = -np.array(geometry.shape[:2]) % sizes
+        right, down = geometry.display_axes
+        forward = [step @ (right + 0.7 * down) > 0 for step in (geometry.step_i, geometry.step_j)]
+        before = np.where(forward, 0, missing)
+        return cls(sizes, before, missing, (sizes - 1) / 2 - before)
+
+    def mean(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An image (ni, nj) averaged in the blocks."""
+        if (self.sizes == 1).all():
+            return image
+        if self.missing.any():
+            image = np.pad(image, list(zip(self.before, self.missing - self.before, strict=True)), "edge")
+        return np.divide(fold_blocks(np.add, image, self.sizes.tolist()), np.float32(self.sizes.prod()))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
-from situs.resample import Place, Sampling, block_mean
+from situs.resample import Blocks, Place, Sampling
 from situs.volume import Roi, Volume, largest_part
 
 __all__ = [
@@ -204,14 +204,14 @@ def head_centre_mm(hu: NDArray[np.float32], geometry: Geometry, k: int) -> NDArr
     above 0 HU once bridges to table and head holder are cut; the middle of the slice if there is none."""
     from scipy import ndimage
 
-    coarse, first, factors = block_mean(hu, geometry, _HEAD_PIXEL_MM)
-    solid = coarse > 0
+    blocks = Blocks.of(geometry, _HEAD_PIXEL_MM)
+    solid = blocks.mean(hu) > 0
     cut = ndimage.binary_erosion(solid)
     head = largest_part(cut if cut.any() else solid)
     if not head.any():
         centre = (np.array(hu.shape) - 1) / 2
     else:
-        centre = first + np.argwhere(head).mean(axis=0) * factors
+        centre = blocks.first + np.argwhere(head).mean(axis=0) * blocks.sizes
     return np.asarray(geometry.to_world([[*centre, k]])[0])
 
 
