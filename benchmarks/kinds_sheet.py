@@ -55,7 +55,7 @@ def main(args: list[str] | None = None) -> int:
         found = [list(islice(half, options.each)) for half in halves]
         blank = np.zeros((TILE_PX, 2 * TILE_PX, 3), np.uint8)
         tiles = [pair for half in found for pair in (half + [blank] * options.each)[: options.each]]
-        rows.append(_titled(f"{name}: real, then rendered", np.concatenate(tiles, axis=1)))
+        rows.append(titled(f"{name}: real, then rendered", np.concatenate(tiles, axis=1)))
     Image.fromarray(np.concatenate(rows)).save(options.out, optimize=True)
     return 0
 
@@ -66,7 +66,7 @@ def _real(data: Path, kind: str) -> Iterator[Picture]:
     for row in _one_a_scan(rows, lambda row: row["scan"]):
         volume = read_volume(data / "lesions" / row["scan"])
         rois = read_rois(data / "lesions" / row["roi"], volume)
-        yield _draw(volume, next(roi for roi in rois if roi.value == int(row["value"])))
+        yield draw_region(volume, next(roi for roi in rois if roi.value == int(row["value"])))
 
 
 def _rendered(cohort: Path, name: str) -> Iterator[Picture]:
@@ -77,7 +77,7 @@ def _rendered(cohort: Path, name: str) -> Iterator[Picture]:
         roi = next(roi for roi in read_rois(row.roi, volume) if roi.value == row.value)
         contrast = _contrast_hu(volume, roi)
         if abs(contrast) >= _LEAST_CONTRAST_HU and _kind(row, contrast) == name:
-            yield _draw(volume, roi)
+            yield draw_region(volume, roi)
 
 
 def _kind(row: Row, contrast_hu: float) -> str | None:
@@ -115,7 +115,7 @@ def _contrast_hu(volume: Volume, roi: Roi) -> float:
     return float(np.median(hu[mask]) - np.median(hu[around]))
 
 
-def _draw(volume: Volume, roi: Roi) -> Picture:
+def draw_region(volume: Volume, roi: Roi) -> Picture:
     """(tile, 2 tiles, 3) the largest slice of a region, as it is and outlined."""
     k = _largest_slice(roi)
     hu = volume.hu[:, :, k].astype(np.float32)
@@ -128,7 +128,7 @@ def _draw(volume: Volume, roi: Roi) -> Picture:
     return np.concatenate([plain, outlined], axis=1)
 
 
-def _titled(title: str, picture: Picture) -> Picture:
+def titled(title: str, picture: Picture) -> Picture:
     bar = Image.new("RGB", (picture.shape[1], 16))
     ImageDraw.Draw(bar).text((4, 2), title, fill=(255, 255, 255))
     return np.concatenate([np.asarray(bar), picture])
