@@ -31,7 +31,7 @@ LINKED = (
     "examples/finer_sites.csv",
     "src/situs/data/findings.schema.json",
     "src/situs/data/sites.csv",
-    "src/situs/report/texts/en.json",
+    "src/situs/data/texts/en.json",
 )
 _TABLE = re.compile(r"<!-- table: (.+) -->")
 _LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")

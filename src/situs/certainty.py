@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITES, SiteList
+from situs.sentences import Sentence, english, list_either
 
 __all__ = ["FEWEST_SLICES", "LEVEL", "Calibration", "Judgement", "fit_calibration", "normalise_scores"]
 
@@ -48,7 +49,7 @@ class Judgement:
     """
 
     site_set: tuple[str, ...]
-    reasons: tuple[str, ...]
+    reasons: tuple[Sentence, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -102,11 +103,11 @@ class Calibration:
         reasons = []
         if len(chosen) > 1:
             names = [self.sites[n].name for n in chosen]
-            reasons.append(f"More than one site fits: {', '.join(names[:-1])} or {names[-1]}.")
+            reasons.append(Sentence("doubt.several_sites", sites=list_either(names, english())))
         if distance > self.farthest:
-            reasons.append("It is unlike the references: the nearest is farther than almost all ever were.")
+            reasons.append(Sentence("doubt.unlike_references"))
         if inside is not None and inside < self.least_inside:
-            reasons.append(f"Much of it seems to lie in none of the {len(self.sites)} sites.")
+            reasons.append(Sentence("doubt.no_site", count=str(len(self.sites))))
         notes = [
             f"The bundle is not calibrated for {self.sites[n].name}: it has the threshold of all sites."
             for n in chosen

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from situs.anatomy import SITES, SiteList
+from situs.sentences import Sentence
 
 __all__ = ["SIDES", "Finding", "Reference", "Side"]
 
@@ -68,7 +69,7 @@ class Finding:
     largest_slice: int | None
     site: str | None
     side: Side | None
-    doubts: tuple[str, ...]
+    doubts: tuple[Sentence, ...]
     site_set: tuple[str, ...]
     scores: dict[str, float]
     shares: dict[str, float]

@@ -25,6 +25,7 @@ from situs.plausibility import gray_levels, lesion_doubts, scan_doubts
 from situs.progress import Progress, silent
 from situs.records import take_rows
 from situs.runtime import Runtime, relate_to_nearest
+from situs.sentences import Sentence
 from situs.side import side_of_lesion
 from situs.slice_answers import LesionAnswer, LesionSlice, Pose, SliceAnswer, SliceLook, planes_on
 from situs.views import LEAST_TURN_DEG, MIRRORED, Views, extract_views
@@ -44,8 +45,6 @@ _FIRST_EXAMPLES = 3
 _BATCH = 48
 
 _NO_MIDLINE = "The side rests on the head's symmetry alone: this bundle does not paint the midline."
-_OUTSIDE = "It lies outside the scan."
-_TOO_SMALL = f"Too small to be judged: fewer than {MIN_PIXELS} pixels on its largest slice."
 
 
 class Labeler:
@@ -132,12 +131,12 @@ class Labeler:
         whole = self.bundle.calibration
         return whole and (whole.for_scan(geometry.shape[2]) or whole)
 
-    def _few_slices(self, volume: Volume) -> tuple[str, ...]:
+    def _few_slices(self, volume: Volume) -> tuple[Sentence, ...]:
         """The doubt about a scan of few slices, unless the bundle was calibrated for slices alone."""
         n, whole = volume.geometry.shape[2], self.bundle.calibration
         if n >= FEWEST_SLICES or (whole is not None and whole.for_scan(n) is not None):
             return ()
-        return (f"The scan has only {n} slice{'s' if n > 1 else ''}.",)
+        return (Sentence("doubt.few_slices", count=str(n)) if n > 1 else Sentence("doubt.one_slice"),)
 
     def _outside(
         self, volume: Volume, regions: Sequence[OutsideRoi], lesions: Sequence[Roi]
@@ -153,7 +152,7 @@ class Labeler:
                 largest_slice=None,
                 site=None,
                 side=None,
-                doubts=(_OUTSIDE, *volume.doubts, *region.doubts),
+                doubts=(Sentence("doubt.outside_scan"), *volume.doubts, *region.doubts),
                 site_set=(),
                 scores={},
                 shares={},
@@ -264,7 +263,7 @@ class Labeler:
         ]
 
     def _finding(
-        self, lesion: Roi, answers: Sequence[SliceAnswer], pose: Pose, doubts: tuple[str, ...]
+        self, lesion: Roi, answers: Sequence[SliceAnswer], pose: Pose, doubts: tuple[Sentence, ...]
     ) -> Finding:
         """The finding for a lesion from the answers of its slices; without any it is too small."""
         site, scores, shares, sites = None, {}, {}, self.bundle.sites
@@ -295,7 +294,7 @@ class Labeler:
             if not answers[0].look.painted:
                 notes = (*notes, _NO_MIDLINE)
         else:
-            doubts = (_TOO_SMALL, *doubts)
+            doubts = (Sentence("doubt.too_small", count=str(MIN_PIXELS)), *doubts)
         return Finding(
             roi_value=lesion.value,
             roi_name=lesion.name,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.resample import fold_blocks
+from situs.sentences import Sentence
 from situs.volume import Roi, Volume, largest_part
 
 __all__ = ["GrayLevels", "gray_levels", "lesion_doubts", "scan_doubts"]
@@ -69,7 +70,7 @@ def gray_levels(volume: Volume) -> GrayLevels:
     return GrayLevels(low, high, air, bone)
 
 
-def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[str, ...]:
+def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[Sentence, ...]:
     """What is doubtful about a scan, however many slices it has.
 
     Args:
@@ -79,7 +80,7 @@ def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[str, ...]:
     Returns:
         One sentence each; empty for an ordinary head CT, whole or clipped at a brain window
     """
-    notes = []
+    doubts = []
     steps = _steps(volume, _PIXEL_MM)
     thin = _block_centres(volume.hu, steps)
     highest = _block_max(volume.hu, steps)
@@ -89,27 +90,27 @@ def scan_doubts(volume: Volume, levels: GrayLevels) -> tuple[str, ...]:
         float(inside.sum(axis=(0, 1)).max()) * np.prod(steps) * np.prod(volume.geometry.spacing_mm) / 100
     )
     if ring_cm2 < _RING_CM2[0]:
-        notes.append("No skull is in sight: no slice shows bone all round the brain.")
+        doubts.append(Sentence("doubt.no_skull"))
         inside = thin > levels.air
     else:
         heights = volume.geometry.heights_mm
         above = _mean_height((highest > levels.air) & ~closed, heights) - _mean_height(inside, heights)
         if above > _UPSIDE_DOWN_MM:
-            notes.append("The scan seems to be upside down: the face lies above the brain.")
+            doubts.append(Sentence("doubt.upside_down"))
     if ring_cm2 > _RING_CM2[1]:
-        notes.append(f"The skull encloses {ring_cm2:.0f} cm2, more than a head's: is the pixel size right?")
+        doubts.append(Sentence("doubt.large_skull", area=f"{ring_cm2:.0f}"))
     share, brain = _brain_share(thin, inside)
     if share < _BRAIN_SHARE:  # thin slices and sharp kernels are noisy: the mean of 3 x 3 pixels tells
         share, brain = _brain_share(_local_mean(thin, inside), inside)
     if share < _BRAIN_SHARE:
-        notes.append(f"No brain is in sight: of the inside, {100 * share:.0f} % lies between -10 and 90 HU.")
+        doubts.append(Sentence("doubt.no_brain", percent=f"{100 * share:.0f}"))
     whole_range = levels.low > -200 and levels.high > 400  # not cut off above, and yet no air
     if whole_range and brain <= _HEAD_SHARE * np.count_nonzero(closed):
-        notes.append("The values look like MR: no air near -1000 HU, little near the brain's 35 HU.")
-    return tuple(notes)
+        doubts.append(Sentence("doubt.mr"))
+    return tuple(doubts)
 
 
-def lesion_doubts(volume: Volume, lesions: Sequence[Roi], levels: GrayLevels) -> list[tuple[str, ...]]:
+def lesion_doubts(volume: Volume, lesions: Sequence[Roi], levels: GrayLevels) -> list[tuple[Sentence, ...]]:
     """What is doubtful about where lesions were drawn, judged on the largest slice of each.
 
     Args:
@@ -124,28 +125,28 @@ def lesion_doubts(volume: Volume, lesions: Sequence[Roi], levels: GrayLevels) ->
     return [_lesion_doubts(volume, lesion, levels, head_on(lesion.largest_slice)) for lesion in lesions]
 
 
-def _lesion_doubts(volume: Volume, lesion: Roi, levels: GrayLevels, head: Mask) -> tuple[str, ...]:
+def _lesion_doubts(volume: Volume, lesion: Roi, levels: GrayLevels, head: Mask) -> tuple[Sentence, ...]:
     """The doubts about one lesion; head: see `_head_on_slice`, of its largest slice."""
     i, j = lesion.pixels(lesion.largest_slice)
     a, b = _steps(volume, _PIXEL_MM / 2)
     whole = (i // a < head.shape[0]) & (j // b < head.shape[1])
     blocks = np.unique((i // a * head.shape[1] + j // b)[whole])
     in_head = np.count_nonzero(head.ravel()[blocks])
-    notes = []
+    doubts = []
     if in_head < 0.5 * blocks.size:
-        notes.append("The lesion lies outside the head.")
+        doubts.append(Sentence("doubt.outside_head"))
     elif (
         levels.bone > _BLOOD_HU
         and np.count_nonzero(volume.hu[i, j, lesion.largest_slice] >= levels.bone) > 0.9 * i.size
     ):
-        notes.append("The lesion lies wholly in bone.")
+        doubts.append(Sentence("doubt.in_bone"))
     if in_head > 0.5 * np.count_nonzero(head):
-        notes.append("The lesion covers more than half of the head: is the mask inverted?")
+        doubts.append(Sentence("doubt.half_head"))
     elif in_head > _LESION_SHARE * np.count_nonzero(head) or lesion.volume_ml > _LESION_ML:
-        notes.append("The lesion is too large for one site: it covers a quarter of the head, or over 200 ml.")
-    elif not notes and _bright_beyond(volume, lesion, levels) >= _BEYOND * i.size:
-        notes.append("Only a small part of something bright is marked: mark all of it.")
-    return tuple(notes)
+        doubts.append(Sentence("doubt.too_large"))
+    elif not doubts and _bright_beyond(volume, lesion, levels) >= _BEYOND * i.size:
+        doubts.append(Sentence("doubt.small_part"))
+    return tuple(doubts)
 
 
 def _head_on_slice(volume: Volume, k: int, levels: GrayLevels) -> Mask:

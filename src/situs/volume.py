@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.geometry import Geometry
+from situs.sentences import Sentence
 
 __all__ = [
     "DicomImage",
@@ -104,7 +105,7 @@ class Volume:
     geometry: Geometry
     name: str = "scan"
     assumptions: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Sentence, ...] = ()
     stored: StoredGrid | None = None
     source: DicomSource | None = None
 
@@ -140,7 +141,7 @@ class Roi:
     name: str = ""
     component: int = 0
     notes: tuple[str, ...] = field(default=())
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Sentence, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 3 or self.mask.dtype != np.bool_ or not self.mask.any():
@@ -250,7 +251,7 @@ class OutsideRoi:
     value: int
     name: str = ""
     notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Sentence, ...] = ()
 
 
 def split_lesions(roi: Roi) -> list[Roi]:

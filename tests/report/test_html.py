@@ -21,6 +21,7 @@ from situs.errors import InputError
 from situs.finding import SIDES
 from situs.report import DISCLAIMER, html
 from situs.report.html import format_html, read_texts
+from situs.sentences import Sentence
 from situs.volume import split_lesions
 
 VOID = {"br", "img", "meta"}
@@ -308,6 +309,9 @@ def test_every_text_is_used_and_no_word_is_outside_the_catalogue(volume, lesions
     catalogue = Recording()
     judged = findings[0]
     more = [replace(judged, site=site.key, side=side) for site in SITES for side in SIDES]
+    doubts = {key: text for key, text in read_texts().items() if key.startswith("doubt.")}
+    values = {key: dict.fromkeys(re.findall(r"{(\w+)}", text), "1") for key, text in doubts.items()}
+    doubted = replace(judged, doubts=tuple(Sentence(key, **values[key]) for key in doubts))
     sure = replace(judged, doubts=())
     unlike = replace(judged, site_set=(), shares={})
     uneven = replace(
@@ -316,7 +320,11 @@ def test_every_text_is_used_and_no_word_is_outside_the_catalogue(volume, lesions
     )
     pages = [
         format_html(
-            volume, lesions, [*findings, sure, unlike, *more], {"head_02/9": reference(3)}.get, catalogue
+            volume,
+            lesions,
+            [*findings, doubted, sure, unlike, *more],
+            {"head_02/9": reference(3)}.get,
+            catalogue,
         ),
         format_html(replace(uneven, assumptions=()), [], [], None, catalogue),
     ]
@@ -378,6 +386,32 @@ def test_a_catalogue_that_would_fail_within_a_page_is_refused(tmp_path, changes,
     path.write_text(json.dumps(texts), encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(words)):
         read_texts(str(path))
+
+
+def test_doubts_are_said_in_the_language_of_the_page(volume, lesions, findings):
+    """With the names that sites have in it, in an order of its own."""
+    doubts = (
+        Sentence("doubt.several_sites", sites="thalamus or brainstem"),
+        Sentence("doubt.few_slices", count="3"),
+        Sentence("doubt.outside_head"),
+    )
+    words = {
+        "doubt.several_sites": "{sites}: pluraj.",
+        "doubt.few_slices": "Nur {count} tranĉoj.",
+        "doubt.outside_head": "Ekster la kapo.",
+        "either": "{last} aŭ {others}",
+        "site.thalamus": "talamo",
+        "site.brainstem": "trunko",
+        "site.cerebellum": "cerbeto",
+    }
+    finding = replace(findings[0], doubts=doubts, site_set=("thalamus", "brainstem", "cerebellum"))
+    page = Page(format_html(volume, lesions, [finding], texts=MADE_UP | words))
+    shown = [text for text, within in page.texts if within[-1] == "li"]
+    assert [text for text in shown if text not in (*volume.assumptions, *finding.notes)] == [
+        "cerbeto aŭ talamo, trunko: pluraj.",
+        "Nur 3 tranĉoj.",
+        "Ekster la kapo.",
+    ]
 
 
 @pytest.mark.parametrize("language", ["xx", "", "../texts/en", ".", "en.json"])

@@ -47,6 +47,7 @@ from situs.io.grids import (
     size_text,
     steps,
 )
+from situs.sentences import Sentence
 from situs.volume import Volume
 
 __all__ = ["Binding", "BindingError", "MaskSpace", "bind", "resampled_note"]
@@ -59,8 +60,6 @@ _SHARED_BOX = 0.95
 _BETTER_MM = 1.0
 _ROUNDING = 0.005  # of a slice distance
 _TILT_DEG = 0.5
-
-_CHOOSE = "look where it lies, and choose with --mask-space index or --mask-space world"
 
 
 class BindingError(ValueError):
@@ -81,7 +80,7 @@ class Binding:
     axes: tuple[int, ...] | None
     backward: tuple[bool, ...] = (False, False, False)
     notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Sentence, ...] = ()
 
     def to_scan_axes(self, labels: NDArray[Any]) -> NDArray[Any]:
         """A mask (mi, mj, mk) that is bound by index, as a view with the scan's axes (ni, nj, nk)."""
@@ -211,11 +210,8 @@ def _judged_by_place(binding: Binding, mask: FileGrid, scan: Volume) -> Binding:
     if min(apart) <= _SAME_PLACE_MM:
         note = f"The mask's header is up to {min(apart):.1f} mm off the scan's; it was bound voxel by voxel."
         return replace(binding, notes=(note,))
-    doubt = (
-        f"The mask has as many voxels as the scan, but its header puts them up to {apart[0]:.0f} mm away "
-        f"({_both_places(grids[0], scan)}); it was bound voxel by voxel: {_CHOOSE}."
-    )
-    return replace(binding, doubts=(doubt,))
+    places = _both_places(grids[0], scan)
+    return replace(binding, doubts=(Sentence("doubt.far_header", distance=f"{apart[0]:.0f}", **places),))
 
 
 def _judged_by_size(binding: Binding, mask: FileGrid, scan: Volume) -> Binding:
@@ -224,31 +220,28 @@ def _judged_by_size(binding: Binding, mask: FileGrid, scan: Volume) -> Binding:
     sizes, expected = (np.linalg.norm(steps(g), axis=0) for g in (mask.geometry, scan.geometry))
     sizes = sizes[list(binding.axes)]
     counted = 3 if scan.geometry.shape[2] > 1 else 2
-    start = f"The {'scan' if mask.oriented else 'mask'}'s header has no orientation"
-    end = "the mask was bound voxel by voxel"
+    unoriented = "scan" if mask.oriented else "mask"
     if np.abs(sizes / expected - 1)[:counted].max() > _SAME_SIZE:
-        both = f"mask: {size_text(sizes)}; scan: {size_text(expected)}"
-        return replace(binding, doubts=(f"{start}, and the voxels differ in size ({both}); {end}.",))
+        doubt = Sentence(f"doubt.{unoriented}_unlike_size", mask=size_text(sizes), scan=size_text(expected))
+        return replace(binding, doubts=(doubt,))
     if scan.stored is None:
-        return replace(binding, doubts=(f"{start}, so which way its rows and slices run is a guess; {end}.",))
-    return replace(binding, notes=(f"{start}; numbers and sizes of voxels agree, so {end}.",))
+        return replace(binding, doubts=(Sentence(f"doubt.{unoriented}_without_orientation"),))
+    note = (
+        f"The {unoriented}'s header has no orientation; numbers and sizes of voxels agree, so the mask was "
+        "bound voxel by voxel."
+    )
+    return replace(binding, notes=(note,))
 
 
-def _box_doubts(mask: FileGrid, scan: Volume) -> Iterator[str]:
+def _box_doubts(mask: FileGrid, scan: Volume) -> Iterator[Sentence]:
     """Why a mask on another grid may lie elsewhere than its header says (point 4)."""
     places = _both_places(mask.geometry, scan)
     if (shared := shared_box(mask.geometry, scan.geometry)) < _SHARED_BOX:
-        yield (
-            f"Neither the mask's box nor the scan's holds the other, but {100 * shared:.0f} % of it "
-            f"({places}): is it a mask of this scan?"
-        )
+        yield Sentence("doubt.boxes_apart", percent=f"{100 * shared:.0f}", **places)
     if not mask.geometry.origins[0].any() and scan.geometry.origins[0].any():
-        yield f"The mask's header seems to have lost its place ({places}): {_CHOOSE}."
+        yield Sentence("doubt.lost_place", **places)
     if any(_fits_better(mask.geometry, other, scan.geometry) for other in _stand_ins(scan)):
-        yield (
-            "The mask's grid fits the scan's without its tilt, or by another affine of its header (qform), "
-            f"better than where it was bound ({places}): save it on the scan's grid."
-        )
+        yield Sentence("doubt.other_grid", **places)
 
 
 def _stand_ins(scan: Volume) -> Iterator[Geometry]:
@@ -280,8 +273,8 @@ def _fits_better(grid: Geometry, other: Geometry, geometry: Geometry) -> bool:
     return bool(ends <= largest and ends + _BETTER_MM < misfit_mm(grid, geometry))
 
 
-def _both_places(grid: Geometry, scan: Volume) -> str:
-    return f"mask: {place_text(grid)}; scan: {place_text(scan.geometry)}"
+def _both_places(grid: Geometry, scan: Volume) -> dict[str, str]:
+    return {"mask": place_text(grid), "scan": place_text(scan.geometry)}
 
 
 def resampled_note(grid: Geometry) -> str:

@@ -16,12 +16,12 @@ from situs.io.nifti_header import HeaderError
 from situs.io.nrrd import parse_nrrd
 from situs.io.stream import ByteStream
 from situs.io.values import to_hu
+from situs.sentences import Sentence
 from situs.volume import StoredGrid, Volume
 
 __all__ = ["read_grid", "read_grid_volume"]
 
 _MOST_HEADER_BYTES = 2**20
-_NO_ORIENTATION = "Left and right cannot be trusted: the scan's header has no orientation."
 _PARSERS = {NRRD: parse_nrrd, METAIMAGE: parse_metaimage}
 
 
@@ -80,7 +80,7 @@ def read_grid_volume(path: Path) -> Volume:
         grid.geometry,
         path.name,
         grid.notes + _slice_notes(grid) + value_notes,
-        () if grid.oriented else (_NO_ORIENTATION,),
+        () if grid.oriented else (Sentence("doubt.no_orientation"),),
         StoredGrid(grid.order, grid.oriented, others),
     )
 

@@ -20,6 +20,7 @@ from situs.io.grid_files import read_grid
 from situs.io.grids import box_text
 from situs.io.labels import Labels, Layer, Threshold, WholeNumbers, to_layers
 from situs.io.regrid import iter_values, regrid
+from situs.sentences import Sentence
 from situs.volume import OutsideRoi, Roi, Volume
 
 __all__ = [
@@ -147,7 +148,7 @@ def resampled_regions(
 
 def with_outside_share(roi: Roi, share: float) -> Roi:
     """A region with a note, or a doubt if it is much, that a share of it lies outside the scan."""
-    sentence = f"{100 * share:.0f} % of the region lies outside the scan."
+    sentence = Sentence("doubt.part_outside", percent=f"{100 * share:.0f}")
     if share > _MUCH_OUTSIDE:
         return replace(roi, doubts=(*roi.doubts, sentence))
     return replace(roi, notes=(*roi.notes, sentence)) if share > _LEAST_OUTSIDE else roi

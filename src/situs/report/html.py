@@ -1,9 +1,9 @@
 """The findings of a scan as one HTML page for people, which needs nothing but itself.
 
 The page has no script and asks no network. Its pictures are data URIs, and its Content-Security-Policy allows
-only them and its own style sheet. All words of the page are in a catalogue, ``texts/<language>.json``.
-Doubts, notes and assumptions are sentences of the findings and stay as they are. The same findings give the
-same bytes.
+only them and its own style sheet. All its words are in a catalogue, ``data/texts/<language>.json``, those of
+doubts too. Notes and assumptions are sentences of the findings and stay as they are. The same findings give
+the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from situs.report.findings import millilitres, slice_ranges, to_json_object
 from situs.report.page import package_text, render_page
 from situs.report.picture import enlarge_reference, iter_lesions
 from situs.report.slices import draw_slice, iter_overview
+from situs.sentences import CATALOGUES, Sentence, list_either
 from situs.volume import Roi, Volume
 
 if TYPE_CHECKING:
@@ -135,6 +135,15 @@ class _Lesion:
         return self.t("sure_sentence" if self.finding.sure else "not_sure_sentence")
 
     @property
+    def doubts(self) -> list[str]:
+        """Why the site is not sure, one sentence each."""
+        sites = list_either([self.t(f"site.{key}") for key in self.finding.site_set] or [""], self.t.texts)
+        return [
+            doubt.said_in(self.t.texts, sites) if isinstance(doubt, Sentence) else doubt
+            for doubt in self.finding.doubts
+        ]
+
+    @property
     def sentence(self) -> str:
         """The finding in one sentence, for a radiology report."""
         finding, t = self.finding, self.t
@@ -153,15 +162,12 @@ def read_texts(language: str = "en") -> dict[str, str]:
     """The words of the page in a language, by their keys.
 
     Args:
-        language: That of a catalogue in the package, ``texts/<language>.json``, or the path of another one.
+        language: That of a catalogue in the package, or the path of another one.
 
     Raises:
         InputError: There is no such catalogue, or it lacks texts or has others than the English one.
     """
-    known = {
-        path.name.removesuffix(".json"): path
-        for path in resources.files("situs.report").joinpath("texts").iterdir()
-    }
+    known = {path.name.removesuffix(".json"): path for path in CATALOGUES.iterdir()}
     if language in known:
         return dict(json.loads(known[language].read_text(encoding="utf-8")))
     try:

@@ -146,7 +146,7 @@ async def _post_scan(service: Service, request: Request) -> Response:
         slices=geometry.shape[2],
         shape=geometry.shape,
         voxel_mm=(*geometry.spacing_mm, float(gaps.mean()) if gaps.size else 1.0),
-        notes=[*scan.volume.assumptions, *scan.volume.doubts],
+        notes=[*scan.volume.assumptions, *map(str, scan.volume.doubts)],
         expires_in_s=round(service.limits.keep_s),
     )
     return json_answer(made, 201)

@@ -24,6 +24,7 @@ from situs.io.dicom.rois import References, check_belongs, open_dataset
 from situs.io.dicom.stacks import LPS_TO_RAS
 from situs.io.grids import SAME_VOXEL
 from situs.io.rois import BETWEEN_NOTE, label_regions, with_outside_share
+from situs.sentences import Sentence
 from situs.volume import OutsideRoi, Roi, Volume
 
 __all__ = ["contour_positions", "contour_references", "read_contours"]
@@ -161,17 +162,17 @@ def _points(contour: Any) -> Array:
 
 
 def _rasterise(
-    structure: _Structure, geometry: Geometry, notes: tuple[str, ...], doubts: tuple[str, ...]
+    structure: _Structure, geometry: Geometry, notes: tuple[str, ...], doubts: tuple[Sentence, ...]
 ) -> Roi | OutsideRoi | None:
     """A structure on the scan's slices; None if it has no contour that can lie on one."""
     planar = [c for c in structure.contours if _is_planar(c, geometry)]
     if not planar:
         return None
     doubts += tuple(_left_out(structure.n_open, "open"))
-    doubts += tuple(_left_out(len(structure.contours) - len(planar), "not in the plane of the scan's slices"))
+    doubts += tuple(_left_out(len(structure.contours) - len(planar), "not_planar"))
     crossing = sum(crosses_itself(geometry.to_pixels(c, 0), _CROSSING_PX) for c in planar)
     if crossing:
-        doubts += (f"{crossing} of its contours cross themselves; they were filled by the even-odd rule.",)
+        doubts += (Sentence("doubt.contours_crossing", count=str(crossing)),)
     planes = _planes(planar, geometry)
     slices, moved, beyond = _by_slice(planes, geometry)
     first = min((k for k, _ in slices), default=0)
@@ -194,9 +195,10 @@ def _is_planar(contour: Array, geometry: Geometry) -> bool:
     return bool(np.ptp(heights) <= 2 * SAME_VOXEL * geometry.slice_thickness_mm[nearest])
 
 
-def _left_out(count: int, what: str) -> Iterator[str]:
+def _left_out(count: int, what: str) -> Iterator[Sentence]:
+    """The doubt that contours were left out, which are `open` or `not_planar`."""
     if count:
-        yield f"{count} of its contours {'is' if count == 1 else 'are'} {what} and left out."
+        yield Sentence(f"doubt.contour{'s' if count > 1 else ''}_{what}", count=str(count))
 
 
 def _planes(contours: list[Array], geometry: Geometry) -> dict[float, list[Array]]:

@@ -24,11 +24,11 @@ from situs.io.dicom.stacks import SAME_PLACE_MM, stack_geometry, to_stacks
 from situs.io.kinds import dicom_kind, no_scan_text
 from situs.io.limits import most_voxels
 from situs.io.values import to_hu
+from situs.sentences import Sentence
 from situs.volume import DicomImage, DicomSource, Volume
 
 __all__ = ["read_dicom"]
 
-_NO_POSITIONS = "The images of the file have no positions: which of them is the lowest is an assumption."
 _MOST_LOOKED_AT = 100  # files, to say what they are
 _HOLES_OF_A_PROTOCOL = 3  # so many equal ones at an end of a stack are how it was taken
 
@@ -76,7 +76,7 @@ def read_dicom(
         stored, geometry, note = _cut_axially(stored, geometry, frames[0].plane, where)
         notes += (note,)
     hu, value_notes = to_hu(stored, name)
-    doubts = (_NO_POSITIONS,) if frames[0].stacked_by else ()
+    doubts = (Sentence("doubt.no_positions"),) if frames[0].stacked_by else ()
     source = _source(frames)
     return Volume(hu, geometry, path.resolve().name, notes + value_notes, doubts, source=source)
 

@@ -17,6 +17,7 @@ from situs.io.dicom.elements import text_of
 from situs.io.dicom.files import check_deflated, file_source
 from situs.io.dicom.series import UID
 from situs.io.kinds import roi_kind
+from situs.sentences import Sentence
 from situs.volume import DicomImage, Volume
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def region_object(path: Path, volume: Volume) -> DicomImage | None:
 
 def check_belongs(
     references: References, volume: Volume, name: str, by_place: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+) -> tuple[tuple[str, ...], tuple[Sentence, ...]]:
     """Whether a DICOM object is of a scan.
 
     It is if it names images of the scan. If it names others, its study and its frame of reference must be the
@@ -134,17 +135,14 @@ def check_belongs(
     if references.name_any_of({i.series for i in source.images}, {i.instance for i in source.images}):
         if "" in frames or len(frames) == 1:
             return (), ()
-        return (), (
-            "The regions name images of the scan, but their frame of reference (FrameOfReferenceUID) is not "
-            "the scan's.",
-        )
+        return (), (Sentence("doubt.other_frame"),)
     if references.study and source.study and references.study != source.study:
         raise RoiError(
             f"{name}: is of another study than the scan (StudyInstanceUID), and names none of its images: "
             f"give the regions of this scan, {_WORLD}"
         )
     if "" in frames:
-        return (), ("Neither images nor a frame of reference tie the regions to the scan.",)
+        return (), (Sentence("doubt.no_frame"),)
     if len(frames) > 1:
         raise RoiError(
             f"{name}: its coordinates are of another frame of reference than the scan's "
