@@ -68,15 +68,17 @@ class Runtime:
         bundle: Where they are.
         threads: How many an operation may use. One: scans are labelled side by side, and a single scan spends
             more time being read than in the networks.
+        offsets: Whether the bundle's offsets are added to the relation scores.
 
     Raises:
         BundleError: If the engine cannot load a network, or it takes other inputs than the bundle says.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, offsets: bool = True) -> None:
         k, width = bundle.n_neighbors, bundle.embedding_width
         sites = bundle.n_trained_sites
         self._n_sites, self._n_trained = len(bundle.sites), sites
+        self._odds = np.exp(bundle.score_offsets if offsets else np.zeros(len(bundle.sites), np.float32))
         view = (len(bundle.spec.channels), bundle.spec.size_px, bundle.spec.size_px)
         half = (bundle.spec.size_px // 2,) * 2
         self._basenet = _Network(
@@ -144,6 +146,8 @@ class Runtime:
                     "present": _padded(present[part, sites], at_once),
                 }
                 scores[part, sites] = self._relation.run(inputs)["relation_score"][:, :width_of_part]
+        if (self._odds != 1).any():  # an offset of the logit multiplies the odds
+            scores = scores * self._odds / (scores * self._odds + 1 - scores)
         return scores
 
 

@@ -8,6 +8,7 @@ import pytest
 from phantoms.signed import sign
 from phantoms.small_bundle import small_bundle
 from phantoms.small_cohort import BANDS, draw_cohort
+from scipy.special import expit, logit
 
 from situs.anatomy import SITES, read_sites
 from situs.bundle import read_bundle
@@ -81,7 +82,10 @@ def test_the_scores_of_the_others_do_not_depend_on_it(known):
     alone = Runtime(before)
     np.testing.assert_allclose(scores[:, :15], alone.relate(targets, sets[:, :15], found.present[:, :15]))
     moved, present = np.roll(sets, 3, axis=1)[:, :15], np.roll(found.present, 3, axis=1)[:, :15]
-    np.testing.assert_allclose(scores[:, 15], alone.relate(targets, moved, present)[:, 2], rtol=1e-5)
+    own = alone.relate(targets, moved, present)[:, 2].astype(np.float64)
+    assert set(bundle.description["score_offsets"]) == {NEW} and bundle.score_offsets[15] != 0
+    shifted = expit(logit(own) + bundle.score_offsets[15])
+    np.testing.assert_allclose(scores[:, 15], shifted, rtol=1e-4)
 
 
 def test_a_site_that_is_not_named_as_new_is_refused(cohort, tmp_path, capsys):
@@ -106,7 +110,7 @@ def test_removing_its_references_takes_it_away_again(known, tmp_path):
     change = remove_references(known, site=NEW, out=tmp_path / "without")
     assert change.gone_sites == (NEW,) and change.emptied == ()
     left = read_bundle(tmp_path / "without")
-    assert left.sites == SITES
+    assert left.sites == SITES and not left.score_offsets.any()
     np.testing.assert_array_equal(left.references.sites[:60], original.references.sites)
     assert set(left.references.sites[60:].tolist()) == {SITES.number(key) for key in BANDS if key != CHANGED}
 

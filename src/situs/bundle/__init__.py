@@ -100,6 +100,15 @@ class Bundle:
         return int(self.description.get("n_trained_sites", len(self.sites)))
 
     @property
+    def score_offsets(self) -> NDArray[np.float32]:
+        """(sites,) what is added to the logits of the relation scores.
+
+        It is 0 for the trained sites, see `situs.cohort.score_offsets`.
+        """
+        offsets = self.description.get("score_offsets", {})
+        return np.array([offsets.get(key, 0) for key in self.sites.keys], dtype=np.float32)
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """The settings of the training by name, without those that `spec` and `n_neighbors` hold."""
         return recipe_settings(self.description["recipe"])

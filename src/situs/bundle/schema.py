@@ -138,6 +138,7 @@ class _Description(Struct):
     evaluation: list[_Evaluation]
     files: dict[_Key, _File]
     n_trained_sites: Annotated[int, Meta(ge=1, le=MOST_SITES)] = MOST_SITES
+    score_offsets: dict[_Key, Annotated[float, Meta(ge=-50, le=50)]] = {}
     certainty: _Calibration | None = None
     pictures: _Pictures | None = None
     references: _Changes | None = None

@@ -135,6 +135,7 @@ def replace_references(
     added: int,
     removed: int,
     sites: SiteList | None = None,
+    score_offsets: Mapping[str, float] | None = None,
     pictures: Mapping[str, ReferencePicture] | None = None,
     out: str | Path | None = None,
 ) -> Path:
@@ -150,6 +151,8 @@ def replace_references(
         added: How many of them are new.
         removed: How many of the bundle's are gone.
         sites: The sites of the references; None for the bundle's.
+        score_offsets: Of sites that the bundle was not trained on, by key, see
+            `situs.cohort.score_offsets`.
         pictures: Pictures of new references, by id. The bundle's own stay with the references that stay.
         out: See `output_folder`.
 
@@ -177,6 +180,7 @@ def replace_references(
         "pictures": counts,
         "sites": [asdict(site) for site in (sites or bundle.sites)],
         "n_trained_sites": bundle.n_trained_sites,
+        "score_offsets": dict(score_offsets or {}),
         "files": {
             **{n: old["files"][n] for n in (BASENET_FILE, RELATION_FILE)},
             **{n: _file_entry(data) for n, data in content.items()},

@@ -19,6 +19,7 @@ from situs.bundle.pictures import ReferencePicture, can_draw, draw_picture, enco
 from situs.bundle.write import output_folder, replace_references
 from situs.cohort.manifest import describe_cohort
 from situs.cohort.sampling import check_ids
+from situs.cohort.score_offsets import fit_score_offsets
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import BundleError, InputError, ManifestError, did_you_mean
 from situs.neighbors import References
@@ -85,7 +86,8 @@ def add_references(
     """Add the slices of a cohort's regions to the references of a bundle.
 
     A site that the bundle does not know joins its list, if it is named. It is known from its references
-    alone: the networks are not trained on it, and nothing is painted as it.
+    alone: the networks are not trained on it, and nothing is painted as it. An offset makes up for how little
+    is known of it (`situs.cohort.score_offsets`).
 
     Args:
         bundle: The bundle's folder; None or ``"shipped"`` for the one inside the package.
@@ -94,7 +96,7 @@ def add_references(
             replaced.
         max_slices: At most this many slices of each region, see `situs.volume.choose_slices`; None for the
             number in the bundle's recipe.
-        progress: Called with the stages ``scans`` and ``slices``.
+        progress: Called with the stages ``scans``, ``slices`` and, if there are new sites, ``offsets``.
         pictures: Whether small pictures of patients' scans go into the bundle. Those of rendered scans always
             do.
         new_sites: Keys of sites that are new to the bundle. Their names and codes are those of the cohort's
@@ -123,7 +125,17 @@ def add_references(
     drawn = draw_pictures(cohort, slices) if wants_pictures(cohort, slices, pictures) else {}
     new = embed_slices(original, slices, sites, progress)
     joined = join_references(replace(original.references, n_sites=len(sites)), new)
-    replace_references(original, joined, added=len(new), removed=0, sites=sites, pictures=drawn, out=folder)
+    offsets = fit_score_offsets(replace(original, references=joined, sites=sites), progress)
+    replace_references(
+        original,
+        joined,
+        added=len(new),
+        removed=0,
+        sites=sites,
+        score_offsets=offsets,
+        pictures=drawn,
+        out=folder,
+    )
     return ReferenceChange(folder, len(new), 0, len(joined), new_sites=tuple(new_sites))
 
 
@@ -172,7 +184,10 @@ def remove_references(
     sites = SiteList(site for n, site in enumerate(original.sites) if n not in gone)
     numbers = np.array([sites.numbers.get(key, -1) for key in original.sites.keys])
     left = replace(left, sites=numbers[left.sites], n_sites=len(sites))
-    replace_references(original, left, added=0, removed=n_removed, sites=sites, out=folder)
+    offsets = fit_score_offsets(replace(original, references=left, sites=sites))
+    replace_references(
+        original, left, added=0, removed=n_removed, sites=sites, score_offsets=offsets, out=folder
+    )
     return ReferenceChange(
         folder,
         0,
