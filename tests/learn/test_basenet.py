@@ -15,6 +15,7 @@ from situs.errors import InputError, OutputError
 from situs.learn import basenet as module
 from situs.learn import vgg
 from situs.learn.basenet import embed, new_basenet, train_basenet
+from situs.learn.features import embed_features
 from situs.learn.given import read_given
 from situs.learn.recipe import PAPER, RECIPES
 from situs.learn.vgg import vgg16_basenet
@@ -111,7 +112,8 @@ def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path):
     given, tensors = read_given(frozen, (), vgg_file), torch.load(vgg_file)
     basenet = learn(slices, tmp_path / "whole", frozen, given)
     assert holds(basenet.global_path, tensors) and holds(basenet.local_path, tensors)
-    features = np.fromfile(tmp_path / "whole" / "features.f16", np.float16)
+    (kept,) = (tmp_path / "whole").glob("features_*.f16")
+    features = np.fromfile(kept, np.float16)
     features = features.reshape(len(slices), 2, basenet.fc1.in_features)
     views = slices.batch(np.array([3]))
     with torch.no_grad():
@@ -120,6 +122,18 @@ def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path):
             paths = zip((basenet.global_path, basenet.local_path), pair, strict=True)
             expected = torch.cat([path(torch.from_numpy(view)).features for path, view in paths], dim=1)
             np.testing.assert_allclose(features[3, which], expected[0], rtol=0.05, atol=0.02)
+    # Embedded from the features as from the views, mirrored or not.
+    rows = np.arange(len(slices))
+    for mirrored in (0, 1):
+
+        def change(batch, step=1 - 2 * mirrored):
+            views = (np.ascontiguousarray(v[..., ::step]) for v in (batch.global_view, batch.local_view))
+            return replace(batch, **dict(zip(("global_view", "local_view"), views, strict=True)))
+
+        expected = embed(basenet, slices, rows, change=change)
+        found = embed_features(basenet, features, np.full(len(rows), mirrored), lambda done: None)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=0.02)
     for stage in ("features", "fc"):
 
         def stop(now, done, total, message="", stage=stage):
@@ -131,6 +145,27 @@ def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path):
     parts = learn(slices, tmp_path / "parts", frozen, given)
     for name, tensor in parts.state_dict().items():
         assert torch.equal(tensor, basenet.state_dict()[name])
+
+
+def test_trainings_of_the_same_paths_share_their_features(slices, vgg_file, tmp_path):
+    frozen = replace(VGG, frozen=True)
+    given, stages = read_given(frozen, (), vgg_file), []
+
+    def note(stage, *rest):
+        stages.append(stage)
+
+    for seed, work in enumerate("ab"):
+        stages.clear()
+        train_basenet(
+            slices, np.arange(len(slices)), frozen, seed, tmp_path / work, note, given=given,
+            features=tmp_path / "kept",
+        )  # fmt: skip
+        assert ("features" in stages) == (seed == 0) and "fc" in stages
+    assert len(list((tmp_path / "kept").glob("*.f16"))) == 1
+    learn(slices, tmp_path / "c", frozen, given, features=tmp_path / "kept")
+    some = np.arange(len(slices) - 1)
+    train_basenet(slices, some, frozen, 0, tmp_path / "d", given=given, features=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").glob("*.f16"))) == 2
 
 
 @pytest.mark.slow

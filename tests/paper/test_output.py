@@ -38,7 +38,10 @@ def test_readme_names_what_was_run(readme, tmp_path):
 def test_readme_of_part_of_the_paper_s_recipe(readme):
     vgg = {**SETTINGS["recipe"], "network": "vgg16"}
     text = readme(made_up_results(), recipe=vgg, samples=0.1)
-    assert "VGG16 without ImageNet weights" in text
+    assert "VGG16 without ImageNet weights" in text and "frozen" not in text
+    text = readme(made_up_results(), recipe={**vgg, "frozen": True}, weights="vgg16.onnx")
+    assert "VGG16 from vgg16.onnx, its convolutions frozen" in text
+    text = readme(made_up_results(), recipe=vgg, samples=0.1)
     assert "trained on 10 % of the recipe's examples" in text and SMALL_RUN not in text
 
 

@@ -269,6 +269,12 @@ def reproduce(
             "to download them (528 MB). Default: random weights.",
         ),
     ] = None,
+    frozen: Annotated[
+        bool,
+        typer.Option(
+            "--frozen", help="Train only the fully connected layers. VGG16 keeps the weights it is given."
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     jobs: JobsOption = 1,
@@ -297,7 +303,7 @@ def reproduce(
             find_heads(heads),
             out,
             work,
-            RECIPES[recipe],
+            replace(RECIPES[recipe], frozen=frozen),
             seeds=seeds or (1 if small else 3),
             size=size if samples is None else replace(size, samples=samples),
             train_cohort=train_cohort,

@@ -6,7 +6,6 @@ fully connected layers learn from them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,12 +18,12 @@ from torch.nn import functional as F
 from situs.anatomy import SITES
 from situs.cohort.sampling import balanced_indices
 from situs.cohort.slices import Batch, Slices
-from situs.errors import InputError, OutputError
-from situs.files import replacing
+from situs.errors import InputError
 from situs.learn.augment import augment
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.compact import compact_basenet
 from situs.learn.devices import CPU, Machine
+from situs.learn.features import keep_features
 from situs.learn.from_bundle import unfold_normalisation
 from situs.learn.loop import accuracy, run_loop
 from situs.learn.losses import painting_loss, shares_loss, site_map_weights
@@ -55,6 +54,7 @@ def train_basenet(
     progress: Progress = silent,
     machine: Machine = CPU,
     given: Mapping[str, GivenWeights] | None = None,
+    features: Path | None = None,
 ) -> BaseNet:
     """Train BaseNet alone; go on where a stopped run was.
 
@@ -67,13 +67,14 @@ def train_basenet(
         progress: Is called as the training goes on.
         machine: Where BaseNet is trained.
         given: The weights to start from, see `situs.learn.given.read_given`; None for none.
+        features: See `situs.learn.run.TrainingRun`; None for `work`.
 
     Raises:
         InputError: If the loss is not finite.
         OutputError: If `work` holds another run, or something cannot be written.
     """
     given = given or {}
-    with open_run(work, recipe, seed, slices, chosen, given, progress, machine) as run:
+    with open_run(work, recipe, seed, slices, chosen, given, progress, machine, features) as run:
         basenet, _ = basenet_stages(run, given)
     return basenet
 
@@ -209,7 +210,7 @@ def _train_fc(basenet: BaseNet, run: TrainingRun) -> dict[str, float]:
     recipe, sites, machine = run.recipe, run.slices.site[run.chosen], run.machine
     basenet.global_path.requires_grad_(False)
     basenet.local_path.requires_grad_(False)
-    features = _frozen_features(basenet, run)
+    features = keep_features(basenet, run.slices, run.chosen, run.features, machine, run.progress)
     rng = np.random.default_rng(run.stage_seed("fc"))
     order = balanced_indices(sites, recipe.basenet_samples, rng)
     mirrored = rng.integers(0, 2, len(order))
@@ -226,46 +227,6 @@ def _train_fc(basenet: BaseNet, run: TrainingRun) -> dict[str, float]:
         return loss, {"accuracy": accuracy(logits, site)}
 
     return run_loop(basenet, make_batch, loss_of, run.loop_settings("fc", len(order)), run.progress)
-
-
-def _frozen_features(basenet: BaseNet, run: TrainingRun) -> NDArray[np.float16]:
-    """(n, 2, n_features) the frozen paths' features of the chosen examples, as they are and mirrored.
-
-    They are a file that is mapped into memory. A stopped run goes on.
-    """
-    chosen, machine = run.chosen, run.machine
-    shape = (len(chosen), 2, basenet.fc1.in_features)
-    path, note = run.work / "features.f16", run.work / "features.json"
-    try:
-        if machine.first:
-            done = json.loads(note.read_text(encoding="utf-8"))["done"] if note.exists() else 0
-            with path.open("ab") as file:
-                file.truncate(done * shape[1] * shape[2] * np.dtype(np.float16).itemsize)
-                for start in range(done, len(chosen), _EMBED_BATCH):
-                    batch = run.slices.batch(chosen[start : start + _EMBED_BATCH])
-                    file.write(_features_of(basenet, batch, machine).tobytes())
-                    file.flush()
-                    done = start + len(batch.site)
-                    with replacing(note) as temporary:
-                        temporary.write_text(json.dumps({"done": done}))
-                    run.progress("features", done, len(chosen), "seen by the frozen paths")
-        machine.wait()
-        return np.memmap(path, np.float16, "r", shape=shape)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-@torch.inference_mode()
-def _features_of(basenet: BaseNet, batch: Batch, machine: Machine) -> NDArray[np.float16]:
-    """(n, 2, n_features) the features of a batch as it is and mirrored."""
-    both = []
-    for step in (1, -1):
-        views = (np.ascontiguousarray(v[..., ::step]) for v in (batch.global_view, batch.local_view))
-        with machine.autocast():
-            paths = zip((basenet.global_path, basenet.local_path), views, strict=True)
-            features = [path(machine.to_device(view)).features for path, view in paths]
-        both.append(torch.cat(features, dim=1).half().cpu().numpy())
-    return np.stack(both, axis=1)
 
 
 def embed(

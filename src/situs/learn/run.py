@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from situs.cohort.slices import Slices
 from situs.files import claim_folder, digest, locked
 from situs.learn.checkpoints import GivenWeights
-from situs.learn.devices import CPU, Machine
+from situs.learn.devices import Machine
 from situs.learn.loop import LoopSettings
 from situs.learn.recipe import Recipe
-from situs.progress import Progress, silent
+from situs.progress import Progress
 
 __all__ = ["TrainingRun", "open_run"]
 
@@ -37,6 +37,7 @@ class TrainingRun:
         key: Tells this run from others.
         progress: Is called as the stages go on.
         machine: Where the networks are trained.
+        features: The folder where features of frozen paths are kept.
     """
 
     work: Path
@@ -45,8 +46,9 @@ class TrainingRun:
     slices: Slices
     chosen: NDArray[np.int64]
     key: str
-    progress: Progress = silent
-    machine: Machine = CPU
+    progress: Progress
+    machine: Machine
+    features: Path
 
     def stage_seed(self, stage: str) -> list[int]:
         """The seed of a stage's random choices."""
@@ -83,6 +85,7 @@ def open_run(
     given: Mapping[str, GivenWeights],
     progress: Progress,
     machine: Machine,
+    features: Path | None = None,
 ) -> Iterator[TrainingRun]:
     """A run in the folder `work`, which is new or goes on, and is no other run's until it ends.
 
@@ -95,6 +98,7 @@ def open_run(
         given: The weights to start from, see `situs.learn.given.read_given`.
         progress: Is called as the stages go on.
         machine: Where the networks are trained.
+        features: The folder where features of frozen paths are kept; None for `work`. Runs may share it.
 
     Raises:
         OutputError: If the folder holds a run of other settings, another one is writing it, or it cannot be
@@ -112,4 +116,4 @@ def open_run(
         if machine.first:
             stack.enter_context(locked(work))
             claim_folder(work, "run.json", settings)
-        yield TrainingRun(work, recipe, seed, slices, chosen, key, progress, machine)
+        yield TrainingRun(work, recipe, seed, slices, chosen, key, progress, machine, features or work)

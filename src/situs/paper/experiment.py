@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from situs.anatomy import SITES
 from situs.cohort.manifest import MANIFEST, read_manifest
@@ -34,7 +35,9 @@ from situs.files import claim_folder, digest, locked
 from situs.learn.basenet import count_examples, train_basenet
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.devices import DeviceName, Machine, open_machine
+from situs.learn.features import keep_features
 from situs.learn.given import read_given
+from situs.learn.nets import BaseNet
 from situs.learn.recipe import Recipe
 from situs.paper.baselines import BASELINES
 from situs.paper.cohorts import PAPER_SIZE, TESTS, ExperimentSize, SliceSubset, open_subsets, split_heads
@@ -159,6 +162,7 @@ class _Run:
         """Make the stages of one seed that are not there yet."""
         folder = seed_folder(self.work, self.recipe, seed)
         train = self.subsets["train"]
+        features = self.work / self.recipe.name / "features"  # of all seeds
 
         def report(stage: str, done: int, total: int, message: str = "", /) -> None:
             self.progress(f"seed {seed}, {stage}", done, total, message)
@@ -173,9 +177,15 @@ class _Run:
             report,
             self.machine,
             self.given,
+            features,
         )
+
+        def keep(basenet: BaseNet, subset: SliceSubset) -> NDArray[np.float16]:
+            return keep_features(basenet, subset.slices, subset.chosen, features, self.machine, report)
+
         asked = {**self.subsets, "train": self.related}
-        make_stage(folder / "embeddings.npz", partial(embed_subsets, learn, asked, seed, report))
+        kept = keep if self.recipe.frozen else None
+        make_stage(folder / "embeddings.npz", partial(embed_subsets, learn, asked, seed, report, kept))
         labelled, _ = read_embedded(self.work, self.recipe, seed)
         for kind in RELATIONS:
             relate = partial(

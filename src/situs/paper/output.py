@@ -57,6 +57,7 @@ def _readme(results: Results, settings: dict[str, Any]) -> str:
     cohorts, recipe = settings["cohorts"], settings["recipe"]
     weights = "without ImageNet weights" if settings["weights"] is None else f"from {settings['weights']}"
     network = f", VGG16 {weights}" if recipe["network"] == "vgg16" else ""
+    network += ", its convolutions frozen" if recipe["frozen"] else ""
     macro = {m: macro_f1(c.sum(axis=1)).mean() for m, c in results.counts["balanced"].items()}
     best = max(macro, key=lambda method: float(macro[method]))
     heads = [f"- Heads to test on: {', '.join(cohorts['test_heads'])}. No head is on both sides."]

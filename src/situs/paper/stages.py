@@ -22,6 +22,7 @@ from situs.files import make_folder, replacing
 from situs.learn.augment import augment
 from situs.learn.basenet import embed
 from situs.learn.devices import Machine
+from situs.learn.features import embed_features
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import Recipe, relation_settings
 from situs.learn.relations import ReferenceChoice, RelationModel, train_relations
@@ -150,7 +151,11 @@ def read_baselines(folder: Path) -> Arrays:
 
 
 def embed_subsets(
-    learn: Callable[[], BaseNet], subsets: dict[str, SliceSubset], seed: int, progress: Progress
+    learn: Callable[[], BaseNet],
+    subsets: dict[str, SliceSubset],
+    seed: int,
+    progress: Progress,
+    keep: Callable[[BaseNet, SliceSubset], NDArray[np.float16]] | None = None,
 ) -> Arrays:
     """The stage ``embed``: train BaseNet and embed the slices of all subsets.
 
@@ -159,6 +164,8 @@ def embed_subsets(
         subsets: ``train``, ``test`` and ``balanced``.
         seed: Of the random changes of ``targets``.
         progress: Is told of every batch.
+        keep: Gives the features of a subset, where the paths are frozen (`situs.learn.features`). Then the
+            only change of ``targets`` is that half of them are mirrored.
 
     Returns:
         For every subset its embeddings ``NAME`` (n, width), BaseNet's own ``NAME_logits`` (n, 15) and its
@@ -173,12 +180,21 @@ def embed_subsets(
     def report(done: int) -> None:
         progress("embed", before + done, total, "slices")
 
+    rng = np.random.default_rng(seed)
     for name, subset in subsets.items():
-        arrays[name], arrays[f"{name}_logits"] = embed(basenet, subset.slices, subset.chosen, report)
+        if keep is None:
+            found = embed(basenet, subset.slices, subset.chosen, report)
+        else:
+            found = embed_features(basenet, keep(basenet, subset), np.zeros(len(subset.chosen), int), report)
+        arrays[name], arrays[f"{name}_logits"] = found
         arrays |= {f"{name}_site": subset.site, f"{name}_patient": subset.patient, f"{name}_id": subset.id}
         before += len(subset.chosen)
-    change = partial(augment, spec=train.slices.spec, rng=np.random.default_rng(seed))
-    arrays["targets"], _ = embed(basenet, train.slices, train.chosen, report, change)
+    if keep is None:
+        change = partial(augment, spec=train.slices.spec, rng=rng)
+        arrays["targets"], _ = embed(basenet, train.slices, train.chosen, report, change)
+    else:
+        mirrored = rng.integers(0, 2, len(train.chosen))
+        arrays["targets"], _ = embed_features(basenet, keep(basenet, train), mirrored, report)
     return arrays
 
 

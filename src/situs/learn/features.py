@@ -1,0 +1,131 @@
+"""The features of frozen paths, kept in files: an example has the same ones in every training.
+
+Only the fully connected layers learn from them, and embed them. So the paths see every example twice in all,
+as it is and mirrored, whatever is trained with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from situs.cohort.slices import Batch, Slices
+from situs.errors import OutputError
+from situs.files import make_folder, replacing
+from situs.learn.devices import Machine
+from situs.learn.nets import BaseNet
+from situs.progress import Progress
+
+__all__ = ["embed_features", "keep_features"]
+
+_BATCH = 32
+_EMBED_BATCH = 256
+
+Features = NDArray[np.float16]
+
+
+def keep_features(
+    basenet: BaseNet,
+    slices: Slices,
+    chosen: NDArray[np.int64],
+    folder: Path,
+    machine: Machine,
+    progress: Progress,
+) -> Features:
+    """The frozen paths' features of examples, from their file; what the file lacks is made first.
+
+    A stopped run goes on. Trainings of the same paths on the same examples share the file.
+
+    Args:
+        basenet: Only its paths count.
+        slices: The examples of a cohort.
+        chosen: (n,) those that are asked for.
+        folder: Where the file lies; it is made unless it is there.
+        machine: What computes.
+        progress: Is called with the stage ``features``.
+
+    Returns:
+        (n, 2, n_features), as they are and mirrored, mapped into memory.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    shape = (len(chosen), 2, basenet.fc1.in_features)
+    path = folder / f"features_{_key(basenet, slices, chosen)}.f16"
+    note = path.with_suffix(".json")
+    try:
+        if machine.first:
+            make_folder(folder)
+            done = json.loads(note.read_text(encoding="utf-8"))["done"] if note.exists() else 0
+            with path.open("ab") as file:
+                file.truncate(done * shape[1] * shape[2] * np.dtype(np.float16).itemsize)
+                for start in range(done, len(chosen), _BATCH):
+                    batch = slices.batch(chosen[start : start + _BATCH])
+                    file.write(_features_of(basenet, batch, machine).tobytes())
+                    file.flush()
+                    done = start + len(batch.site)
+                    with replacing(note) as temporary:
+                        temporary.write_text(json.dumps({"done": done}))
+                    progress("features", done, len(chosen), "seen by the frozen paths")
+        machine.wait()
+        return np.memmap(path, np.float16, "r", shape=shape)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _key(basenet: BaseNet, slices: Slices, chosen: NDArray[np.int64]) -> str:
+    """Tells the features from those of other paths or other examples."""
+    key = hashlib.sha256("\n".join(slices.id[chosen].tolist()).encode())
+    key.update(json.dumps(slices.spec.to_dict()).encode())
+    for path in (basenet.global_path, basenet.local_path):
+        for tensor in path.state_dict().values():
+            key.update(tensor.cpu().contiguous().numpy().tobytes())
+    return key.hexdigest()[:16]
+
+
+@torch.inference_mode()
+def _features_of(basenet: BaseNet, batch: Batch, machine: Machine) -> Features:
+    """(n, 2, n_features) the features of a batch as it is and mirrored."""
+    both = []
+    for step in (1, -1):
+        views = (np.ascontiguousarray(v[..., ::step]) for v in (batch.global_view, batch.local_view))
+        with machine.autocast():
+            paths = zip((basenet.global_path, basenet.local_path), views, strict=True)
+            features = [path(machine.to_device(view)).features for path, view in paths]
+        both.append(torch.cat(features, dim=1).half().cpu().numpy())
+    return np.stack(both, axis=1)
+
+
+@torch.inference_mode()
+def embed_features(
+    basenet: BaseNet,
+    features: Features,
+    mirrored: NDArray[np.integer],
+    progress: Callable[[int], None],
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """The embeddings (n, width) of examples and BaseNet's own site logits (n, sites), from kept features.
+
+    Args:
+        basenet: Its mode is left as it was.
+        features: (n, 2, n_features) from `keep_features`.
+        mirrored: (n,) 1 for an example that is embedded mirrored, else 0.
+        progress: Is called with the number of examples done.
+    """
+    embeddings, logits = [], []
+    was_training = basenet.training
+    basenet.eval()
+    machine = Machine(next(basenet.parameters()).device)
+    for start in range(0, len(features), _EMBED_BATCH):
+        rows = np.arange(start, min(start + _EMBED_BATCH, len(features)))
+        output = basenet.classify(machine.to_device(features[rows, mirrored[rows]]).float())
+        embeddings.append(output.embedding.cpu().numpy().astype(np.float16))
+        logits.append(output.site_logits.cpu().numpy())
+        progress(int(rows[-1]) + 1)
+    basenet.train(was_training)
+    return np.concatenate(embeddings), np.concatenate(logits)
