@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import select
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -235,18 +236,39 @@ def test_a_hundred_scans_at_once(site):
     assert site.send(SCANS, {"a.nii": content}, "the-hundred").status == 201
 
 
-def test_a_client_that_stops_in_the_middle(site):
-    """It is told after the pause that it may make, and its slot is free again."""
+def begun_upload(site):
+    """A connection that has sent the headers of an upload and its first line."""
     connection = site.raw()
     headers = "".join(f"{name}: {value}\r\n" for name, value in site.headers().items())
     head = (
         f"POST {SCANS} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}Content-Length: 9999\r\n"
     )
     connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n".encode())
+    return connection
+
+
+def test_a_client_that_stops_in_the_middle(site):
+    """It is told after the pause that it may make, and its slot is free again."""
+    connection = begun_upload(site)
     answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 408") and b"too slowly" in answer
     connection.close()
     assert site.service.uploads == 0
+
+
+def test_a_client_that_sends_byte_by_byte(monkeypatch):
+    """It never stops for long, but would take for ever. Others are answered meanwhile."""
+    monkeypatch.setattr("situs.web.security._DRAIN_S", 0.2)
+    with running(grace_s=0.5, least_rate=1000) as site, begun_upload(site) as connection:
+        connection.sendall(b"Content-Disposition: form-data; name=x\r\n\r\n")
+        for _ in range(300):
+            if select.select([connection], [], [], 0.1)[0]:
+                break
+            connection.sendall(b"x")
+            assert site.ask("GET", "/health").status == 200
+        answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 408") and b"too slowly" in answer
+        assert site.service.uploads == 0
 
 
 def test_a_client_that_goes_away_in_the_middle(site):

@@ -328,6 +328,7 @@ def test_files_of_regions_are_added_and_findings_saved(visit):
     assert TEXTS["title"] in report
     paper = page.context.new_page()
     paper.set_content(report)
+    assert violations(paper) == []
     # The summary and each of the six lesions take a page.
     assert len(re.findall(rb"/Type */Page\b", paper.pdf(format="A4"))) == 7
     with page.context.expect_page() as opened:
