@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 WINDOW_PX, SHOWN_PX, COLOURS = (1280, 800), (960, 600), 96
-POINT = (0.36, 0.47)  # where a lesion is marked, as parts of the axial picture's sides
+POINT, SLICE = (0.45, 0.5), "17"  # where a lesion is marked, as parts of the axial picture's sides
 AXIAL_WIDTH = 0.62  # of the stage, roughly
 POINTER = (255, 255, 255)
 
@@ -94,6 +94,7 @@ def shoot(film: Film) -> None:
     step("n")
     page.wait_for_timeout(300)
     film.take(1400)
+    page.locator("#slice").fill(SLICE)
     step("p")
     at = _on_axial(page)
     page.mouse.move(*at)
