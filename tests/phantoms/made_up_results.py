@@ -9,7 +9,13 @@ FALX, PARIETAL, THALAMUS = (SITE_INDEX[k] for k in ("along_falx_tentorium", "par
 TRUTH = np.array([FALX] * 4 + [PARIETAL] * 4 + [THALAMUS] * 2)
 HEADS = np.array(["a", "b"] * 5)
 SETTINGS = {
-    "recipe": {"name": "compact", "network": "compact", "paint_samples": 10, "basenet_samples": 20},
+    "recipe": {
+        "name": "compact",
+        "network": "compact",
+        "paint_samples": 10,
+        "basenet_samples": 20,
+        "frozen": False,
+    },
     "weights": None,
     "epochs": 6,
     "device": "cpu",
