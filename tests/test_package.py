@@ -41,7 +41,7 @@ MAY_IMPORT = {
 # `batch` pyarrow too.
 NEED_EXTRAS = {"synth", "learn", "paper"}
 MAY_IMPORT_EXTRAS = {
-    "batch": {"jinja2", "joblib", "pyarrow"},
+    "batch": {"distributed", "jinja2", "joblib", "pyarrow"},
     "cohort": {"joblib"},
     "report": {"highdicom", "jinja2"},
     "pacs": {"dicomweb_client", "requests"},

@@ -35,6 +35,7 @@ __all__ = [
 # The extra of situs that installs a package, by the name that is imported.
 EXTRAS = {
     "dicomweb_client": "dicom",
+    "distributed": "dask",
     "highdicom": "dicom",
     "jinja2": "report",
     "joblib": "train",

@@ -29,17 +29,19 @@ def test_options_are_passed_on(asked, capsys):
     assert main(["batch", "m.csv", "--out", "o", "--jobs", "2", "--json", "--retry", "--no-parquet"]) == 0
     source, out, bundle, jobs, options = asked[0]
     assert (str(source), str(out), bundle, jobs) == ("m.csv", "o", None, 2)
-    given = {name: options[name] for name in ("parquet", "json", "retry", "language", "every")}
-    assert given == {"parquet": False, "json": True, "retry": True, "language": None, "every": None}
+    given = {name: options[name] for name in ("parquet", "json", "retry")}
+    assert given == {"parquet": False, "json": True, "retry": True}
+    assert {options[name] for name in ("language", "every", "scheduler")} == {None}
     text, err = capsys.readouterr()
     assert text.startswith("0 scans: 0 labelled, 0 failed") and "o/findings.csv" in text and not err
     args = ["batch", "--scans", "a/*", "--rois", "b/*", "--out", "o", "--quiet"]
     assert main(args) == 0 and asked[1][0] == ("a/*", "b/*")
     assert capsys.readouterr() == ("", "")
     args = ["batch", "--scans", "a/*", "--rois", "b/*", "--out", "o", "--watch", "--every", "5"]
-    assert main([*args, "--html", "--no-summary"]) == 0
-    given = {name: asked[2][-1][name] for name in ("language", "page", "every")}
-    assert given == {"language": "en", "page": False, "every": 5.0}
+    args += ["--html", "--no-summary", "--backend", "dask", "--scheduler", "tcp://a:1"]
+    assert main(args) == 0
+    given = {name: asked[2][-1][name] for name in ("language", "page", "every", "scheduler")}
+    assert given == {"language": "en", "page": False, "every": 5.0, "scheduler": "tcp://a:1"}
     assert "goes on watching" in capsys.readouterr().out
 
 
@@ -53,14 +55,21 @@ def test_without_the_extra_there_is_a_csv_only_unless_more_is_asked_for(asked, c
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize(("package", "args"), [("pyarrow", ["--parquet"]), ("joblib", ["--jobs", "2"])])
-def test_a_missing_package_is_told_before_the_work(tmp_path, capsys, monkeypatch, package, args):
+@pytest.mark.parametrize(
+    ("package", "args", "extra"),
+    [
+        ("pyarrow", ["--parquet"], "batch"),
+        ("joblib", ["--jobs", "2"], "batch"),
+        ("distributed", ["--backend", "dask", "--scheduler", "tcp://127.0.0.1:1"], "dask"),
+    ],
+)
+def test_a_missing_package_is_told_before_the_work(tmp_path, capsys, monkeypatch, package, args, extra):
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "m.csv").write_text("scan,roi\na,b\n")
     args = ["batch", str(tmp_path / "m.csv"), "--out", str(tmp_path / "o"), "--no-parquet", *args]
-    refused(capsys, args, f"{package} is not installed: pip install 'situs[batch]'")
+    refused(capsys, args, f"{package} is not installed: pip install 'situs[{extra}]'")
     assert not (tmp_path / "o").exists()
 
 
@@ -71,6 +80,9 @@ def test_a_missing_package_is_told_before_the_work(tmp_path, capsys, monkeypatch
         (["m.csv", "--scans", "a/*", "--rois", "b/*"], "either MANIFEST"),
         (["--scans", "a/*"], "either MANIFEST"),
         (["findings.csv", "--watch"], "--watch: looks for files"),
+        (["m.csv", "--backend", "dask"], "--scheduler ADDRESS: expected both or neither"),
+        (["m.csv", "--scheduler", "tcp://a:1"], "--scheduler ADDRESS: expected both or neither"),
+        (["m.csv", "--backend", "dask", "--scheduler", "tcp://a:1", "--jobs", "2"], "start more workers"),
         (["findings.csv"], "would overwrite the input"),
         (["absent.csv"], "is not a file"),
         (["empty.csv"], "has no rows"),

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
+from functools import partial
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from situs import __version__
 from situs.batch.manifest import Case, Manifest, find_pairs, match_pairs
@@ -25,6 +27,9 @@ from situs.errors import MissingExtraError
 from situs.files import claim_folder, digest, locked, make_folder, sweep, write_file
 from situs.labeler import Labeler
 from situs.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from situs.batch.cluster import Cluster
 
 __all__ = ["label_batch"]
 
@@ -49,6 +54,7 @@ def label_batch(
     language: str | None = None,
     page: bool = False,
     every: float | None = None,
+    scheduler: str | None = None,
 ) -> Summary | None:
     """Label the scans of a manifest into a folder, or go on with what is there.
 
@@ -69,16 +75,18 @@ def label_batch(
         every: Seconds between two looks for scans that have arrived, see `situs.batch.watch`; it goes on
             until it is to stop, and writes the tables whenever all that arrived is labelled. None to label
             what is there. A folder belongs to the one or to the other.
+        scheduler: Address of a Dask scheduler, such as ``tcp://host:8786``, whose workers label the scans
+            instead of processes here. They must see the scans and `out` at the same places.
 
     Returns:
         The counts; None if it was stopped before all scans were labelled.
 
     Raises:
-        InputError: The manifest, the patterns, the bundle or the language cannot be used.
+        InputError: The manifest, the patterns, the bundle, the language or the scheduler cannot be used.
         OutputError: `out` belongs to another batch, another run is writing it, or it cannot be written.
-        MissingExtraError: A package of the extra ``batch`` or ``report`` is absent.
+        MissingExtraError: A package of the extra ``batch``, ``report`` or ``dask`` is absent.
     """
-    _check_packages(jobs, parquet, page)
+    _check_packages(jobs, parquet, page, scheduler)
     texts = None if language is None else _read_texts(language)
     labeler = Labeler.load(bundle)
     watched = source if every is not None and isinstance(source, tuple) else None
@@ -90,7 +98,9 @@ def label_batch(
         match_pairs(*watched)
     else:
         pairs = find_pairs(*source)
-    with locked(out):
+    with ExitStack() as stack:
+        cluster = None if scheduler is None else stack.enter_context(_cluster(scheduler))
+        stack.enter_context(locked(out))
         made_of = digest(source) if isinstance(source, Path) else list(source)
         version = [labeler.bundle.name, labeler.bundle.version]
         settings = {"format": _FORMAT, "situs": __version__, "bundle": version, "manifest": made_of}
@@ -98,7 +108,11 @@ def label_batch(
         if pairs and not (out / _PAIRS).exists():
             write_file(out / _PAIRS, pairs.encode("utf-8", "replace"))
         folder = source.parent if isinstance(source, Path) else out
-        batch = _Batch(folder, out, bundle, labeler, jobs, stop, texts, parquet, json, page)
+        if cluster is not None:  # whose workers were started elsewhere
+            folder, out = folder.resolve(), out.resolve()
+            bundle = None if bundle is None else str(Path(bundle).resolve())
+            cluster.check(bundle, [folder, out])
+        batch = _Batch(folder, out, bundle, labeler, jobs, cluster, stop, texts, parquet, json, page)
         if watched is not None and every is not None:
             return _watch(batch, Arrivals(watched, out / _PAIRS), every, retry, progress)
         manifest = manifest or Manifest(out / _PAIRS)
@@ -116,6 +130,7 @@ class _Batch:
     bundle: str | None
     labeler: Labeler
     jobs: int
+    cluster: Cluster | None
     stop: Callable[[], bool]
     texts: dict[str, str] | None
     parquet: bool
@@ -139,9 +154,11 @@ class _Batch:
         return failed
 
 
-def _check_packages(jobs: int, parquet: bool, page: bool) -> None:
+def _check_packages(jobs: int, parquet: bool, page: bool, scheduler: str | None) -> None:
     """Refuse what needs an absent package before the work."""
     try:
+        if scheduler is not None:
+            import distributed  # noqa: F401
         if jobs > 1:
             import joblib  # noqa: F401
         if parquet:
@@ -149,7 +166,14 @@ def _check_packages(jobs: int, parquet: bool, page: bool) -> None:
         if page:
             import jinja2  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name).partition(".")[0], "batch") from error
+        package = str(error.name).partition(".")[0]
+        raise MissingExtraError(package, "dask" if package == "distributed" else "batch") from error
+
+
+def _cluster(scheduler: str) -> Cluster:
+    from situs.batch.cluster import Cluster  # only with Dask
+
+    return Cluster(scheduler)
 
 
 def _read_texts(language: str) -> dict[str, str]:
@@ -224,6 +248,9 @@ def _label_all(batch: _Batch, manifest: Manifest, retry: bool, progress: Progres
 
 def _label_block(batch: _Batch, todo: list[Case]) -> Iterator[None]:
     """Label cases, and yield after each; it ends early if it is to stop."""
+    if batch.cluster is not None:
+        yield from _on_cluster(batch, batch.cluster, todo)
+        return
     if batch.jobs == 1:  # needs no more packages than labelling does
         for case in todo:
             if batch.stop():
@@ -248,6 +275,24 @@ def _label_block(batch: _Batch, todo: list[Case]) -> Iterator[None]:
                     write_part(batch.out, case, None, _KILLED)
                 yield
             todo = [case for case in todo if not batch.has(case)]
+
+
+def _on_cluster(batch: _Batch, cluster: Cluster, todo: list[Case]) -> Iterator[None]:
+    """Label cases on the workers of a scheduler, as `_label_block` does."""
+    label = partial(
+        label_in_process, folder=batch.folder, out=batch.out, bundle=batch.bundle, texts=batch.texts
+    )
+    killed: list[Case] = []
+    for case, was_killed in cluster.label(label, takewhile(lambda _: not batch.stop(), todo)):
+        if was_killed:
+            killed.append(case)
+        else:
+            yield
+    for case in killed:  # perhaps by another scan on the same worker: each goes alone
+        for _, again in cluster.label(label, iter([case])):
+            if again:
+                write_part(batch.out, case, None, _KILLED)
+        yield
 
 
 def _in_processes(batch: _Batch, todo: list[Case], started: list[Case]) -> Iterator[Any]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from situs import __version__
 from situs.batch.manifest import Case
 from situs.batch.parts import page_path, write_part
-from situs.errors import OutputError, SitusError
+from situs.errors import InputError, OutputError, SitusError
 from situs.files import write_file
 from situs.io import read_rois, read_volume
 from situs.labeler import Labeler
 from situs.report import to_json_object
 from situs.volume import split_regions
 
-__all__ = ["label_case", "label_in_process"]
+__all__ = ["label_case", "label_in_process", "worker_state"]
 
 
 def label_case(
@@ -65,11 +67,25 @@ def label_in_process(
     case: Case, folder: Path, out: Path, bundle: str | None, texts: Mapping[str, str] | None = None
 ) -> None:
     """`label_case` in a process of its own, which keeps its labeler and lets the first one handle Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():  # a worker of Dask has its own ways
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     with warnings.catch_warnings():
         if not os.environ.get("SITUS_DEBUG"):  # warnings of DICOM readers quote header values
             warnings.simplefilter("ignore")
         label_case(case, folder, out, _labeler(bundle), texts)
+
+
+def worker_state(bundle: str | None, folders: Sequence[Path]) -> tuple[str, str]:
+    """What a worker labels with: the versions of situs and of the bundle.
+
+    Raises:
+        InputError: It does not see one of the folders, or cannot use the bundle.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder: mount it at the same place on all computers")
+    own = _labeler(bundle).bundle
+    return f"situs {__version__}", f"bundle {own.name} {own.version}"
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -56,6 +56,20 @@ def batch(
     jobs: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of processes that label scans in parallel.")
     ] = 1,
+    backend: Annotated[
+        Literal["loky", "dask"],
+        typer.Option(
+            help="What labels the scans: processes here (loky), or the workers of --scheduler (dask)."
+        ),
+    ] = "loky",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="With --backend dask: the scheduler, such as tcp://host:8786. Its workers must see all "
+            "files at the same places.",
+        ),
+    ] = None,
     parquet: Annotated[
         bool | None,
         typer.Option(help="Write findings.parquet too. Default: if pyarrow is installed."),
@@ -98,6 +112,10 @@ def batch(
     source = _source(manifest, scans, rois)
     if watch and isinstance(source, Path):
         raise InputError("--watch: looks for files that match --scans and --rois; give these, not MANIFEST")
+    if (backend == "dask") != (scheduler is not None):
+        raise InputError("--backend dask and --scheduler ADDRESS: expected both or neither")
+    if scheduler is not None and jobs != 1:
+        raise InputError("--jobs: is for processes here; with --backend dask start more workers instead")
     inputs = [Path(bundle)] if bundle else []
     inputs += [source] if isinstance(source, Path) else []
     tables = {
@@ -123,6 +141,7 @@ def batch(
                 language=language if html else None,
                 page=with_page,
                 every=every if watch else None,
+                scheduler=scheduler,
             )
             if summary is None:
                 raise KeyboardInterrupt
