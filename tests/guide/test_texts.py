@@ -1,9 +1,15 @@
 """The README and the repository's other texts: length, links, and figures that are those of the results."""
 
 import re
+from dataclasses import fields
 
+import msgspec
 import pytest
 from phantoms import REPO
+
+from situs.bundle import schema
+from situs.bundle.format import CARD_FILE, JSON_FILE, PICTURES_FILE, REQUIRED_FILES
+from situs.cohort.manifest import Row
 
 TEXTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -73,3 +79,21 @@ def test_the_figures_of_the_readme_are_those_of_the_results():
 
     macro = row("RN + nearest neighbours: precision", "macro mean")
     assert figures("rendered scans of unseen heads")[-1] == f"{float(macro[4]):.2f}".lstrip("0")
+
+
+def first_cells(name: str, heading: str = "") -> list[str]:
+    """The names in the first column of a page's tables beneath a heading, as they stand between backticks."""
+    text = (REPO / "docs" / name).read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.+?) \|", text[text.index(heading) :], re.MULTILINE)
+    return [word for cell in cells for word in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_the_page_of_the_manifest_has_its_columns():
+    assert first_cells("manifest.md") == [field.name for field in fields(Row)]
+
+
+def test_the_page_of_the_bundle_has_its_files_and_fields():
+    described = {field.name for field in msgspec.structs.fields(schema._Description)} | {"format", "sha256"}
+    assert set(first_cells("bundle.md", "## `bundle.json`")) == described
+    files = {*REQUIRED_FILES, JSON_FILE, CARD_FILE, PICTURES_FILE}
+    assert set(first_cells("bundle.md")) - described == files
