@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -34,7 +35,9 @@ NEEDED = (
     "head.nii.gz",
     "en.json",
 )
-EXTRAS = ("codecs", "dicom", "report", "web", "train", "plots", "batch")
+# The extras of whoever uses situs; the others are of whoever works on it.
+_PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = [name for name in _PROJECT["optional-dependencies"] if name not in ("bench", "docs", "dev")]
 # Licences that may be installed beside an Apache-2.0 package without a thought.
 FREE = re.compile(r"apache|\bmit\b|bsd|isc|python|psf|mpl|mozilla|hpnd|zlib|0bsd|cc0", re.IGNORECASE)
 # Others that were looked at, and where that is told.
