@@ -28,8 +28,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Float32 = NDArray[np.float32]
 
-# Regions embedded at a time: activations stay near 50 MB, and larger batches are no faster.
-_EMBED_BATCH = 8
+# Regions embedded at a time: larger batches need more memory (6 MB a region) and are no faster.
+_EMBED_BATCH = 2
 # Numbers in one batch of reference pairs, the largest array within the Relation Network: 8 MB.
 _RELATE_NUMBERS = 2_000_000
 # The engine's own messages are not for users: its errors are raised as well.

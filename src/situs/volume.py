@@ -189,7 +189,7 @@ class Roi:
 
     def slice_mask(self, k: int) -> NDArray[np.bool_]:
         """(ni, nj) bool, the region on slice k of the scan (all False where it does not reach)."""
-        full = np.zeros(self.geometry.shape[:2], dtype=bool)
+        full = np.zeros(self.geometry.shape[:2], dtype=bool, order="F")
         inside = k - self.start[2]
         if 0 <= inside < self.mask.shape[2]:
             full[self.box[:2]] = self.mask[:, :, inside]
@@ -282,7 +282,7 @@ def split_regions(regions: Sequence[Roi | OutsideRoi]) -> tuple[list[Roi], list[
 
 def union_mask(rois: Iterable[Roi], geometry: Geometry) -> NDArray[np.bool_]:
     """(ni, nj, nk) bool, every voxel that is in any of the regions."""
-    union = np.zeros(geometry.shape, dtype=bool)
+    union = np.zeros(geometry.shape, dtype=bool, order="F")  # a slice is read as a whole
     for roi in rois:
         union[roi.box] |= roi.mask
     return union
