@@ -172,6 +172,9 @@ def test_a_site_with_one_slice_is_a_site(cohort, tmp_path):
     bundle = read_bundle(tmp_path / "mine")
     assert np.count_nonzero(bundle.references.sites == bundle.sites.number(NEW)) == 1
     assert change.total == len(bundle.references)
+    volume = read_volume(one / "scan0.nii.gz")
+    findings = Labeler.load(tmp_path / "mine").label(volume, read_rois(one / "roi0.nii.gz", volume))
+    assert bundle.n_neighbors > 1 and findings[0].scores[NEW] > 0
 
 
 def test_the_sites_of_a_bundle_are_listed(known, tmp_path, capsys):

@@ -10,7 +10,8 @@ from highdicom import sr
 from phantoms import REPO
 from phantoms.dicom_case import PATIENT, assert_valid, case, checked, write_scan
 
-from situs.anatomy import SITES
+from situs.anatomy import SITES, SiteList
+from situs.errors import InputError
 from situs.io.dicom.patient import read_patient
 from situs.report import dicom_sr
 from situs.report.dicom_sr import format_sr
@@ -216,3 +217,10 @@ def test_every_private_code_is_documented():
     private = [concept.value for concept in concepts if concept.scheme_designator == "99SITUS"]
     assert len(private) == 8
     assert [code for code in private if f"99SITUS {code}" not in text and f"or {code}" not in text] == []
+
+
+def test_a_site_without_a_code_is_refused(made):
+    folder, volume, findings, _ = made
+    codeless = SiteList(replace(s, code="", code_scheme="") if s.key == "thalamus" else s for s in SITES)
+    with pytest.raises(InputError, match="site thalamus: has no code, and DICOM needs one"):
+        format_sr(volume, [replace(f, sites=codeless) for f in findings], read_patient(folder, volume))
