@@ -30,6 +30,7 @@ VIEWS = (
     ("serve_light.png", "light", (1280, 800)),
     ("serve_narrow.png", "dark", (420, 1500)),
 )
+REPORT_SIZE = (848, 1700)
 PAGE_READY_S, ANSWER_S = 3.0, 10.0
 # A machine that is busy may take long; nothing waits in vain, because a failed page says so at once.
 PATIENCE_MS = 600_000
@@ -93,6 +94,16 @@ def open_example(page: Page) -> None:
     settle(page)
 
 
+def open_report(page: Page) -> Page:
+    """The HTML report of the findings that a page shows, in a window of its own."""
+    with page.expect_download() as download:
+        page.click(".downloads button:text-is('HTML report')")
+    assert page.context.browser is not None
+    report = new_page(page.context.browser, "light", REPORT_SIZE)
+    report.set_content(Path(download.value.path()).read_text(encoding="utf-8"))
+    return report
+
+
 def save_picture(page: Page, path: Path) -> None:
     """Write what the window shows as a PNG of few colours."""
     from PIL import Image
@@ -119,6 +130,10 @@ def main() -> int:
             print(f"{name}: ready in {ready[-1]:.1f} s, the example in {answered[-1]:.1f} s", flush=True)
             if options.pictures:
                 save_picture(page, options.pictures / name)
+                if name == VIEWS[0][0]:
+                    report = open_report(page)
+                    save_picture(report, options.pictures / "page.png")
+                    report.context.close()
             page.context.close()
     print_promises(
         [
