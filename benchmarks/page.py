@@ -30,7 +30,7 @@ VIEWS = (
     ("serve_light.png", "light", (1280, 800)),
     ("serve_narrow.png", "dark", (420, 1500)),
 )
-REPORT_SIZE = (848, 1700)
+REPORT_SIZE = (1060, 2120)
 PAGE_READY_S, ANSWER_S = 3.0, 10.0
 # A machine that is busy may take long; nothing waits in vain, because a failed page says so at once.
 PATIENCE_MS = 600_000
