@@ -3,20 +3,25 @@
 Promise: a scan takes under 1.3 times the CPU time of reading it with nibabel, and two processes are at least
 1.8 times as fast as one. Run:
 
-    python benchmarks/batch.py [--bundle DIR] [--scan FILE --roi FILE] [--copies 24] [--runs 3]
+    python benchmarks/batch.py [--bundle DIR] [--scan FILE --roi FILE] [--copies 24] [--runs 3] [--dask]
 
 The scans are copies of the example scan, or of the one that is given. Reading, one process and two take
 turns; figures are medians, ratios the medians of the rounds' ratios. What starting costs is taken out: each
-is measured with 4 scans and with all copies, and the difference counts.
+is measured with 4 scans and with all copies, and the difference counts. With --dask, two workers of a Dask
+scheduler on this computer label the scans too; what the scheduler and the command take of the CPU time for a
+scan limits how many workers one scheduler can have.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,10 +29,11 @@ from typing import Any
 
 import frame
 
+import situs
 from situs.errors import InputError
 from situs.tables import csv_text, text_table
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLE = Path(situs.__file__).parent / "data" / "example"
 FEW = 4
 MOST_RATIO, LEAST_SPEEDUP = 1.3, 1.8
 READ = "import sys, nibabel, numpy\nfor f in sys.argv[1:]: numpy.asanyarray(nibabel.load(f).dataobj)"
@@ -50,6 +56,9 @@ def main(args: list[str] | None = None) -> int:
         scans = copy_scans(folder, options.scan, options.roi, options.copies)
         bundle = ["--bundle", str(options.bundle)] if options.bundle else []
         rounds = []
+        with dask() if options.dask else nullcontext() as cluster:
+            if cluster is not None:
+                print_dask(cluster, folder, options.copies, bundle)
         for number in range(options.runs + 1):  # the first one fills the file cache and is not counted
             costs = (
                 slope(lambda n: [sys.executable, "-c", READ, *scans[:n]], options.copies),
@@ -79,6 +88,61 @@ def batch(folder: Path, count: int, jobs: int, bundle: list[str]) -> list[str]:
     shutil.rmtree(folder / "out", ignore_errors=True)
     args = ["batch", str(folder / f"{count}.csv"), "--out", str(folder / "out"), "--jobs", str(jobs)]
     return [sys.executable, "-m", "situs", *args, "--no-parquet", "--quiet", *bundle]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Dask scheduler with two workers, processes on this computer."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the scheduler has taken."""
+        fields = Path(f"/proc/{self.scheduler.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def dask() -> Iterator[Cluster]:
+    """A scheduler and two workers of one thread, until the end."""
+    from distributed import Client
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    worker = ["worker", address, "--nthreads", "1", "--no-nanny"]
+    commands = [["scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2]], worker, worker]
+    started = []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        for kind, *args in commands:
+            command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *args, "--no-dashboard"]
+            quiet = subprocess.DEVNULL
+            started.append(subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet))
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield Cluster(address, started[0])
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def print_dask(cluster: Cluster, folder: Path, copies: int, bundle: list[str]) -> None:
+    """Measure two workers, after a first turn that loads their networks."""
+    more = [*bundle, "--backend", "dask", "--scheduler", cluster.address]
+    costs, schedulers = [], []
+    for count in (FEW, FEW, copies):
+        before = cluster.cpu_s()
+        costs.append(measure(batch(folder, count, 1, more)))
+        schedulers.append(cluster.cpu_s() - before)
+    n = (copies - FEW) / 1000
+    wall, command = ((b - a) / n for a, b in zip(costs[1], costs[2], strict=True))
+    print(
+        f"Dask, 2 workers, a scan: {wall:.0f} ms wall; CPU of the command {command:.1f} ms, of the scheduler "
+        f"{(schedulers[2] - schedulers[1]) / n:.1f} ms\n"
+    )
 
 
 def slope(command: Any, copies: int) -> Cost:
@@ -121,11 +185,12 @@ def _parse(args: list[str] | None) -> Any:
     parser = frame.Parser(__doc__)
     parser.add_bundle()
     parser.add_argument(
-        "--scan", type=Path, default=EXAMPLES / "head.nii.gz", help="default: the example scan"
+        "--scan", type=Path, default=EXAMPLE / "head.nii.gz", help="default: the example scan"
     )
-    parser.add_argument("--roi", type=Path, default=EXAMPLES / "lesions.nii.gz", help="its mask")
+    parser.add_argument("--roi", type=Path, default=EXAMPLE / "lesions.nii.gz", help="its mask")
     parser.add_argument("--copies", type=frame.positive, default=24, help="default: 24")
     parser.add_argument("--runs", type=frame.positive, default=3, help="rounds (default: 3)")
+    parser.add_argument("--dask", action="store_true", help="measure two workers of a Dask scheduler too")
     return parser.parse_args(args)
 
 
