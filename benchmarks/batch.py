@@ -8,8 +8,8 @@ Promise: a scan takes under 1.3 times the CPU time of reading it with nibabel, a
 The scans are copies of the example scan, or of the one that is given. Reading, one process and two take
 turns; figures are medians, ratios the medians of the rounds' ratios. What starting costs is taken out: each
 is measured with 4 scans and with all copies, and the difference counts. With --dask, two workers of a Dask
-scheduler on this computer label the scans too; what the scheduler and the command take of the CPU time for a
-scan limits how many workers one scheduler can have.
+scheduler on this computer label the scans too; the CPU time that the scheduler takes for a scan limits how
+many workers it can have.
 """
 
 from __future__ import annotations
@@ -132,17 +132,13 @@ def dask() -> Iterator[Cluster]:
 def print_dask(cluster: Cluster, folder: Path, copies: int, bundle: list[str]) -> None:
     """Measure two workers, after a first turn that loads their networks."""
     more = [*bundle, "--backend", "dask", "--scheduler", cluster.address]
-    costs, schedulers = [], []
+    walls, schedulers = [], []
     for count in (FEW, FEW, copies):
         before = cluster.cpu_s()
-        costs.append(measure(batch(folder, count, 1, more)))
+        walls.append(measure(batch(folder, count, 1, more))[0])
         schedulers.append(cluster.cpu_s() - before)
-    n = (copies - FEW) / 1000
-    wall, command = ((b - a) / n for a, b in zip(costs[1], costs[2], strict=True))
-    print(
-        f"Dask, 2 workers, a scan: {wall:.0f} ms wall; CPU of the command {command:.1f} ms, of the scheduler "
-        f"{(schedulers[2] - schedulers[1]) / n:.1f} ms\n"
-    )
+    wall, scheduler = (1000 * (costs[2] - costs[1]) / (copies - FEW) for costs in (walls, schedulers))
+    print(f"Dask, 2 workers, a scan: {wall:.0f} ms wall, {scheduler:.0f} ms CPU of the scheduler\n")
 
 
 def slope(command: Any, copies: int) -> Cost:
