@@ -147,7 +147,13 @@ def write_subset(cohort: Path, n: int, out: Path) -> int:
     chosen = choose_evenly(sites, patients, n, np.random.default_rng(n))
     out.mkdir()
     write_cohort_sites(out, listed)
-    write_manifest(out, [rows[i] for i in chosen.tolist()])
+    own = []
+    for row in (rows[i] for i in chosen.tolist()):
+        scan = out / f"own_{row.scan.name}"  # the bundle's references may have its number
+        if not scan.exists():
+            scan.symlink_to(row.scan.resolve())
+        own.append(replace(row, scan=scan))
+    write_manifest(out, own)
     return len(chosen)
 
 
