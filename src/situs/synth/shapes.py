@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -17,6 +19,7 @@ __all__ = [
     "box_around",
     "closing",
     "draw_voxel",
+    "embed",
     "in_window",
     "log_uniform",
     "nearest_value",
@@ -135,3 +138,10 @@ def _random_rotation(rng: np.random.Generator, about: NDArray[np.float64]) -> ND
     """Any rotation about zeros, one near none about a multiple of the identity."""
     q, r = np.linalg.qr(about + rng.standard_normal((3, 3)))
     return np.asarray(q * np.sign(np.diag(r)))
+
+
+def embed(part: NDArray[Any], box: tuple[slice, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A grid of a shape that is zero but for a part of it, which lies in a box."""
+    whole = np.zeros(shape, dtype=part.dtype)
+    whole[box] = part
+    return whole

@@ -8,14 +8,13 @@ frame of `situs.synth.head_frame`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from situs.anatomy import SITE_INDEX
 from situs.synth import head_frame as hf
-from situs.synth.shapes import closing, nearest_value
+from situs.synth.shapes import closing, embed, nearest_value
 from situs.synth.sinuses import map_sinuses
 from situs.volume import bounding_box, largest_part
 
@@ -128,16 +127,16 @@ def map_sites(labels: Labels, affine: ArrayLike) -> SiteMaps:
     inner = vessels(scene, inner)
     outer, depth = extra_axial(scene, inner), csf_depth(scene)
 
-    cranial = _embed(scene.cranial, box, labels.shape)
+    cranial = embed(scene.cranial, box, labels.shape)
     del scene
     sinuses = map_sinuses(labels, cranial, x, y, z)
-    sites, extra = (np.where(cranial, _embed(part, box, labels.shape), sinuses) for part in (inner, outer))
+    sites, extra = (np.where(cranial, embed(part, box, labels.shape), sinuses) for part in (inner, outer))
     return SiteMaps(
         sites,
         extra,
         np.clip(np.trunc(lateral), -120, 120).astype(np.int8),
-        _embed(depth, box, labels.shape),
-        _embed(sheet, box, labels.shape),
+        embed(depth, box, labels.shape),
+        embed(sheet, box, labels.shape),
         frame,
     )
 
@@ -344,9 +343,3 @@ def _cranial(labels: Labels) -> Mask:
     inside = largest_part(brain | (labels == 24))
     near = hf.distance_mm(inside) <= 2
     return np.asarray(inside | near & np.isin(labels, _VESSELS))
-
-
-def _embed(part: NDArray[Any], box: Box, shape: tuple[int, ...]) -> NDArray[Any]:
-    whole = np.zeros(shape, dtype=part.dtype)
-    whole[box] = part
-    return whole

@@ -185,10 +185,7 @@ def _frames_of(header: Any, source: Source, file: Any) -> list[Frame]:
                 sharp=bool(_SHARP_KERNEL.search(kernel.upper())) or (width or (0,))[0] >= 1000,
                 contrast=_has_contrast(header) or bool(_ANGIOGRAPHY.search(description)),
                 dynamic=bool(_OF_ONE_MOMENT.search(" ".join([description, *image_type]))),
-                moment=whole_text(
-                    look(place, "FrameContentSequence", "TemporalPositionIndex")
-                    or value_of(header, "TemporalPositionIdentifier")
-                ),
+                moment=_moment(place, header),
                 position=position,
                 orientation=orientation,
                 spacing=spacing,
@@ -204,6 +201,12 @@ def _frames_of(header: Any, source: Source, file: Any) -> list[Frame]:
             )
         )
     return frames
+
+
+def _moment(place: tuple[Any, ...], header: Any) -> str:
+    """The number of an image's moment, among several at which a place was scanned."""
+    index = look(place, "FrameContentSequence", "TemporalPositionIndex")
+    return whole_text(index or value_of(header, "TemporalPositionIdentifier"))
 
 
 def _own_values(place: tuple[Any, ...], index: int) -> dict[str, Any]:

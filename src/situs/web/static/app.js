@@ -9,6 +9,7 @@ import { showReferences } from "./references.js";
 import { Stage } from "./stage.js";
 import { fillTexts, loadTexts, t } from "./texts.js";
 import { readLabels, Viewer } from "./viewer.js";
+import { announce, busy, calm, fail, run } from "./work.js";
 
 const SAVED_KEY = "situs.page";
 const $ = (id) => document.getElementById(id);
@@ -26,47 +27,6 @@ let viewer;
 let stage;
 let controls;
 let started; // a promise: the viewer can draw
-let queue = Promise.resolve();
-
-// Work: one piece after the other, because each builds on what the last left.
-
-function run(key, task) {
-  queue = queue.then(async () => {
-    busy(t(key));
-    try {
-      await task();
-    } catch (error) {
-      fail(error);
-    } finally {
-      $("busy").hidden = true;
-    }
-  });
-  return queue;
-}
-
-function busy(text, done = null, total = null) {
-  $("busy").hidden = false;
-  $("busy-text").textContent = total ? t("step_of", { text, done, total }) : text;
-  if (total) {
-    $("busy-bar").max = total;
-    $("busy-bar").value = done;
-  } else $("busy-bar").removeAttribute("value");
-}
-
-function fail(error) {
-  if (!(error instanceof api.ApiError)) console.error(error);
-  const close = make("button", { type: "button", class: "remove", "aria-label": t("close"), onclick: calm }, "×");
-  $("alert").replaceChildren(make("div", {}, make("strong", {}, t("error_title")), make("p", {}, error.message)), close);
-  if (error.status === 401) askToken(true);
-}
-
-function calm() {
-  $("alert").replaceChildren();
-}
-
-function announce(text) {
-  $("status").textContent = text;
-}
 
 // The scan.
 
