@@ -6,6 +6,7 @@ In the quick tests scans are drawn, BaseNet is not trained, pairs are few, and n
 import csv
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from phantoms.tiny_recipe import SHORT
 from situs.anatomy import SITE_INDEX, SITES
 from situs.errors import InputError, ManifestError, OutputError
 from situs.files import stem
-from situs.learn import relations
+from situs.learn import basenet, relations
 from situs.learn.basenet import new_basenet
+from situs.learn.recipe import PAPER
+from situs.learn.vgg import vgg16_basenet
 from situs.paper import cohorts, experiment
 from situs.paper.baselines import BASELINES
 from situs.paper.cohorts import TESTS
@@ -29,18 +32,18 @@ from situs.synth import cohort, pose
 from situs.synth.lesions import LesionGrower
 
 
-def untrained(slices, chosen, recipe, seed, work, progress, machine, weights):
+def untrained(slices, chosen, recipe, seed, work, progress, machine, weights, features):
     """Stands for `train_basenet`."""
     progress("basenet", 0, 1, "")
     return new_basenet(recipe, seed)
 
 
-def run(folder, seeds=1, **others):
+def run(folder, seeds=1, train=untrained, **others):
     """The results and settings of a run without tables."""
     given = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cohorts, "render_cohort", draw_scans)
-        patch.setattr(experiment, "train_basenet", untrained)
+        patch.setattr(experiment, "train_basenet", train)
         patch.setattr(relations, "PAIRS", 16)
         patch.setattr(relations, "FINAL_PAIRS", 32)
         patch.setattr(experiment, "write_results", lambda *arguments: given.append(arguments))
@@ -89,6 +92,39 @@ def test_basenet_s_logits_are_those_of_its_embeddings(whole):
             np.testing.assert_array_equal(results.logits[name]["BaseNet"][seed], logits[name])
             np.testing.assert_array_equal(results.truth[name], labelled[name].sites)
             np.testing.assert_array_equal(results.heads[name], labelled[name].patients)
+
+
+@pytest.mark.slow
+def test_frozen_paths_see_every_slice_once_for_all_seeds(tmp_path, monkeypatch):
+    """What is embedded from their kept features is what the network embeds from the views."""
+    recipe = replace(
+        PAPER, spec=replace(PAPER.spec, size_px=32), n_neighbors=2, relation_batch=16, frozen=True
+    )
+    monkeypatch.setattr(basenet, "vgg16_basenet", partial(vgg16_basenet, widths=(2, 3, 4, 4, 6), hidden=8))
+    monkeypatch.setattr(experiment, "read_given", lambda *arguments: {})
+    paths = new_basenet(recipe, 0)
+    stages = []
+
+    def of_the_same_paths(slices, chosen, recipe, seed, *others):
+        made = new_basenet(recipe, seed)
+        made.global_path, made.local_path = paths.global_path, paths.local_path
+        return made
+
+    run(
+        tmp_path / "frozen",
+        2,
+        recipe=recipe,
+        train=of_the_same_paths,
+        progress=lambda *call: stages.append(call[0]),
+    )
+    assert len(list((tmp_path / "frozen/work/paper/features").glob("*.f16"))) == 3
+    assert "seed 0, features" in stages and "seed 1, features" not in stages
+    run(tmp_path / "free", 2, recipe=replace(recipe, frozen=False), train=of_the_same_paths)
+    for seed in (0, 1):
+        kept, seen = (read_embedded(tmp_path / name / "work", recipe, seed)[0] for name in ("frozen", "free"))
+        for name in ("train", *TESTS):
+            np.testing.assert_allclose(kept[name].embeddings, seen[name].embeddings, atol=0.02)
+        assert (kept["targets"].embeddings != kept["train"].embeddings).any()
 
 
 @pytest.mark.slow
