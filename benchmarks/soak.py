@@ -241,18 +241,18 @@ def faults(soak: Soak) -> dict[str, Fault]:
 
     def kill(process: subprocess.Popen[str]) -> str:
         os.killpg(process.pid, signal.SIGKILL)
-        return _ended(process)
+        return _outcome(process)
 
     def interrupt(process: subprocess.Popen[str]) -> str:
         os.killpg(process.pid, signal.SIGINT)
-        return _ended(process)
+        return _outcome(process)
 
     def interrupt_twice(process: subprocess.Popen[str]) -> str:
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.3)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
-        return _ended(process)
+        return _outcome(process)
 
     def kill_worker(process: subprocess.Popen[str]) -> str:
         workers = [pid for pid in children(process.pid) if "loky" in command_of(pid)]
@@ -263,18 +263,18 @@ def faults(soak: Soak) -> dict[str, Fault]:
         soak.wait_for(process, before + 10)
         went_on = f"went on, {soak.done() - before} rows later stopped by Ctrl-C"
         os.killpg(process.pid, signal.SIGINT)
-        return went_on if process.poll() is None else _ended(process)
+        return went_on if process.poll() is None else _outcome(process)
 
     def second_run(process: subprocess.Popen[str]) -> str:
         second = soak.start()
-        said = f"the second one: {_ended(second)}"
+        said = f"the second one: {_outcome(second)}"
         os.killpg(process.pid, signal.SIGINT)
         return said
 
     def take_away(process: subprocess.Popen[str]) -> str:
         away = soak.folder / "away"
         soak.out.rename(away)
-        said = _ended(process)
+        said = _outcome(process)
         shutil.rmtree(soak.out, ignore_errors=True)
         away.rename(soak.out)
         return said
@@ -295,7 +295,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[None]:
         process.wait()
 
 
-def _ended(process: subprocess.Popen[str]) -> str:
+def _outcome(process: subprocess.Popen[str]) -> str:
     """The exit code and the last line of a process that ends."""
     line = _errors(process)
     return f"exit code {process.returncode}" + (f": {line[:100]}" if line else "")

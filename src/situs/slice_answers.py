@@ -20,7 +20,7 @@ __all__ = ["LesionAnswer", "LesionSlice", "Pose", "SliceAnswer", "SliceLook", "p
 
 # Weight of the painted midline of a slice beside that of the whole head's midplane. The painted one knows how
 # the midline bends, but is off by more (docs/results.md, "Which side, however the head lies").
-PAINTED_SHARE = 0.2
+_PAINTED_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +140,9 @@ def planes_on(
         midplane: Of the head, if one was found.
         geometry: The scan's.
     """
-    planes = [(midplane, 1 - PAINTED_SHARE)] if midplane is not None else []
+    planes = [(midplane, 1 - _PAINTED_SHARE)] if midplane is not None else []
     if look is not None and (look.painted or not planes):
-        planes.append((look.midline, PAINTED_SHARE))
+        planes.append((look.midline, _PAINTED_SHARE))
     if not planes:
         centre = geometry.to_world([[(geometry.shape[0] - 1) / 2, (geometry.shape[1] - 1) / 2, k]])[0]
         planes.append((Midplane(centre, geometry.display_axes[0], 0.0), 1.0))

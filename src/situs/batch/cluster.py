@@ -16,7 +16,7 @@ from typing import Any
 
 from situs.batch.manifest import Case
 from situs.batch.work import worker_state
-from situs.errors import InputError, SitusError
+from situs.errors import InputError, OutputError
 
 __all__ = ["Cluster"]
 
@@ -114,16 +114,16 @@ class Cluster:
         try:
             give(_PER_THREAD * max(1, sum(self._client.nthreads().values())))
             for future in running:
-                if future.status == "cancelled" or future.status == "lost":
+                if future.status in ("cancelled", "lost"):
                     raise ConnectionError
                 error = future.exception() if future.status == "error" else None
                 if error is not None and not isinstance(error, KilledWorker):
                     raise error
                 give(1)
                 yield given.pop(future.key), error is not None
-        except SitusError:
+        except OutputError:  # an OSError too, but the worker's
             raise
-        except (OSError, TimeoutError) as problem:
+        except OSError as problem:
             raise self._error("was lost: the same command goes on with the scans that are left") from problem
 
 

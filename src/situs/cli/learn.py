@@ -24,6 +24,14 @@ from situs.errors import InputError
 __all__ = ["calibrate", "evaluate", "reproduce", "train"]
 
 
+FrozenOption = Annotated[
+    bool,
+    typer.Option(
+        "--frozen", help="Train only the fully connected layers. VGG16 keeps the weights it is given."
+    ),
+]
+
+
 def train(
     cohort: CohortArgument,
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder for the trained bundle.")],
@@ -69,17 +77,11 @@ def train(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, an ONNX file "
-            "in Keras's names, or 'imagenet' "
-            "to download them (528 MB).",
+            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, an ONNX file in "
+            "Keras's names, or 'imagenet' to download them (528 MB).",
         ),
     ] = None,
-    frozen: Annotated[
-        bool,
-        typer.Option(
-            "--frozen", help="Train only the fully connected layers. VGG16 keeps the weights it is given."
-        ),
-    ] = False,
+    frozen: FrozenOption = False,
     pictures: PicturesOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
@@ -264,17 +266,11 @@ def reproduce(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, an ONNX file "
-            "in Keras's names, or 'imagenet' "
-            "to download them (528 MB). Default: random weights.",
+            help="Initial VGG16 weights for --recipe paper: a file in torchvision's names, an ONNX file in "
+            "Keras's names, or 'imagenet' to download them (528 MB). Default: random weights.",
         ),
     ] = None,
-    frozen: Annotated[
-        bool,
-        typer.Option(
-            "--frozen", help="Train only the fully connected layers. VGG16 keeps the weights it is given."
-        ),
-    ] = False,
+    frozen: FrozenOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     jobs: JobsOption = 1,

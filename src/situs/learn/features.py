@@ -82,6 +82,7 @@ def keep_features(
 def _key(basenet: BaseNet, slices: Slices, chosen: NDArray[np.int64]) -> str:
     """Tells the features from those of other paths or other examples."""
     key = hashlib.sha256("\n".join(slices.id[chosen].tolist()).encode())
+    key.update("\n".join(slices.patient[chosen].tolist()).encode() + slices.site[chosen].tobytes())
     key.update(json.dumps(slices.spec.to_dict()).encode())
     for path in (basenet.global_path, basenet.local_path):
         for tensor in path.state_dict().values():

@@ -78,8 +78,8 @@ def train(
             their weights, see `situs.learn.from_bundle.average_weights`.
         jobs: The number of processes that make the views.
         device: See `situs.learn.devices.open_machine`.
-        weights: A VGG16 in torchvision's names, to start the paths of such a recipe from; ``imagenet``
-            downloads the published one.
+        weights: A VGG16 to start the paths of such a recipe from, see `situs.learn.vgg.read_vgg16_weights`;
+            ``imagenet`` downloads the published one.
         pictures: Whether small pictures of patients' scans go into the bundle with its references. Those of
             rendered scans do anyway, where the recipe's views allow it.
 

@@ -157,7 +157,7 @@ def _read_keras_onnx(file: Path) -> dict[str, object]:
         stored = {tensor.name: torch.from_numpy(to_array(tensor).copy()) for tensor in graph.initializer}
     except Exception as error:  # of any class, when onnx meets other bytes
         raise InputError(f"{file}: is no ONNX file, or not a whole one") from error
-    numbers = {f"block{b + 1}_conv{c + 1}": n for (b, c), n in _torchvision_numbers().items()}
+    numbers = _numbers_of_keras_names()
     found: dict[str, object] = {}
     for node in graph.node:
         if node.op_type != "Conv":
@@ -170,12 +170,12 @@ def _read_keras_onnx(file: Path) -> dict[str, object]:
     return found
 
 
-def _torchvision_numbers() -> dict[tuple[int, int], int]:
-    """Block and convolution in it, both from 0, to the number of the layer in torchvision's names."""
+def _numbers_of_keras_names() -> dict[str, int]:
+    """The number of each convolution in torchvision's names, by its name in Keras's."""
     numbers, n = {}, 0
-    for block, count in enumerate(_CONVOLUTIONS):
-        for convolution in range(count):
-            numbers[block, convolution] = n
+    for block, count in enumerate(_CONVOLUTIONS, start=1):
+        for convolution in range(1, count + 1):
+            numbers[f"block{block}_conv{convolution}"] = n
             n += 2  # a ReLU follows each
         n += 1  # the pool
     return numbers

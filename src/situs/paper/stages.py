@@ -181,20 +181,20 @@ def embed_subsets(
         progress("embed", before + done, total, "slices")
 
     rng = np.random.default_rng(seed)
-    for name, subset in subsets.items():
+
+    def embed_of(subset: SliceSubset, changed: bool) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
         if keep is None:
-            found = embed(basenet, subset.slices, subset.chosen, report)
-        else:
-            found = embed_features(basenet, keep(basenet, subset), np.zeros(len(subset.chosen), int), report)
-        arrays[name], arrays[f"{name}_logits"] = found
+            change = partial(augment, spec=subset.slices.spec, rng=rng) if changed else None
+            return embed(basenet, subset.slices, subset.chosen, report, change)
+        n = len(subset.chosen)
+        mirrored = rng.integers(0, 2, n) if changed else np.zeros(n, dtype=np.int64)
+        return embed_features(basenet, keep(basenet, subset), mirrored, report)
+
+    for name, subset in subsets.items():
+        arrays[name], arrays[f"{name}_logits"] = embed_of(subset, changed=False)
         arrays |= {f"{name}_site": subset.site, f"{name}_patient": subset.patient, f"{name}_id": subset.id}
         before += len(subset.chosen)
-    if keep is None:
-        change = partial(augment, spec=train.slices.spec, rng=rng)
-        arrays["targets"], _ = embed(basenet, train.slices, train.chosen, report, change)
-    else:
-        mirrored = rng.integers(0, 2, len(train.chosen))
-        arrays["targets"], _ = embed_features(basenet, keep(basenet, train), mirrored, report)
+    arrays["targets"], _ = embed_of(train, changed=True)
     return arrays
 
 
