@@ -1,7 +1,8 @@
 """The features of frozen paths, kept in files: an example has the same ones in every training.
 
 Only the fully connected layers learn from them, and embed them. So the paths see every example twice in all,
-as it is and mirrored, whatever is trained with them.
+as it is and mirrored, whatever is trained with them. Regions of one slice share the global view, which the
+global path sees once.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from situs.cohort.slices import Batch, Slices
 from situs.errors import OutputError
 from situs.files import make_folder, replacing
 from situs.learn.devices import Machine
-from situs.learn.nets import BaseNet
+from situs.learn.nets import BaseNet, ViewPath
 from situs.progress import Progress
 
 __all__ = ["embed_features", "keep_features"]
 
-_BATCH = 32
-_EMBED_BATCH = 256
+# Enough to hold the regions of whole scans, so that those of one slice are together.
+_BATCH = 256
+# The activations of more views do not fit in a processor's cache.
+_PATH_BATCH = 4
 
 Features = NDArray[np.float16]
 
@@ -90,17 +93,29 @@ def _key(basenet: BaseNet, slices: Slices, chosen: NDArray[np.int64]) -> str:
     return key.hexdigest()[:16]
 
 
-@torch.inference_mode()
 def _features_of(basenet: BaseNet, batch: Batch, machine: Machine) -> Features:
     """(n, 2, n_features) the features of a batch as it is and mirrored."""
-    both = []
-    for step in (1, -1):
-        views = (np.ascontiguousarray(v[..., ::step]) for v in (batch.global_view, batch.local_view))
-        with machine.autocast():
-            paths = zip((basenet.global_path, basenet.local_path), views, strict=True)
-            features = [path(machine.to_device(view)).features for path, view in paths]
-        both.append(torch.cat(features, dim=1).half().cpu().numpy())
-    return np.stack(both, axis=1)
+    whole, shared = np.unique(batch.global_view, axis=0, return_inverse=True)
+    return np.concatenate(
+        [
+            _path_features(basenet.global_path, whole, machine)[shared.reshape(-1)],
+            _path_features(basenet.local_path, batch.local_view, machine),
+        ],
+        axis=2,
+    )
+
+
+@torch.inference_mode()
+def _path_features(path: ViewPath, views: NDArray[np.uint8], machine: Machine) -> Features:
+    """(n, 2, n_features) the features of views (n, channels, size, size) as they are and mirrored."""
+    features = np.empty((len(views), 2, path.n_features), dtype=np.float16)
+    for start in range(0, len(views), _PATH_BATCH):
+        few = views[start : start + _PATH_BATCH]
+        for column, step in enumerate((1, -1)):
+            view = machine.to_device(np.ascontiguousarray(few[..., ::step]))
+            with machine.autocast():
+                features[start : start + len(few), column] = path(view).features.half().cpu().numpy()
+    return features
 
 
 @torch.inference_mode()
@@ -122,8 +137,8 @@ def embed_features(
     was_training = basenet.training
     basenet.eval()
     machine = Machine(next(basenet.parameters()).device)
-    for start in range(0, len(features), _EMBED_BATCH):
-        rows = np.arange(start, min(start + _EMBED_BATCH, len(features)))
+    for start in range(0, len(features), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(features)))
         output = basenet.classify(machine.to_device(features[rows, mirrored[rows]]).float())
         embeddings.append(output.embedding.cpu().numpy().astype(np.float16))
         logits.append(output.site_logits.cpu().numpy())
