@@ -23,7 +23,7 @@ from situs.learn.augment import augment
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.compact import compact_basenet
 from situs.learn.devices import CPU, Machine
-from situs.learn.features import keep_features
+from situs.learn.features import keep_features, train_on_features
 from situs.learn.from_bundle import unfold_normalisation
 from situs.learn.loop import accuracy, run_loop
 from situs.learn.losses import painting_loss, shares_loss, site_map_weights
@@ -203,30 +203,13 @@ def _paths_loss(
 
 
 def _train_fc(basenet: BaseNet, run: TrainingRun) -> dict[str, float]:
-    """The stages ``features`` and ``fc``: train the fully connected layers of `basenet`.
-
-    Minority sites are over-sampled by mirrored examples, the one change whose features are kept too.
-    """
-    recipe, sites, machine = run.recipe, run.slices.site[run.chosen], run.machine
+    """The stages ``features`` and ``fc``: train the fully connected layers of `basenet`."""
+    recipe, sites = run.recipe, run.slices.site[run.chosen]
     basenet.global_path.requires_grad_(False)
     basenet.local_path.requires_grad_(False)
-    features = keep_features(basenet, run.slices, run.chosen, run.features, machine, run.progress)
-    rng = np.random.default_rng(run.stage_seed("fc"))
-    order = balanced_indices(sites, recipe.basenet_samples, rng)
-    mirrored = rng.integers(0, 2, len(order))
-
-    def make_batch(step: int) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-        part = machine.shard(np.arange(step * recipe.batch, (step + 1) * recipe.batch))
-        return features[order[part], mirrored[part]], sites[order[part]]
-
-    def loss_of(batch: tuple[NDArray[np.float16], NDArray[np.int64]]) -> tuple[Tensor, dict[str, float]]:
-        site = machine.to_device(batch[1])
-        with machine.autocast():
-            logits = basenet.classify(machine.to_device(batch[0]).float()).site_logits
-        loss = F.cross_entropy(logits, site, label_smoothing=recipe.label_smoothing)
-        return loss, {"accuracy": accuracy(logits, site)}
-
-    return run_loop(basenet, make_batch, loss_of, run.loop_settings("fc", len(order)), run.progress)
+    features = keep_features(basenet, run.slices, run.chosen, run.features, run.machine, run.progress)
+    settings = run.loop_settings("fc", recipe.basenet_samples)
+    return train_on_features(basenet, features, sites, settings, recipe.label_smoothing, run.progress)
 
 
 def embed(

@@ -1,4 +1,4 @@
-"""The features of frozen paths, kept in files: an example has the same ones in every training.
+"""Training on the features of frozen paths, kept in files: an example has the same ones in every training.
 
 Only the fully connected layers learn from them, and embed them. So the paths see every example twice in all,
 as it is and mirrored, whatever is trained with them. Regions of one slice share the global view, which the
@@ -15,15 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
+from situs.cohort.sampling import balanced_indices
 from situs.cohort.slices import Batch, Slices
 from situs.errors import OutputError
 from situs.files import make_folder, replacing
 from situs.learn.devices import Machine
+from situs.learn.loop import LoopSettings, accuracy, run_loop
 from situs.learn.nets import BaseNet, ViewPath
 from situs.progress import Progress
 
-__all__ = ["embed_features", "keep_features"]
+__all__ = ["embed_features", "keep_features", "train_on_features"]
 
 # Enough to hold the regions of whole scans, so that those of one slice are together.
 _BATCH = 256
@@ -116,6 +120,52 @@ def _path_features(path: ViewPath, views: NDArray[np.uint8], machine: Machine) -
             with machine.autocast():
                 features[start : start + len(few), column] = path(view).features.half().cpu().numpy()
     return features
+
+
+def train_on_features(
+    basenet: BaseNet,
+    features: Features,
+    sites: NDArray[np.int64],
+    settings: LoopSettings,
+    label_smoothing: float,
+    progress: Progress,
+) -> dict[str, float]:
+    """Train BaseNet's fully connected layers on kept features.
+
+    Minority sites are over-sampled by mirrored examples, the one change whose features are kept too.
+
+    Args:
+        basenet: Is changed. Its paths are frozen.
+        features: (n, 2, n_features) from `keep_features`.
+        sites: (n,) the number of each example's site.
+        settings: How long and how fast; its seed also gives the order of the examples.
+        label_smoothing: Of the site.
+        progress: Is called as the training goes on.
+
+    Returns:
+        The last metrics of the log by name.
+
+    Raises:
+        InputError: If the loss is not finite.
+        OutputError: If the checkpoint is damaged or cannot be written.
+    """
+    machine, batch = settings.machine, settings.batch
+    rng = np.random.default_rng(settings.seed)
+    order = balanced_indices(sites, settings.steps * batch, rng)
+    mirrored = rng.integers(0, 2, len(order))
+
+    def make_batch(step: int) -> tuple[Features, NDArray[np.int64]]:
+        part = machine.shard(np.arange(step * batch, (step + 1) * batch))
+        return features[order[part], mirrored[part]], sites[order[part]]
+
+    def loss_of(made: tuple[Features, NDArray[np.int64]]) -> tuple[Tensor, dict[str, float]]:
+        site = machine.to_device(made[1])
+        with machine.autocast():
+            logits = basenet.classify(machine.to_device(made[0]).float()).site_logits
+        loss = F.cross_entropy(logits, site, label_smoothing=label_smoothing)
+        return loss, {"accuracy": accuracy(logits, site)}
+
+    return run_loop(basenet, make_batch, loss_of, settings, progress)
 
 
 @torch.inference_mode()
