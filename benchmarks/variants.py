@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -89,16 +90,16 @@ def make_variants(recipe: Recipe) -> list[Variant]:
 
 
 @contextmanager
-def patched(patches: dict[str, Any]) -> Iterator[None]:
-    """Put other values under names of `situs.learn.relations`, within a context."""
-    before = {name: getattr(package, name) for name in patches}
+def patched(patches: dict[str, Any], module: ModuleType = package) -> Iterator[None]:
+    """Put other values under names of a module, `situs.learn.relations`, within a context."""
+    before = {name: getattr(module, name) for name in patches}
     try:
         for name, value in patches.items():
-            setattr(package, name, value)
+            setattr(module, name, value)
         yield
     finally:
         for name, value in before.items():
-            setattr(package, name, value)
+            setattr(module, name, value)
 
 
 # --- networks -------------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""The training sets of `benchmarks/regime.py`, and that every method learns from them."""
+
+import sys
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+
+import numpy as np
+import pytest
+from phantoms import REPO
+
+from situs.anatomy import SITES
+from situs.errors import InputError
+from situs.learn import features, relations
+from situs.learn.devices import CPU
+from situs.learn.vgg import vgg16_basenet
+from situs.paper import baselines
+from situs.synth.cohort import paper_slices
+
+
+def load(name):
+    folder = REPO / "benchmarks"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)  # scripts import their neighbours
+        spec = spec_from_file_location(name, folder / f"{name}.py")
+        module = module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look there
+        spec.loader.exec_module(module)
+    return module
+
+
+regime = load("regime")
+COUNTS = np.array([paper_slices()[site.key] for site in SITES])
+M = len(SITES)
+RECIPE = replace(
+    regime.FROZEN, n_neighbors=2, n_targets=60, basenet_samples=120, relation_samples=60, learning_rate=0.02
+)
+
+
+def test_sets_are_what_their_names_say():
+    settings = {setting.value: setting for setting in regime.make_settings(COUNTS)}
+    fifth = np.array(settings["20 %"].counts)
+    np.testing.assert_allclose(fifth, COUNTS / 5, atol=0.5)
+    assert min(settings["1 %"].counts) == 1 and settings["1 %"].balanced
+    balanced, paper, steep = (
+        np.array(settings[name].counts) for name in ("balanced", "the paper's", "ten times steeper")
+    )
+    assert set(balanced.tolist()) == {regime.MIX // M}
+    np.testing.assert_allclose(paper, regime.MIX * COUNTS / COUNTS.sum(), atol=0.51)
+    assert not settings["the paper's"].balanced
+    assert abs(steep.sum() - regime.MIX) < M and (steep >= 1).all() and (steep <= COUNTS).all()
+    # Before rounding, the most frequent site is ten times as frequent against the rarest as in the paper.
+    power = 1 + np.log(10) / np.log(COUNTS.max() / COUNTS.min())
+    assert (COUNTS.max() / COUNTS.min()) ** power == pytest.approx(10 * COUNTS.max() / COUNTS.min())
+    exact = COUNTS**power / (COUNTS**power).sum() * regime.MIX
+    np.testing.assert_allclose(steep, np.clip(exact, 1, None), atol=0.5)
+
+
+def test_small_sets_are_seen_more_often():
+    assert regime.passes(30, 40_000, 12_340) == 30
+    assert regime.passes(30, 40_000, 123) == 326
+    settings = regime.fc_settings(regime.FROZEN, 123, 0, REPO / "x.pt", CPU)
+    assert settings.steps * settings.batch == pytest.approx(40_000, abs=64 + 123)
+
+
+def pool(heads, seed, n_features):
+    """Features near every site's own place; the mirrored ones are noisier."""
+    places = np.random.default_rng(0).normal(size=(M, n_features))
+    rng = np.random.default_rng(seed)
+    site = np.repeat(np.arange(M), 4)
+    noise = rng.normal(size=(len(site), 2, n_features)) * np.array([0.2, 0.4])[:, None]
+    values = (places[site][:, None] + noise).astype(np.float16)
+    patient = np.array([heads[i % len(heads)] for i in range(len(site))])
+    return regime.Pool(values, site, patient, np.array([f"{seed}/{i}" for i in range(len(site))]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balanced", [True, False])
+def test_every_method_learns_from_a_set(tmp_path, monkeypatch, balanced):
+    monkeypatch.setattr(regime, "LEAST_BASENET", 3000)
+    monkeypatch.setattr(regime, "LEAST_RELATION", 240)
+
+    def start(seed):
+        return vgg16_basenet(M, 32, widths=(2, 2, 2, 2, 8), hidden=32)
+
+    n = start(0).fc1.in_features
+    pools = {"train": pool("abc", 1, n), "test": pool("de", 2, n), "balanced": pool("de", 3, n)}
+    setting = regime.Setting(regime.SLICES, "all", (4,) * 14 + (3,), balanced)
+    seen = set()
+
+    def spy(draw):
+        def drawn(*args):
+            seen.add(draw)
+            return draw(*args)
+
+        return drawn
+
+    again, natural = features.balanced_indices, regime.unbalanced_indices
+    for module in (features, relations, baselines):
+        monkeypatch.setattr(module, "balanced_indices", spy(again))
+    monkeypatch.setattr(regime, "unbalanced_indices", spy(natural))
+    arrays = regime.train_and_test(setting, pools, start, RECIPE, 0, tmp_path, CPU, lambda *args: None)
+    assert seen == {again if balanced else natural}
+    assert not list(tmp_path.iterdir())
+    assert len(arrays) == 2 * len(regime.ALL_METHODS)
+    for key, logits in arrays.items():
+        assert logits.shape == (4 * M, M)
+        assert (logits.argmax(axis=1) == pools["test"].site).mean() > 0.5, key
+    rows = regime.score_rows(
+        setting, {key.removesuffix("_logits"): [of, of] for key, of in arrays.items()}, pools
+    )
+    assert len(rows) == len(arrays)
+    assert all(0.4 < row[5] <= 1 and row[6] <= row[7] for row in rows)
+
+
+def test_results_of_whole_runs_are_read_and_drawn(tmp_path):
+    with pytest.raises(InputError, match=r"no methods\.csv"):
+        regime.result_rows("embedding", "compact", tmp_path)
+    rows = regime.result_rows("embedding", "compact", REPO / "docs/results")
+    found = {(row[2], row[4]): row[5:] for row in rows}
+    assert found["balanced", "BaseNet"] == [0.8443, 0.8364, 0.8503]
+    regime.write_tables(tmp_path, rows)
+    assert "regime.svg" in {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "regime.csv").read_text().count("compact") == len(rows)
+    (tmp_path / "methods.csv").write_text("cohort,method,f1,mean,spread,low,high\n")
+    with pytest.raises(InputError, match="has no macro F1 of 'BaseNet'"):
+        regime.result_rows("embedding", "compact", tmp_path)
