@@ -46,7 +46,7 @@ from situs.learn import features as kept_features
 from situs.learn import relations
 from situs.learn.basenet import new_basenet
 from situs.learn.devices import CPU, Machine
-from situs.learn.features import embed_features, keep_features, train_on_features
+from situs.learn.features import Features, embed_features, keep_features, train_on_features
 from situs.learn.given import read_given
 from situs.learn.loop import LoopSettings
 from situs.learn.recipe import PAPER, Recipe, relation_settings
@@ -92,19 +92,23 @@ class Pool:
     """The slices of a subset with their features.
 
     Attributes:
-        features: (n, 2, n_features), as they are and mirrored.
+        features: Of all; of over-sampled sites mirrored too.
         site: (n,)
         patient: (n,)
         id: (n,)
     """
 
-    features: NDArray[np.float16]
+    features: Features
     site: NDArray[np.int64]
     patient: NDArray[np.str_]
     id: NDArray[np.str_]
 
     def take(self, rows: NDArray[np.int64]) -> Pool:
-        return Pool(self.features[rows], self.site[rows], self.patient[rows], self.id[rows])
+        """Some of the slices, in memory."""
+        n = len(rows)
+        values = [self.features.take(rows, np.full(n, mirror)) for mirror in (0, 1)]
+        features = Features(np.concatenate(values), n + np.arange(n))
+        return Pool(features, self.site[rows], self.patient[rows], self.id[rows])
 
     def references(self, embeddings: NDArray[np.float16]) -> References:
         return References(embeddings, self.site, self.id, self.patient)
@@ -158,7 +162,7 @@ def train_and_test(
     train = pools["train"]
     rng = np.random.default_rng(seed)
     drawn = train.take(choose_evenly(train.site, train.patient, np.array(setting.counts), rng))
-    mirrored = rng.integers(0, 2, len(drawn.site))
+    mirror = rng.integers(0, 2, len(drawn.site))
     with ExitStack() as stack:
         if not setting.balanced:
             for module in (kept_features, relations, baselines):
@@ -181,8 +185,8 @@ def train_and_test(
                 basenet, pools[name].features, plain, lambda _: None
             )
             embedded[name] = embeddings.astype(np.float32)
-        as_they_are, _ = embed_features(basenet, drawn.features, 0 * mirrored, lambda _: None)
-        changed, _ = embed_features(basenet, drawn.features, mirrored, lambda _: None)
+        as_they_are, _ = embed_features(basenet, drawn.features, 0 * mirror, lambda _: None)
+        changed, _ = embed_features(basenet, drawn.features, mirror, lambda _: None)
         references, targets = drawn.references(as_they_are), drawn.references(changed)
         answers = {METHODS[0]: basenet_logits}
         epochs = passes(recipe.relation_samples // recipe.n_targets, LEAST_RELATION, len(drawn.site))
@@ -295,7 +299,8 @@ def main(args: list[str] | None = None) -> int:
 
     def open_pool(subset: SliceSubset) -> Pool:
         folder = options.work / recipe.name / "features"
-        features = keep_features(start(0), subset.slices, subset.chosen, folder, CPU, progress)
+        training = subset is subsets["train"]
+        features = keep_features(start(0), subset.slices, subset.chosen, folder, CPU, progress, training)
         return Pool(features, subset.site, subset.patient, subset.id)
 
     pools = {name: open_pool(subset) for name, subset in subsets.items()}

@@ -12,6 +12,7 @@ from situs.anatomy import SITES
 from situs.errors import InputError
 from situs.learn import features, relations
 from situs.learn.devices import CPU
+from situs.learn.features import Features
 from situs.learn.vgg import vgg16_basenet
 from situs.paper import baselines
 from situs.synth.cohort import paper_slices
@@ -67,10 +68,11 @@ def pool(heads, seed, n_features):
     places = np.random.default_rng(0).normal(size=(M, n_features))
     rng = np.random.default_rng(seed)
     site = np.repeat(np.arange(M), 4)
-    noise = rng.normal(size=(len(site), 2, n_features)) * np.array([0.2, 0.4])[:, None]
-    values = (places[site][:, None] + noise).astype(np.float16)
+    noise = [rng.normal(0, scale, (len(site), n_features)) for scale in (0.2, 0.4)]
+    values = np.concatenate([places[site] + of for of in noise]).astype(np.float16)
     patient = np.array([heads[i % len(heads)] for i in range(len(site))])
-    return regime.Pool(values, site, patient, np.array([f"{seed}/{i}" for i in range(len(site))]))
+    features = Features(values, len(site) + np.arange(len(site)))
+    return regime.Pool(features, site, patient, np.array([f"{seed}/{i}" for i in range(len(site))]))
 
 
 @pytest.mark.slow

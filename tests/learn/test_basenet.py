@@ -15,10 +15,12 @@ from situs.errors import InputError, OutputError
 from situs.learn import basenet as module
 from situs.learn import vgg
 from situs.learn.basenet import embed, new_basenet, train_basenet
-from situs.learn.features import embed_features
+from situs.learn.devices import CPU
+from situs.learn.features import embed_features, keep_features
 from situs.learn.given import read_given
 from situs.learn.recipe import PAPER, RECIPES
 from situs.learn.vgg import vgg16_basenet
+from situs.progress import silent
 
 # The paper's recipe, with paths a few channels wide.
 VGG = replace(
@@ -113,29 +115,32 @@ def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path, mo
     given, tensors = read_given(frozen, (), vgg_file), torch.load(vgg_file)
     basenet = learn(slices, tmp_path / "whole", frozen, given)
     assert holds(basenet.global_path, tensors) and holds(basenet.local_path, tensors)
-    (kept,) = (tmp_path / "whole").glob("features_*.f16")
-    features = np.fromfile(kept, np.float16)
-    features = features.reshape(len(slices), 2, basenet.fc1.in_features)
-    views = slices.batch(np.arange(len(slices)))
-    assert len(np.unique(views.global_view, axis=0)) < len(slices)  # some regions share a slice
-    with torch.no_grad():
-        for which, step in enumerate((1, -1)):
-            pair = (np.ascontiguousarray(v[..., ::step]) for v in (views.global_view, views.local_view))
-            paths = zip((basenet.global_path, basenet.local_path), pair, strict=True)
-            expected = torch.cat([path(torch.from_numpy(view)).features for path, view in paths], dim=1)
-            np.testing.assert_allclose(features[:, which], expected, rtol=0.05, atol=0.02)
-    # Embedded from the features as from the views, mirrored or not.
-    rows = np.arange(len(slices))
-    for mirrored in (0, 1):
+    rare = slices.site == slices.site[0]
+    chosen = np.flatnonzero(~rare | (np.cumsum(rare) == 1))  # one site is rare, the others are not
+    kept = keep_features(basenet, slices, chosen, tmp_path / "some", CPU, silent, training=True)
+    assert len(kept.values) == len(chosen) + 1
+    rows, rare = np.arange(len(chosen)), rare[chosen]
+    views = slices.batch(chosen)
+    assert len(np.unique(views.global_view, axis=0)) < len(chosen)  # some regions share a slice
+    # Of over-sampled sites alone, the mirrored examples are kept too. Embedded as from the views.
+    for mirror in (0, 1):
 
-        def change(batch, step=1 - 2 * mirrored):
+        def change(batch, step=1 - 2 * mirror):
             views = (np.ascontiguousarray(v[..., ::step]) for v in (batch.global_view, batch.local_view))
             return replace(batch, **dict(zip(("global_view", "local_view"), views, strict=True)))
 
-        expected = embed(basenet, slices, rows, change=change)
-        found = embed_features(basenet, features, np.full(len(rows), mirrored), lambda done: None)
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, atol=0.02)
+        paths = (basenet.global_path, basenet.local_path)
+        changed = change(views)
+        pair = (changed.global_view, changed.local_view)
+        with torch.no_grad():
+            seen = [path(torch.from_numpy(view)).features for path, view in zip(paths, pair, strict=True)]
+        found = kept.take(rows, np.full(len(rows), mirror))
+        same = rare | (mirror == 0)
+        np.testing.assert_allclose(found[same], torch.cat(seen, dim=1)[same], rtol=0.05, atol=0.02)
+        np.testing.assert_array_equal(found[~same], kept.values[rows[~same]])
+        found = embed_features(basenet, kept, np.full(len(rows), mirror), lambda done: None)
+        for one, other in zip(found, embed(basenet, slices, chosen, change=change), strict=True):
+            np.testing.assert_allclose(one[same], other[same], atol=0.02)
     for stage in ("features", "fc"):
 
         def stop(now, done, total, message="", stage=stage):

@@ -8,6 +8,7 @@ from phantoms import small_case
 from phantoms.web_server import SCANS, TOKEN, running
 
 from situs.report.html import format_html
+from situs.web import app
 from situs.web.security import POLICY, Access
 
 
@@ -128,7 +129,7 @@ def test_the_policy_allows_what_comes_from_here_and_the_style_sheet_of_the_repor
 
 def test_the_page_gets_the_token_on_this_computer_alone(site, monkeypatch, tmp_path):
     (tmp_path / "index.html").write_text("<p>{{token}}</p>")
-    monkeypatch.setattr("situs.web.app.STATIC", tmp_path)
+    monkeypatch.setattr(app, "STATIC", tmp_path)
     assert site.ask("GET", "/").content.decode() == f"<p>{TOKEN}</p>"
     with running(is_local=False, host="0.0.0.0") as public:
         assert public.ask("GET", "/").content == b"<p></p>"

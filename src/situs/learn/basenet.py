@@ -207,7 +207,9 @@ def _train_fc(basenet: BaseNet, run: TrainingRun) -> dict[str, float]:
     recipe, sites = run.recipe, run.slices.site[run.chosen]
     basenet.global_path.requires_grad_(False)
     basenet.local_path.requires_grad_(False)
-    features = keep_features(basenet, run.slices, run.chosen, run.features, run.machine, run.progress)
+    features = keep_features(
+        basenet, run.slices, run.chosen, run.features, run.machine, run.progress, training=True
+    )
     settings = run.loop_settings("fc", recipe.basenet_samples)
     return train_on_features(basenet, features, sites, settings, recipe.label_smoothing, run.progress)
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from situs.anatomy import SITES
 from situs.cohort.manifest import MANIFEST, read_manifest
@@ -35,7 +34,7 @@ from situs.files import claim_folder, digest, locked
 from situs.learn.basenet import count_examples, train_basenet
 from situs.learn.checkpoints import GivenWeights
 from situs.learn.devices import DeviceName, Machine, open_machine
-from situs.learn.features import keep_features
+from situs.learn.features import Features, keep_features
 from situs.learn.given import read_given
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import Recipe
@@ -180,8 +179,10 @@ class _Run:
             features,
         )
 
-        def keep(basenet: BaseNet, subset: SliceSubset) -> NDArray[np.float16]:
-            return keep_features(basenet, subset.slices, subset.chosen, features, self.machine, report)
+        def keep(basenet: BaseNet, subset: SliceSubset, training: bool) -> Features:
+            return keep_features(
+                basenet, subset.slices, subset.chosen, features, self.machine, report, training
+            )
 
         asked = {**self.subsets, "train": self.related}
         kept = keep if self.recipe.frozen else None

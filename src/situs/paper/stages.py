@@ -22,7 +22,7 @@ from situs.files import make_folder, replacing
 from situs.learn.augment import augment
 from situs.learn.basenet import embed
 from situs.learn.devices import Machine
-from situs.learn.features import embed_features
+from situs.learn.features import Features, embed_features
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import Recipe, relation_settings
 from situs.learn.relations import ReferenceChoice, RelationModel, train_relations
@@ -155,7 +155,7 @@ def embed_subsets(
     subsets: dict[str, SliceSubset],
     seed: int,
     progress: Progress,
-    keep: Callable[[BaseNet, SliceSubset], NDArray[np.float16]] | None = None,
+    keep: Callable[[BaseNet, SliceSubset, bool], Features] | None = None,
 ) -> Arrays:
     """The stage ``embed``: train BaseNet and embed the slices of all subsets.
 
@@ -164,8 +164,9 @@ def embed_subsets(
         subsets: ``train``, ``test`` and ``balanced``.
         seed: Of the random changes of ``targets``.
         progress: Is told of every batch.
-        keep: Gives the features of a subset, where the paths are frozen (`situs.learn.features`). Then the
-            only change of ``targets`` is that half of them are mirrored.
+        keep: Gives the features of a subset, and of those to train on some mirrored, where the paths are
+            frozen (`situs.learn.features.keep_features`). Then the only change of ``targets`` is that half of
+            those of over-sampled sites are mirrored.
 
     Returns:
         For every subset its embeddings ``NAME`` (n, width), BaseNet's own ``NAME_logits`` (n, 15) and its
@@ -187,8 +188,8 @@ def embed_subsets(
             change = partial(augment, spec=subset.slices.spec, rng=rng) if changed else None
             return embed(basenet, subset.slices, subset.chosen, report, change)
         n = len(subset.chosen)
-        mirrored = rng.integers(0, 2, n) if changed else np.zeros(n, dtype=np.int64)
-        return embed_features(basenet, keep(basenet, subset), mirrored, report)
+        mirror = rng.integers(0, 2, n) if changed else np.zeros(n, dtype=np.int64)
+        return embed_features(basenet, keep(basenet, subset, subset is train), mirror, report)
 
     for name, subset in subsets.items():
         arrays[name], arrays[f"{name}_logits"] = embed_of(subset, changed=False)
