@@ -24,6 +24,7 @@ def truth():
     return list(csv.DictReader((EXAMPLES / "lesions.csv").read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_the_example_is_mostly_named_as_it_was_rendered(findings):
     """One lesion lies on the border of its lobe, one crosses the midline: five of six is the promise."""
     found = {f["roi_value"]: f for f in findings}

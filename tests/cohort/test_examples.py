@@ -58,6 +58,7 @@ def test_heads_are_looked_at_upright(cohort, tmp_path):
     np.testing.assert_allclose(lies(open_slices(little, UPRIGHT)), 3, atol=1)
 
 
+@pytest.mark.slow
 def test_to_train_on_some_heads_lie_as_they_do(cohort, tmp_path):
     slices = open_slices(turned(cohort, tmp_path / "turned", 60), UPRIGHT, training=True)
     by_row = {row: lies(slices)[slices.row == row] for row in np.unique(slices.row)}

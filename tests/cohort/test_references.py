@@ -352,6 +352,7 @@ def check_pictures(bundle, cohort):
             np.testing.assert_allclose((middle - (SIZE_PX - 1) / 2) * FIELD_MM / SIZE_PX, expected, atol=24)
 
 
+@pytest.mark.slow
 def test_rendered_scans_are_shown_and_patients_only_if_asked_for(bundle, cohort, rendered, tmp_path):
     add_references(bundle, cohort, tmp_path / "plain")
     assert not (tmp_path / "plain" / "pictures.npz").exists()

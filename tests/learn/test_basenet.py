@@ -108,6 +108,7 @@ def test_a_file_of_weights_is_read_once_for_all_trainings(slices, vgg_file, tmp_
     assert all(torch.equal(tensor, before[name]) for name, tensor in given["weights"].tensors.items())
 
 
+@pytest.mark.slow
 def test_paper_recipe_frozen_goes_on_where_it_was(slices, vgg_file, tmp_path, monkeypatch):
     """Only the fully connected layers learn, from features that are kept in a file."""
     monkeypatch.setattr("situs.learn.features._BATCH", 7)

@@ -67,6 +67,7 @@ def test_in_a_pipeline_and_a_grid_search_with_groups():
     assert search.best_estimator_.references_.patients.tolist() == owners
 
 
+@pytest.mark.slow
 def test_an_item_never_meets_its_own_group():
     """All items of a group are alike, and their class says nothing: only a leak could tell it."""
     rng = np.random.default_rng(0)
@@ -145,6 +146,7 @@ def test_what_is_refused(change, message):
         change(quick(max_epochs=1))
 
 
+@pytest.mark.slow
 def test_digits_with_rare_classes():
     """Real data: of three digits there are five items to learn from. Chance is one in ten."""
     X, y = load_digits(return_X_y=True)

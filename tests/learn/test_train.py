@@ -224,6 +224,7 @@ def test_what_is_no_bundle_is_refused_before_anything_is_read(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_heads_are_not_quite_upright_in_training(tmp_path, narrow):
     """The pictures of references show the views that were learned from."""
     cohort = draw_cohort(tmp_path / "c", patients=2, scans=1)

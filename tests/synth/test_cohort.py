@@ -118,6 +118,7 @@ def test_another_seed_makes_other_scans(made, tmp_path):
     assert not np.array_equal(read(made, "scans/00000.nii.gz"), read(made, "scans/00001.nii.gz"))
 
 
+@pytest.mark.slow
 def test_more_lesions_can_be_asked_for_and_belong_to_the_settings(made, tmp_path):
     render_cohort(HEADS, tmp_path / "many", 2, seed=5, lesions=40)
     render_cohort(HEADS, tmp_path / "few", 2, seed=5, lesions=3)

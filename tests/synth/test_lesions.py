@@ -86,6 +86,7 @@ def test_a_lesion_lies_in_named_anatomy_and_mostly_in_its_site(lesions, site):
         assert not (HEAD.labels[lesion.box][lesion.mask] == BONE).any()
 
 
+@pytest.mark.slow
 def test_deep_bleeds_grow_large_are_long_and_lie_mostly_where_they_come_from():
     x, y, z = points()
     sites = HEAD.sites.copy()
@@ -157,6 +158,7 @@ def test_whole_structures_are_marked_and_follow_their_outline():
         assert near_whole >= 3
 
 
+@pytest.mark.slow
 def test_lobes_are_marked_where_hardly_a_sulcus_is():
     """Some as gyri, some as round regions."""
     compact = []
@@ -227,6 +229,7 @@ def test_a_few_lesions_in_fluid_are_clots_that_distend_it(lesions):
     assert np.mean(kept) > 0.5 and 0 < np.mean(beyond) < 0.2
 
 
+@pytest.mark.slow
 def test_blood_in_sulci_keeps_clear_of_cortex_that_grew():
     depth_mm = HEAD.csf_depth_mm / 10
     share = {}

@@ -273,6 +273,7 @@ def test_hu_sites_and_side_stay_together_in_any_pose(seed):
     assert inside.sum() > 0.8 * core(scan.sites == 0).sum()
 
 
+@pytest.mark.slow
 def test_masks_lie_where_their_lesions_do_in_any_pose(monkeypatch):
     """Lesions that are the thalami themselves: their masks must be the thalami of the rendered site map."""
     monkeypatch.setattr(drawing, "_broad_strokes", lambda mask, rng: mask)
@@ -529,6 +530,7 @@ def test_a_deep_bleed_may_break_into_the_ventricles():
     assert np.mean(filled) == pytest.approx(0.6 * 0.94 * 0.65 * 0.2, abs=0.06)  # three standard deviations
 
 
+@pytest.mark.slow
 def test_a_mask_of_a_ventricle_may_hold_fluid_above_the_blood():
     ventricle = np.isin(HEAD.labels, VENTRICLE)
     box = bounding_box(ventricle)
