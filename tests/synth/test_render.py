@@ -78,7 +78,7 @@ def unbent(monkeypatch):
     """Scans whose only deformation is the plan's: the smooth noise is flat."""
     for module in (pose, tissue, drawing, render):
         monkeypatch.setattr(
-            module, "smooth_noise", lambda shape, scale, rng: np.zeros(shape, dtype=np.float32)
+            module, "smooth_noise", lambda shape, scale, rng, **order: np.zeros(shape, dtype=np.float32)
         )
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from situs.synth.heads import BONE
+from situs.synth.noise import blur_slices
+from situs.volume import bounding_box
 
 __all__ = ["add_artifacts", "open_skull"]
 
@@ -18,6 +20,7 @@ Scan = NDArray[np.float32]
 
 _P_HARDENING, _P_METAL, _P_MOTION = 0.4, 0.06, 0.08
 _DENSE_HU = 300.0
+_HARDENED_PX = 20  # beyond dense bone, the reach of what is blurred
 
 
 def add_artifacts(scan: Scan, pixel_mm: float, rng: np.random.Generator) -> Scan:
@@ -63,13 +66,18 @@ def open_skull(hu: Scan, labels: NDArray[np.integer], rng: np.random.Generator) 
 
 def _harden(scan: Scan, pixel_mm: float, rng: np.random.Generator) -> Scan:
     """Dark bands where dense bone lies on both sides, as between the petrous bones."""
-    dense = ndimage.gaussian_filter((scan > _DENSE_HU).astype(np.float32), (0, 2, 2))
+    deepest, bone = rng.uniform(2, 14), scan > _DENSE_HU
+    if not bone.any():
+        return scan
+    box = (slice(None), *bounding_box(np.asarray(bone.any(axis=0)), _HARDENED_PX))  # none of it lies beyond
+    dense = blur_slices(bone[box].astype(np.float32), 2, 2)
     one = np.cumsum(dense, axis=2)
-    other = one[:, :, -1:] - one
-    between = np.minimum(one, other) * pixel_mm  # mm of bone on the side that has less
-    dark = np.clip(between / 25 - 0.4, 0, 1)
-    dark = ndimage.gaussian_filter(dark, (0, 3, 0))
-    return np.asarray(scan - rng.uniform(2, 14) * dark * (scan < _DENSE_HU) * (scan > -100), dtype=np.float32)
+    other = np.asarray(one[:, :, -1:] - one)
+    between = np.minimum(one, other) * np.float32(pixel_mm)  # mm of bone on the side that has less
+    dark = blur_slices(np.clip(between / 25 - 0.4, 0, 1), 3, 0)
+    scan, part = scan.copy(), scan[box]
+    scan[box] -= deepest * dark * (part < _DENSE_HU) * (part > -100)
+    return scan
 
 
 def _streak(scan: Scan, pixel_mm: float, rng: np.random.Generator) -> Scan:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from situs.anatomy import SITES, SiteList, sites_csv
 from situs.cohort.manifest import Row, write_cohort_sites, write_manifest
 from situs.errors import InputError
-from situs.files import claim_folder, locked, make_folder, replacing, sweep, write_file
+from situs.files import claim_folder, locked, make_folder, sweep, write_file
 from situs.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -224,18 +224,20 @@ def _write_rois(
     from situs.side import side_of_distances
 
     shown = [
-        i for i, mask in enumerate(scan.masks) if mask.any() and mask.sum(axis=(0, 1)).max() >= _MIN_PIXELS
+        i for i, (_, mask) in enumerate(scan.drawn) if mask.sum(axis=(0, 1)).max(initial=0) >= _MIN_PIXELS
     ]
     rows = []
     for part, group in enumerate(_split_groups(shown, rng)):
-        roi = np.zeros(scan.hu.shape, dtype=np.uint8)
+        roi = np.zeros(scan.hu.shape, dtype=np.uint8, order="F")
         file = f"rois/{n:05d}_{part}.nii.gz"
         for value, i in enumerate(group, start=1):
-            roi[scan.masks[i]] = value
+            box, mask = scan.drawn[i]
+            roi[box][mask] = value
         for value, i in enumerate(group, start=1):
-            if not (roi == value).any():  # lost under another mask that was drawn generously
+            box, _ = scan.drawn[i]
+            lateral = scan.lateral_mm[box][roi[box] == value].astype(float)
+            if not lateral.size:  # lost under another mask that was drawn generously
                 continue
-            lateral = scan.lateral_mm[roi == value].astype(float)
             site = lesions[i].site
             crosses = head.listed.site(site).crosses_midline
             side = side_of_distances(lateral, np.ones(lateral.size), crosses)
@@ -292,8 +294,8 @@ def _rows_file(out: Path, n: int) -> Path:
 
 def _write_image(data: NDArray[np.generic], affine: NDArray[np.float64], file: Path) -> None:
     import nibabel
+    from isal import igzip  # four times faster than zlib
 
     image = nibabel.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    with replacing(file) as temporary:
-        nibabel.save(image, temporary)
+    write_file(file, igzip.compress(image.to_bytes(), 1, mtime=0))

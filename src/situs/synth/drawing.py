@@ -11,13 +11,14 @@ from situs.synth.masses import DEEP_SITES
 from situs.synth.noise import smooth_noise
 from situs.volume import bounding_box, largest_part
 
-__all__ = ["draw_mask"]
+__all__ = ["DRAWN_BEYOND", "draw_mask"]
 
 Mask = NDArray[np.bool_]
 
 # The least part of a mask in a slice that lies in the lesion's site. A sulcus amid as much tissue is not what
 # is meant.
 _LEAST_IN_SITE, _LEAST_IN_SITE_OF = 0.4, {"sulcal_spaces": 0.6}
+DRAWN_BEYOND = 3  # pixels around a lesion that its mask may cover
 _THIN = ("fluid", "cast", "sheet", "structure")
 _PLANE = np.ones((3, 3, 1), dtype=bool)
 _CORNERS = np.ones((3, 3, 3), dtype=bool)
@@ -39,7 +40,7 @@ def draw_mask(mask: Mask, lesion: Lesion, in_site: Mask, rng: np.random.Generato
     if not mask.any():
         return mask
     in_plane, along = np.asarray(mask.any(axis=2)), np.asarray(mask.any(axis=(0, 1)))
-    box = (*bounding_box(in_plane, 3), *bounding_box(along))
+    box = (*bounding_box(in_plane, DRAWN_BEYOND), *bounding_box(along))
     part = mask[box]
     thin = lesion.kind in _THIN
     if style < (0.1 if thin else 0.25):

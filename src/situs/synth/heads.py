@@ -1,4 +1,4 @@
-"""Head label maps and the site maps made from them, as validated arrays; reading, and a cache of the maps.
+"""Head label maps and the site maps made from them, as validated arrays; reading, and a cache of both.
 
 Arrays run (x, y, z) in RAS voxel order (x to the patient's right, y to the front, z up) with 1 mm voxels;
 world is RAS+ mm. Labels are FreeSurfer's aseg and aparc numbers in the brain, CHARM's around it.
@@ -6,30 +6,40 @@ world is RAS+ mm. Labels are FreeSurfer's aseg and aparc numbers in the brain, C
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from situs.anatomy import SITES, SiteList
 from situs.errors import InputError, OutputError
-from situs.files import make_folder, replacing, stem
+from situs.files import digest, make_folder, replacing, stem
 from situs.io.nifti import read_nifti_grid
 from situs.synth.atrophy import shrink_brain
 from situs.synth.site_list import list_codes, main_rules
-from situs.synth.site_map import LABELS, MAP_VERSION, SiteMaps, map_sites
+from situs.synth.site_map import LABELS, MAP_VERSION, map_sites
 from situs.volume import bounding_box
 
-__all__ = ["BONE", "Head", "default_cache", "find_heads", "map_sites", "read_head", "read_labels"]
+__all__ = [
+    "BONE",
+    "Head",
+    "default_cache",
+    "find_heads",
+    "map_sites",
+    "read_head",
+    "read_labels",
+    "square_depth",
+]
 
 _SUFFIXES = (".nii", ".nii.gz")
 _MAPS = ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet", "frame")
+_KEPT = ("labels", "affine", *_MAPS, "depth_squared")
 # Steps that differ from 1 mm by less than this are not resampled.
 _STEP_TOLERANCE_MM = 0.02
 BONE = (515, 516)
@@ -58,6 +68,7 @@ class Head:
         listed: The sites that lesions are named by.
         ruled: (nx, ny, nz) codes of the 15 sites as the rules give them (`situs.synth.site_map`). None if
             these are `sites`.
+        depth_squared: (nx, ny, nz) the square of `depth_mm`, if it is known already.
 
     Raises:
         ValueError: If the arrays do not have the same 3-D shape.
@@ -75,6 +86,7 @@ class Head:
     atrophy_mm: float = 0.0
     listed: SiteList = SITES
     ruled: NDArray[np.uint8] | None = None
+    depth_squared: NDArray[np.uint16] | None = None
 
     def __post_init__(self) -> None:
         for field in ("sites", "extra_axial", "lateral_mm", "csf_depth_mm", "sheet"):
@@ -103,15 +115,22 @@ class Head:
     @cached_property
     def depth_mm(self) -> NDArray[np.float32]:
         """(nx, ny, nz) distance to the nearest bone, inside the skull; 0 elsewhere."""
-        from scipy import ndimage
+        known = self.depth_squared
+        squared = square_depth(self.labels, self.rules) if known is None else known
+        return np.sqrt(squared, dtype=np.float32)
 
-        depth = np.zeros(self.labels.shape, dtype=np.float32)
-        inside = self.rules > 0
-        if inside.any():  # the bone that is nearest to a voxel inside lies just outside their box
-            box = bounding_box(inside, 4)
-            distance = ndimage.distance_transform_edt(~np.isin(self.labels[box], BONE))
-            depth[box] = np.where(inside[box], distance, 0)
-        return depth
+
+def square_depth(labels: NDArray[np.int16], rules: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """(nx, ny, nz) the squared distance in mm to the nearest bone where `rules` are not 0; 0 elsewhere."""
+    from scipy import ndimage
+
+    squared = np.zeros(labels.shape, dtype=np.uint16)
+    inside = rules > 0
+    if inside.any():  # the bone that is nearest to a voxel inside lies just outside their box
+        box = bounding_box(inside, 4)
+        distance = ndimage.distance_transform_edt(~np.isin(labels[box], BONE))
+        squared[box] = np.where(inside[box], np.rint(distance**2), 0)
+    return squared
 
 
 def default_cache() -> Path:
@@ -144,8 +163,8 @@ def read_head(
 
     Args:
         path: NIfTI file of FreeSurfer and CHARM numbers.
-        cache: Folder that keeps the site maps between runs, about 1 MB a head; computing them takes 20 s of
-            one core. The default is `default_cache`. A folder that cannot be written only costs time.
+        cache: Folder that keeps labels and site maps between runs, about 3 MB a head; computing them takes
+            20 s of one core. The default is `default_cache`. A folder that cannot be written only costs time.
         atrophy_mm: The mean thickness of tissue that is lost around sulci and ventricles, see
             `situs.synth.atrophy.shrink_brain`.
         listed: The sites that lesions are named by, see `situs.synth.site_list.check_list`.
@@ -154,25 +173,23 @@ def read_head(
         InputError: If the file cannot be read or is not a head label map in this convention.
     """
     path = Path(path)
-    labels, affine = read_labels(path)
-    labels = shrink_brain(labels, atrophy_mm, zlib.crc32(stem(path).encode()))
-    content = hashlib.sha256(f"{MAP_VERSION} {labels.shape} {affine.tolist()}".encode())
-    content.update(labels.tobytes())
-    stored = Path(cache if cache is not None else default_cache()) / f"{content.hexdigest()[:32]}.npz"
-    maps = _read_maps(stored, labels.shape)
-    if maps is None:
+    stored = _cache_file(path, Path(cache if cache is not None else default_cache()), atrophy_mm)
+    kept = _read_kept(stored)
+    if kept is None:
+        labels, affine = read_labels(path)
+        labels = shrink_brain(labels, atrophy_mm, zlib.crc32(stem(path).encode()))
         try:
             maps = map_sites(labels, affine)
         except ValueError as error:
             raise InputError(f"{path}: not a head label map that can be used: {error}") from None
-        _write_maps(stored, maps)
-    fields = {field: getattr(maps, field) for field in _MAPS}
-    ruled = None
-    if listed != SITES:
-        ruled = maps.sites
-        for field in ("sites", "extra_axial"):
-            fields[field] = list_codes(fields[field], labels, listed)
-    return Head(stem(path), labels, affine, **fields, atrophy_mm=atrophy_mm, listed=listed, ruled=ruled)
+        kept = {"labels": labels, "affine": affine, **{field: getattr(maps, field) for field in _MAPS}}
+        kept["depth_squared"] = square_depth(labels, maps.sites)
+        _write_kept(stored, kept)
+    if listed == SITES:
+        return Head(stem(path), **kept, atrophy_mm=atrophy_mm)
+    ruled = kept["sites"]
+    codes = {field: list_codes(kept[field], kept["labels"], listed) for field in ("sites", "extra_axial")}
+    return Head(stem(path), **{**kept, **codes}, atrophy_mm=atrophy_mm, listed=listed, ruled=ruled)
 
 
 def read_labels(path: Path) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
@@ -215,21 +232,31 @@ def _to_ras_1mm(
     return np.ascontiguousarray(labels, dtype=np.int16), affine
 
 
-def _read_maps(path: Path, shape: tuple[int, ...]) -> SiteMaps | None:
-    """Maps kept by an earlier run; None if there are none, or they are damaged."""
+def _cache_file(path: Path, folder: Path, atrophy_mm: float) -> Path | None:
+    """Where what is made from a file is kept: by its content and its name, which seeds the atrophy."""
+    if not path.is_file():
+        return None
+    return folder / f"{digest(f'{MAP_VERSION} {stem(path)} {atrophy_mm} {digest(path)}'.encode())[:32]}.npz"
+
+
+def _read_kept(path: Path | None) -> dict[str, Any] | None:
+    """The arrays kept by an earlier run; None if there are none, or they are damaged."""
+    if path is None:
+        return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            maps = SiteMaps(*(stored[field] for field in _MAPS))
+            return {field: stored[field] for field in _KEPT}
     except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile):
         return None
-    return maps if maps.sites.shape == shape else None
 
 
-def _write_maps(path: Path, maps: SiteMaps) -> None:
-    """Keep maps for the next run: written under a temporary name, then renamed."""
+def _write_kept(path: Path | None, kept: dict[str, Any]) -> None:
+    """Keep arrays for the next run: written under a temporary name, then renamed."""
+    if path is None:
+        return
     try:
         make_folder(path.parent)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{field: getattr(maps, field) for field in _MAPS})
+            np.savez_compressed(file, **kept)
     except (OSError, OutputError):
         return  # a cache that cannot be written only costs time

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from situs.synth.heads import Head
@@ -99,7 +98,7 @@ def draw_plan(head: Head, rng: np.random.Generator) -> ScanPlan:
 def map_to_head(
     head: Head, lesions: Sequence[Lesion], plan: ScanPlan, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """The head's voxel (nk, nj, ni, 3) that each voxel of the scan shows.
+    """The head's voxel (nk, 3, nj, ni) that each voxel of the scan shows.
 
     The map is the plan's pose, bent by two smooth random fields and by the mass effect of the lesions.
     """
@@ -116,17 +115,32 @@ def map_to_head(
             noise = smooth_noise(shape, scale_mm / node_mm, rng)
             nodes[..., axis] += (size_mm * stretch(noise, (nk, _NODES, _NODES))).astype(nodes.dtype)
     _push_aside(nodes, head, lesions)
-    coarse = torch.from_numpy(np.ascontiguousarray(nodes.transpose(0, 3, 1, 2), dtype=np.float32))
-    fine = torch.nn.functional.interpolate(coarse, size=(nj, ni), mode="bilinear", align_corners=True)
-    return np.asarray(fine.permute(0, 2, 3, 1).numpy())
+    return stretch(nodes.transpose(0, 3, 1, 2).astype(np.float32), (nj, ni))
 
 
-def nearest_voxels(coordinates: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """The flat index (...) of the voxel nearest to each coordinate (..., 3) in a grid; -1 outside it."""
-    index = np.rint(coordinates).astype(np.int32)
-    x, y, z = index[..., 0], index[..., 1], index[..., 2]
-    inside = (x >= 0) & (y >= 0) & (z >= 0) & (x < shape[0]) & (y < shape[1]) & (z < shape[2])
-    return np.where(inside, (x.astype(np.int64) * shape[1] + y) * shape[2] + z, -1)
+def nearest_voxels(
+    coordinates: Sequence[NDArray[np.floating]] | NDArray[np.floating], shape: Sequence[int], margin: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The voxels of a grid that are nearest to places.
+
+    Args:
+        coordinates: (3, ...) of the places, in voxels.
+        shape: (3,) of the grid.
+        margin: The voxels of the grid before the places' own voxel 0, along each axis.
+
+    Returns:
+        Their flat index (...), the first axis fastest, and whether (...) they lie in the grid; elsewhere the
+        index is 0.
+    """
+    index = np.zeros(coordinates[0].shape, dtype=np.int64)
+    inside, step = np.ones(index.shape, dtype=bool), 1
+    for places, n in zip(coordinates, shape, strict=True):
+        nearest = np.rint(places).astype(np.int32) + np.int32(margin)
+        inside &= nearest.view(np.uint32) < n  # negative ones are larger than any n
+        index += np.multiply(nearest, step, dtype=np.int64)
+        step *= n
+    index *= inside
+    return index, inside
 
 
 def _push_aside(nodes: Array, head: Head, lesions: Sequence[Lesion]) -> None:
@@ -135,8 +149,9 @@ def _push_aside(nodes: Array, head: Head, lesions: Sequence[Lesion]) -> None:
     Inside, the map is linear. Outside, as much moves out as moves in, per plane and not per ball: the skull
     does not give way, so the displacement reaches farther. Nothing moves at the bone.
     """
-    nearest = nearest_voxels(nodes, head.labels.shape)
-    depth = np.where(nearest >= 0, head.depth_mm.ravel()[np.maximum(nearest, 0)], 0)
+    z_y_x = [nodes[..., axis] for axis in (2, 1, 0)]
+    nearest, inside = nearest_voxels(z_y_x, head.labels.shape[::-1])
+    depth = head.depth_mm.ravel()[nearest] * inside
     free = np.clip(depth / _STIFF_MM, 0, 1)[..., None]
     for lesion in lesions:
         if lesion.swell <= 1:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +17,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from situs.synth.artifacts import add_artifacts
-from situs.synth.drawing import draw_mask
+from situs.synth.drawing import DRAWN_BEYOND, draw_mask
 from situs.synth.heads import Head
 from situs.synth.lesion import Lesion
-from situs.synth.noise import smooth_noise, stretch
+from situs.synth.noise import blur_slices, smooth_noise, stretch
 from situs.synth.pose import ScanPlan, map_to_head, nearest_voxels
+from situs.synth.shapes import Box, embed
 from situs.synth.tissue import AIR_HU, paint_lesions, tissue_hu
 
 __all__ = ["RenderedScan", "render_scan"]
@@ -37,79 +40,177 @@ class RenderedScan:
 
     Attributes:
         hu: (ni, nj, nk) int16, HU.
-        masks: One mask (ni, nj, nk) of bool per lesion, as a reader would have drawn it; may be empty.
+        drawn: Per lesion a box of the scan and its mask there, of bool, as a reader would have drawn it; may
+            be empty.
         sites: (ni, nj, nk) uint8, 0 for none of the listed sites, else `Head.code`.
         lateral_mm: (ni, nj, nk) int8, distance to the midline, positive on the patient's left.
     """
 
     hu: NDArray[np.int16]
-    masks: list[NDArray[np.bool_]]
+    drawn: list[tuple[Box, NDArray[np.bool_]]]
     sites: NDArray[np.uint8]
     lateral_mm: NDArray[np.int8]
+
+    @property
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """One mask (ni, nj, nk) of bool per lesion."""
+        return [embed(mask, box, self.hu.shape) for box, mask in self.drawn]
 
 
 def render_scan(
     head: Head, lesions: Sequence[Lesion], plan: ScanPlan, rng: np.random.Generator
 ) -> RenderedScan:
     """Render `head` with its lesions as planned."""
-    number = np.zeros(head.labels.shape, dtype=np.uint8)
-    for n, lesion in enumerate(lesions, start=1):
-        number[lesion.box][lesion.mask] = n
     hu = tissue_hu(head, plan, rng)
     paint_lesions(hu, head, lesions, rng)
-    coordinates = map_to_head(head, lesions, plan, rng)
-    nearest = nearest_voxels(coordinates, head.labels.shape)
-    scan = _acquire(_sample(hu, coordinates, plan), plan, rng)
+    shown = _look_up(head, lesions, hu, map_to_head(head, lesions, plan, rng), plan)
+    numbers = shown.numbers.T
+    by_lobe = np.array([False, *(lesion.in_tissue for lesion in lesions)])
+    sites = np.where(by_lobe[numbers], shown.extra_axial.T, shown.sites.T)
+    scan = _acquire(shown.hu, plan, rng)
+    drawn = []
+    boxes = ndimage.find_objects(numbers, max_label=len(lesions))
+    for n, (lesion, found) in enumerate(zip(lesions, boxes, strict=True), start=1):
+        box = _with_margin(found or _NOWHERE, numbers.shape)
+        in_site = sites[box] == head.code(lesion.site)
+        drawn.append((box, draw_mask(numbers[box] == n, lesion, in_site, rng)))
+    return RenderedScan(scan.T, drawn, sites, shown.lateral_mm.T)
 
-    def take(volume: NDArray[np.generic], outside: int) -> NDArray[np.generic]:
-        values = np.where(nearest >= 0, volume.ravel()[np.maximum(nearest, 0)], outside).astype(volume.dtype)
-        return np.ascontiguousarray(values.transpose(2, 1, 0))
 
-    numbers = take(number, 0)
-    sites, extra_axial = take(head.sites, 0), take(head.extra_axial, 0)
-    for n, lesion in enumerate(lesions, start=1):
-        if lesion.in_tissue:
-            sites = np.where(numbers == n, extra_axial, sites)
-    masks = [
-        draw_mask(numbers == n, lesion, sites == head.code(lesion.site), rng)
-        for n, lesion in enumerate(lesions, start=1)
-    ]
-    lateral = take(head.lateral_mm, _UNKNOWN_LATERAL)
-    return RenderedScan(
-        np.ascontiguousarray(scan.transpose(2, 1, 0)), masks, sites.astype(np.uint8), lateral.astype(np.int8)
+_NOWHERE = (slice(0, 1),) * 3
+
+
+def _with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> Box:
+    """A box of a scan and `DRAWN_BEYOND` pixels around it in the plane, as far as the scan goes."""
+    i, j = (
+        slice(max(0, b.start - DRAWN_BEYOND), min(n, b.stop + DRAWN_BEYOND))
+        for b, n in zip(box[:2], shape[:2], strict=True)
     )
+    return i, j, box[2]
 
 
-def _sample(hu: NDArray[np.float32], coordinates: NDArray[np.float32], plan: ScanPlan) -> NDArray[np.float32]:
-    """(nk, nj, ni) HU, averaged through each slice's thickness."""
+class _Shown(NamedTuple):
+    """What the voxels (nk, nj, ni) of a scan show of a head."""
+
+    hu: NDArray[np.float32]
+    numbers: NDArray[np.uint8]  # of the lesion, from 1
+    sites: NDArray[np.uint8]
+    extra_axial: NDArray[np.uint8]
+    lateral_mm: NDArray[np.int8]
+
+
+def _look_up(
+    head: Head,
+    lesions: Sequence[Lesion],
+    hu: NDArray[np.float32],
+    coordinates: NDArray[np.float32],
+    plan: ScanPlan,
+) -> _Shown:
+    """Look every voxel of a scan up in its head, slice by slice.
+
+    HU are averaged through a slice's thickness. Most voxels show air and are not sampled: those that are so
+    far from the head that no sample can reach it.
+
+    Args:
+        head: The head.
+        lesions: Its lesions.
+        hu: (nx, ny, nz) its HU, x fastest.
+        coordinates: (nk, 3, nj, ni) in the head's voxels.
+        plan: The scan's.
+    """
+    packed = _pack(head)
+    number = np.zeros(packed.shape, dtype=np.uint8)
+    inside = number[_PAD:, _PAD:, _PAD:].T
+    for n, lesion in enumerate(lesions, start=1):
+        inside[lesion.box][lesion.mask] = n
     count = int(np.clip(round(plan.gap_mm / 2), 1, 3))
-    volume = torch.from_numpy(hu - np.float32(AIR_HU))[None, None]  # so that "outside" is air
-    size = torch.tensor(hu.shape[::-1], dtype=torch.float32)
-    total = torch.zeros(coordinates.shape[:3])
-    points = torch.from_numpy(coordinates)
-    step = torch.tensor(plan.to_head[:3, 2], dtype=torch.float32)  # voxels of the head per mm through slices
-    for offset in (np.arange(count) - (count - 1) / 2) * plan.gap_mm / count:
-        grid = (points + float(offset) * step).flip(-1) * (2 / (size - 1)) - 1
-        total += torch.nn.functional.grid_sample(volume, grid[None], align_corners=True)[0, 0]
-    return np.asarray((total / count + AIR_HU).numpy())
+    step = plan.to_head[:3, 2]  # voxels of the head per mm through slices
+    offsets = [
+        (offset * step).astype(np.float32)
+        for offset in (np.arange(count) - (count - 1) / 2) * plan.gap_mm / count
+    ]
+    far = int(1.5 + np.abs(offsets).max())  # voxels from the nearest one that a sample may reach
+    most = (far + 1) // 2 if far <= _PAD else _FARTHEST
+    volume = torch.from_numpy((hu - np.float32(AIR_HU)).T)[None, None]  # so that "outside" is air
+    nk, _, nj, ni = coordinates.shape
+    values = np.full((nk, nj * ni), AIR_HU, dtype=np.float32)
+    maps, numbers = np.empty((nk, nj, ni), dtype=np.uint32), np.empty((nk, nj, ni), dtype=np.uint8)
+    for k, place in enumerate(coordinates):
+        index, _ = nearest_voxels(place, packed.shape[::-1], _PAD)
+        maps[k], numbers[k] = packed.ravel()[index], number.ravel()[index]
+        near = np.flatnonzero(maps[k] < (most + 1) << 24)
+        values[k, near] += _sample(volume, place.reshape(3, -1)[:, near], offsets)
+    sites, extra_axial, lateral, _ = np.moveaxis(maps.view(np.uint8).reshape(nk, nj, ni, 4), -1, 0).copy()
+    return _Shown(values.reshape(nk, nj, ni), numbers, sites, extra_axial, lateral.view(np.int8))
+
+
+_PAD = 8  # voxels around a head in `_pack`, an even number
+_FARTHEST = 255
+
+
+@lru_cache(maxsize=1)
+def _pack(head: Head) -> NDArray[np.uint32]:
+    """The maps of a head in one array (nz, ny, nx), to be looked up at once.
+
+    It has `_PAD` voxels more on every side, or one more still, and voxel 0 is what lies outside. The bytes of
+    a voxel, the lowest first: the site, the site for lesions in tissue, the distance to the midline, and how
+    far anything but air is, in blocks of two voxels, diagonals included.
+    """
+    full = [n + n % 2 + 2 * _PAD for n in head.labels.T.shape]
+    whole = tuple(slice(_PAD, _PAD + n) for n in head.labels.T.shape)
+    solid = np.zeros(full, dtype=bool)
+    solid[whole] = (head.labels != 0).T | head.inside(()).T
+    blocks = solid.reshape([n for half in full for n in (half // 2, 2)]).any(axis=(1, 3, 5))
+    air = np.minimum(ndimage.distance_transform_cdt(~blocks, "chessboard"), _FARTHEST).astype(np.uint32)
+    packed = air.repeat(2, 0).repeat(2, 1).repeat(2, 2) << 24 | np.uint32(_UNKNOWN_LATERAL << 16)
+    lateral = head.lateral_mm.T.view(np.uint8).astype(np.uint32)
+    packed[whole] &= np.uint32(0xFF << 24)
+    packed[whole] |= lateral << 16 | head.extra_axial.T.astype(np.uint32) << 8 | head.sites.T
+    return packed
+
+
+def _sample(
+    volume: torch.Tensor, places: NDArray[np.float32], offsets: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """(n,) the mean HU above air at places and their offsets, trilinear; air outside the volume.
+
+    Args:
+        volume: (1, 1, nz, ny, nx) HU above air.
+        places: (3, n) x, y and z in voxels.
+        offsets: Each (3,), in voxels.
+    """
+    to_unit = 2 / (np.array(volume.shape[:1:-1], dtype=np.float32) - 1)
+    units = np.empty(places.shape[::-1], dtype=np.float32)
+    for axis, values in enumerate(places):
+        units[:, axis] = values * to_unit[axis] - 1
+    total = torch.zeros(len(units))
+    for offset in offsets:
+        grid = torch.from_numpy(units + offset * to_unit)[None, None, None]
+        total += torch.nn.functional.grid_sample(volume, grid, align_corners=True)[0, 0, 0, 0]
+    return np.asarray((total / len(offsets)).numpy())
 
 
 def _acquire(scan: NDArray[np.float32], plan: ScanPlan, rng: np.random.Generator) -> NDArray[np.int16]:
     """The scanner: sharpness, uneven brightness, noise, the table, and what the archive cut off."""
     blur = rng.uniform(0.0, 0.8)
-    scan = ndimage.gaussian_filter(scan, (0, blur, blur))
+    scan = blur_slices(scan, blur, blur)
     scan = add_artifacts(scan, plan.pixel_mm, rng)
     shading = smooth_noise((scan.shape[0], 9, 9), 3.0, rng)
     shading = stretch(shading, scan.shape)
     noise = rng.standard_normal(scan.shape, dtype=np.float32)
     grain = rng.uniform(0.3, 1.0)
-    noise = ndimage.gaussian_filter(noise, (0, grain, grain))
-    scan = scan + (rng.uniform(1.5, 7.0) / noise.std()) * noise + rng.uniform(0, 2.0) * shading
+    noise = blur_slices(noise, grain, grain)
+    noise *= rng.uniform(1.5, 7.0) / noise.std()
+    shading *= rng.uniform(0, 2.0)
+    scan += noise
+    scan += shading
     if rng.random() < _P_TABLE:
         table = _table(scan.shape[1:], plan.pixel_mm, rng)
-        scan = np.where(table & (scan < -300), np.float32(rng.uniform(50, 400)), scan)
+        behind = scan[:, table]
+        behind[behind < -300] = rng.uniform(50, 400)
+        scan[:, table] = behind
     low, high = _ARCHIVES_HU[rng.choice(len(_ARCHIVES_HU), p=_P_ARCHIVES)]
-    return np.clip(np.rint(scan), low, high).astype(np.int16)
+    return np.clip(np.rint(scan, out=scan), low, high, out=scan).astype(np.int16)
 
 
 def _table(shape: tuple[int, int], pixel_mm: float, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ __all__ = ["AIR_HU", "paint_lesions", "tissue_hu"]
 
 Array = NDArray[np.float64]
 Hu = NDArray[np.float32]
+Voxels = NDArray[np.intp]
 
 AIR_HU = -1000.0
 # Mean and spread (between scans) of tissue values in HU; textbook ranges of unenhanced head CT.
@@ -62,36 +65,67 @@ _PAD = 7  # voxels around a lesion that oedema and blood beyond its mask may rea
 
 
 def tissue_hu(head: Head, plan: ScanPlan, rng: np.random.Generator) -> Hu:
-    """(nx, ny, nz) HU of the head without lesions."""
+    """(nx, ny, nz) HU of the head without lesions, x fastest."""
     table = np.full(2100, AIR_HU, dtype=np.float32)
     cortex = rng.normal(*_CORTEX_HU)
     table[1000:2100] = cortex
     for tissue, (mean, spread) in _TISSUE_HU.items():
         table[list(tissue)] = rng.normal(mean, spread)
     table[_SOFT_TISSUE] = _MUSCLE_HU
-    labels = head.labels
-    hu = table[labels]
-
-    soft = labels == _SOFT_TISSUE
-    texture = smooth_noise(labels.shape, 7.0, rng)
+    parts = _parts(head)
+    flat = table[parts.labels]
+    hu = flat.reshape(head.labels.shape, order="F")  # a view; x runs fastest, as it does in a scan
+    texture = smooth_noise(hu.shape, 7.0, rng, x_fastest=True)
     if rng.random() < _P_CONTRAST:  # after an injection: vessels and plexus first, the brain hardly
-        hu[np.isin(labels, _ENHANCING)] += rng.uniform(40, 160)
-        hu[(labels < 500) & (hu > 15) & (hu < 60)] += rng.uniform(0, 5)
+        flat[parts.enhancing] += rng.uniform(40, 160)
+        hu[(head.labels < 500) & (hu > 15) & (hu < 60)] += rng.uniform(0, 5)
     if rng.random() < _P_SKULL_DEFECT:
-        open_skull(hu, labels, rng)
-    hu[soft & (texture > rng.uniform(-0.5, 0.8))] = _FAT_HU
+        open_skull(hu, head.labels, rng)
+    texture_of = texture.ravel("F")
+    flat[parts.soft[texture_of[parts.soft] > rng.uniform(-0.5, 0.8)]] = _FAT_HU
+    narrowing = np.where(parts.csf_in_cisterns, plan.cistern_narrowing_mm, plan.sulcal_narrowing_mm)
+    openness = np.clip(parts.csf_depth_mm - narrowing + 0.5, 0, 1)
+    flat[parts.csf] = cortex + openness * (table[_CSF] - cortex)
+    for dura in (parts.falx, parts.tentorium):  # thinner than a voxel: seldom at its full 50 to 70 HU
+        flat[dura] += rng.uniform(0.15, 0.9) * (rng.uniform(50, 70) - flat[dura])
+    _calcify(hu, head, texture_of, rng)
+    return hu
+
+
+class _Parts(NamedTuple):
+    """What of a head every scan paints anew: its labels, and flat indices (n,) of voxels; x fastest."""
+
+    labels: NDArray[np.int16]
+    soft: Voxels
+    enhancing: Voxels
+    csf: Voxels
+    csf_in_cisterns: NDArray[np.bool_]
+    csf_depth_mm: Array
+    falx: Voxels
+    tentorium: Voxels
+    choroid: Voxels
+    sheet: Voxels  # of the falx, whatever lies there
+    ventricles: Voxels
+
+
+@lru_cache(maxsize=1)
+def _parts(head: Head) -> _Parts:
+    labels = head.labels.ravel("F")
+    rules, sheet, depth = (a.ravel("F") for a in (head.rules, head.sheet, head.csf_depth_mm))
     csf = labels == _CSF
-    narrowing = np.where(
-        head.rules[csf] == SITE_INDEX["basal_cisterns"] + 1,
-        plan.cistern_narrowing_mm, plan.sulcal_narrowing_mm,
-    )  # fmt: skip
-    openness = np.clip(head.csf_depth_mm[csf] / 10 - narrowing + 0.5, 0, 1)
-    hu[csf] = cortex + openness * (table[_CSF] - cortex)
-    for sheet, where in ((FALX, csf | (labels >= 1000)), (TENTORIUM, labels < 500)):
-        dura = (head.sheet == sheet) & where  # thinner than a voxel: seldom at its full 50 to 70 HU
-        hu[dura] += rng.uniform(0.15, 0.9) * (rng.uniform(50, 70) - hu[dura])
-    _calcify(hu, head, texture, rng)
-    return np.asarray(hu)
+    return _Parts(
+        labels=labels,
+        soft=np.flatnonzero(labels == _SOFT_TISSUE),
+        enhancing=np.flatnonzero(np.isin(labels, _ENHANCING)),
+        csf=np.flatnonzero(csf),
+        csf_in_cisterns=rules[csf] == SITE_INDEX["basal_cisterns"] + 1,
+        csf_depth_mm=depth[csf] / 10,
+        falx=np.flatnonzero((sheet == FALX) & (csf | (labels >= 1000))),
+        tentorium=np.flatnonzero((sheet == TENTORIUM) & (labels < 500)),
+        choroid=np.flatnonzero(np.isin(labels, _CHOROID)),
+        sheet=np.flatnonzero(sheet == FALX),
+        ventricles=np.flatnonzero(rules == SITE_INDEX["ventricular_system"] + 1),
+    )
 
 
 def paint_lesions(hu: Hu, head: Head, lesions: Sequence[Lesion], rng: np.random.Generator) -> None:
@@ -137,30 +171,36 @@ def _paint_lesion(
 ) -> bool:
     """Paint one lesion into its surroundings, a box (mx, my, mz), in place; whether it is blood."""
     inside = head.inside(box)
-    outside = ndimage.distance_transform_edt(~mask)
     # The mask that a network is given is rarely the lesion: what it leaves outside stays visible.
     extent = rng.choice([0.0, rng.uniform(0.5, 3.0)], p=[0.6, 0.4])
     if lesion.kind == "sinus":
         hu[mask & inside] = rng.uniform(5, 60)
         return False
     if rng.random() < _P_OTHER:
-        hu[(outside <= extent) & inside] = rng.uniform(-20, 110)
+        hu[_within(mask, extent) & inside] = rng.uniform(-20, 110)
         return False
     if rng.random() < _P_DARK.get(lesion.kind, 0.0):  # infarct, oedema, scar
-        dark = (outside <= extent) & inside
+        dark = _within(mask, extent) & inside
         hu[dark] = _uneven(hu.shape, rng.uniform(8, 28), 3.0, rng)[dark]
         return False
     if lesion.kind == "tissue" and rng.random() < 0.5:  # oedema around a bleed
-        rim = (outside <= rng.uniform(2, 7)) & inside & (hu > 15) & (hu < 45)
+        rim = _within(mask, rng.uniform(2, 7)) & inside & (hu > 15) & (hu < 45)
         hu[rim] -= rng.uniform(4, 13)
     follows_site = lesion.kind in ("fluid", "cast", "structure")
     same = head.sites[box] == head.code(lesion.site) if follows_site else inside
-    blood = (outside <= extent) & same
+    blood = _within(mask, extent) & same
     if head.rule_of[lesion.site] == "ventricular_system" and rng.random() < _P_PARTLY_BLOOD:
         hu[blood] = rng.uniform(5, 32)  # fluid, mixed with blood
         blood &= _settled(blood, rng)
     hu[blood] = _uneven(hu.shape, rng.uniform(46, 82), 8.0, rng)[blood]
     return True
+
+
+def _within(mask: NDArray[np.bool_], reach_mm: float) -> NDArray[np.bool_]:
+    """Where the distance to a mask (mx, my, mz) is at most `reach_mm`; the mask itself is copied."""
+    if reach_mm < 1:  # nearer than the next voxel
+        return mask.copy()
+    return np.asarray(ndimage.distance_transform_edt(~mask) <= reach_mm)
 
 
 def _uneven(shape: tuple[int, ...], mean_hu: float, most_hu: float, rng: np.random.Generator) -> Hu:
@@ -179,12 +219,14 @@ def _settled(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bo
 
 def _bleed_into_ventricles(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Generator) -> None:
     """Blood in the ventricles beside a bleed, layered in the supine patient or clotted in some parts."""
-    ventricles = np.nonzero(head.rules == SITE_INDEX["ventricular_system"] + 1)
+    ventricles = _parts(head).ventricles
     if rng.random() < 0.5:
-        filled = ventricles[1] < lesion.start[1] + rng.uniform(-30, 20)
+        y = ventricles // hu.shape[0] % hu.shape[1]
+        filled = y < lesion.start[1] + rng.uniform(-30, 20)
     else:
-        filled = smooth_noise(hu.shape, 25.0, rng)[ventricles] > rng.uniform(-1, 0.7)
-    hu[tuple(axis[filled] for axis in ventricles)] = rng.uniform(48, 78)
+        noise = smooth_noise(hu.shape, 25.0, rng, x_fastest=True).ravel("F")
+        filled = noise[ventricles] > rng.uniform(-1, 0.7)
+    hu[np.unravel_index(ventricles[filled], hu.shape, order="F")] = rng.uniform(48, 78)
 
 
 def _bleed_into_cisterns(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Generator) -> None:
@@ -198,15 +240,23 @@ def _bleed_into_cisterns(hu: Hu, head: Head, lesion: Lesion, rng: np.random.Gene
 
 
 def _calcify(hu: Hu, head: Head, texture: NDArray[np.float32], rng: np.random.Generator) -> None:
-    """The calcifications that most adults have: choroid plexus, pineal gland, now and then the falx."""
+    """The calcifications that most adults have: choroid plexus, pineal gland, now and then the falx.
+
+    Args:
+        hu: (nx, ny, nz) HU of the head, x fastest; changed in place.
+        head: The head.
+        texture: (nx * ny * nz,) smooth noise, x fastest.
+        rng: Draws everything.
+    """
+    parts, flat = _parts(head), hu.ravel("F")
     if rng.random() < 0.7:
-        hu[np.isin(head.labels, _CHOROID) & (texture > rng.uniform(-0.5, 0.8))] = rng.uniform(80, 350)
+        flat[parts.choroid[texture[parts.choroid] > rng.uniform(-0.5, 0.8)]] = rng.uniform(80, 350)
     if rng.random() < 0.65:
         frame_to_voxel = np.linalg.inv(head.affine) @ np.linalg.inv(head.frame)
         centre = frame_to_voxel @ [*rng.normal([0, -17, -2], 1.0), 1.0]
         _paint_ball(hu, centre[:3], rng.uniform(1.5, 3.2), rng.uniform(90, 300))
     if rng.random() < 0.2:
-        hu[(head.sheet == FALX) & (texture > rng.uniform(0.5, 1.5))] = rng.uniform(100, 400)
+        flat[parts.sheet[texture[parts.sheet] > rng.uniform(0.5, 1.5)]] = rng.uniform(100, 400)
 
 
 def _paint_ball(hu: Hu, centre: Array, radius: float, value: float) -> None:

@@ -1,0 +1,148 @@
+"""What training costs by stage, how much of it is the data path, and how long a whole training takes.
+
+The data path is reading examples from mapped files and changing them at random. It runs in a thread beside
+the steps of the networks, so it holds them up only where a core is all there is. The minutes are projected
+from the rates measured here to the examples that the recipe sees. Run:
+
+    python benchmarks/train.py COHORT [--steps 20] [--threads 1]
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import frame
+import numpy as np
+import torch
+
+from situs.cohort.sampling import balanced_indices
+from situs.cohort.slices import Slices, open_slices
+from situs.learn.augment import augment
+from situs.learn.basenet import embed, new_basenet, train_basenet
+from situs.learn.devices import open_machine
+from situs.learn.recipe import COMPACT, relation_settings
+from situs.learn.relations import train_relations
+from situs.neighbors import References
+from situs.tables import text_table
+
+_WARM_UP_STEPS = 3
+_TARGETS = 150  # of each site, for the Relation Network
+
+
+def main(args: list[str] | None = None) -> int:
+    options = _parse(args)
+    torch.set_num_threads(options.threads)
+    slices = open_slices(options.cohort, COMPACT.spec, COMPACT.max_slices, options.threads, training=True)
+    n_sites = len(slices.sites)
+    embedded = n_sites * (COMPACT.n_references + COMPACT.n_targets)
+    stages = [
+        ("paint", COMPACT.paint_samples, training_rate(slices, "paint", options.steps)),
+        ("basenet", COMPACT.basenet_samples, training_rate(slices, "basenet", options.steps)),
+        ("embed", embedded, embedding_rate(slices)),
+        ("relation", COMPACT.relation_samples, relation_rate(n_sites)),
+    ]
+    data, peak_gb = data_rate(slices, options.steps), frame.peak_mb() / 1000
+
+    half = "bfloat16" if open_machine("cpu").half else "single precision"
+    print(f"{len(slices):,} examples, torch threads: {options.threads}, {half}\n")
+    minutes = [examples / rate / 60 for _, examples, rate in stages]
+    print(
+        text_table(
+            [
+                ["stage", "examples", "examples a second", "projected minutes", "data path, % of a core"],
+                *(
+                    [stage, f"{examples:,}", f"{rate:.0f}", f"{m:.1f}", f"{100 * rate / data:.0f}"]
+                    for (stage, examples, rate), m in zip(stages, minutes, strict=True)
+                ),
+            ]
+        )
+    )
+    print(
+        f"\nthe data path alone: {data:.0f} examples a second; peak {peak_gb:.2f} GB, mapped views included\n"
+    )
+    frame.print_promises(
+        [
+            frame.Promise("the stages together, projected", sum(minutes), 20, "min"),
+            frame.Promise("peak memory, mapped views included", peak_gb, 4, "GB"),
+        ]
+    )
+    return 0
+
+
+def training_rate(slices: Slices, stage: str, steps: int) -> float:
+    """Examples a second of a stage of BaseNet, without its first steps."""
+    n = (steps + _WARM_UP_STEPS) * COMPACT.batch
+    none = {"paint_samples": 0, "basenet_samples": 0}
+    recipe = replace(COMPACT, **{**none, f"{stage}_samples": n})
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as work:
+        train_basenet(
+            slices,
+            np.arange(len(slices)),
+            recipe,
+            0,
+            Path(work),
+            lambda *_: ends.append(time.perf_counter()),
+            open_machine("cpu"),
+        )
+    return steps * COMPACT.batch / (ends[-1] - ends[_WARM_UP_STEPS - 1])
+
+
+def data_rate(slices: Slices, steps: int) -> float:
+    """Examples a second that the data path gives where nothing runs beside it."""
+    rng = np.random.default_rng(1)
+    order = balanced_indices(slices.site, steps * COMPACT.batch, rng)
+    with frame.Timer() as timer:
+        for part in np.split(order, steps):
+            augment(slices.batch(np.sort(part)), COMPACT.spec, rng)
+    return len(order) / timer.wall_s
+
+
+def embedding_rate(slices: Slices) -> float:
+    """Examples a second that BaseNet embeds."""
+    basenet = new_basenet(COMPACT, 0, len(slices.sites)).to(memory_format=torch.channels_last)
+    some = np.linspace(0, len(slices) - 1, 256).astype(int)
+    with frame.Timer() as timer:
+        embed(basenet, slices, some)
+    return len(some) / timer.wall_s
+
+
+def relation_rate(n_sites: int) -> float:
+    """Targets a second of the Relation Network, the search for neighbours included."""
+    rng = np.random.default_rng(2)
+    references, targets = (
+        References(
+            rng.standard_normal((n * n_sites, 256)).astype(np.float16),
+            np.arange(n * n_sites) % n_sites,
+            np.arange(n * n_sites).astype(str),
+            (np.arange(n * n_sites) // n_sites % 16).astype(str),
+            n_sites,
+        )
+        for n in (COMPACT.n_references, _TARGETS)
+    )
+    with frame.Timer() as timer:
+        train_relations(
+            references,
+            "nearest",
+            COMPACT.n_neighbors,
+            1,
+            targets=targets,
+            **relation_settings(COMPACT),
+        )
+    return len(targets.sites) / timer.wall_s
+
+
+def _parse(args: list[str] | None) -> Any:
+    parser = frame.Parser(__doc__)
+    parser.add_argument("cohort", type=Path, help="folder of a cohort, see situs synth")
+    parser.add_argument("--steps", type=frame.positive, default=20, help="of each stage (default: 20)")
+    parser.add_argument("--threads", type=frame.positive, default=1, help="of torch (default: 1)")
+    return parser.parse_args(args)
+
+
+if __name__ == "__main__":
+    frame.run(main)
