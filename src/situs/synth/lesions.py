@@ -30,6 +30,7 @@ from situs.synth.shapes import (
     rough_ellipsoid,
 )
 from situs.synth.spaces import grow_cast, grow_in_fluid, grow_in_sinus, grow_on_sheet, open_fluid
+from situs.volume import bounding_box
 
 __all__ = ["LesionGrower"]
 
@@ -201,6 +202,10 @@ class LesionGrower:
         if label < _CORTEX and label not in _WHITE and rng.random() < 0.5:
             mask &= labels == label
         thin = _COMPARTMENT.get(rule) in (*_FLUID, "dural")
-        soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
-        mask = (soft > (0.4 if thin else 0.5)) & head.inside(box) & ~np.isin(labels, BONE)
+        if not mask.any():
+            return None
+        tight = bounding_box(mask, 3)  # the blur reaches no farther
+        soft = ndimage.gaussian_filter(mask[tight].astype(np.float32), 0.7)
+        mask[tight] = soft > (0.4 if thin else 0.5)
+        mask &= head.inside(box) & ~np.isin(labels, BONE)
         return finish_lesion(head, mask, box, site, "structure", 0.6, keep=seed)

@@ -69,9 +69,9 @@ def render_scan(
     sites = np.where(by_lobe[numbers], shown.extra_axial.T, shown.sites.T)
     scan = _acquire(shown.hu, plan, rng)
     drawn = []
-    boxes = ndimage.find_objects(numbers, max_label=len(lesions))
+    boxes = ndimage.find_objects(shown.numbers, max_label=len(lesions))
     for n, (lesion, found) in enumerate(zip(lesions, boxes, strict=True), start=1):
-        box = _with_margin(found or _NOWHERE, numbers.shape)
+        box = _with_margin((found or _NOWHERE)[::-1], numbers.shape)
         in_site = sites[box] == head.code(lesion.site)
         drawn.append((box, draw_mask(numbers[box] == n, lesion, in_site, rng)))
     return RenderedScan(scan.T, drawn, sites, shown.lateral_mm.T)
@@ -114,7 +114,7 @@ def _look_up(
     Args:
         head: The head.
         lesions: Its lesions.
-        hu: (nx, ny, nz) its HU, x fastest.
+        hu: (nx, ny, nz) its HU, x fastest; it is not needed any more and changed.
         coordinates: (nk, 3, nj, ni) in the head's voxels.
         plan: The scan's.
     """
@@ -131,17 +131,21 @@ def _look_up(
     ]
     far = int(1.5 + np.abs(offsets).max())  # voxels from the nearest one that a sample may reach
     most = (far + 1) // 2 if far <= _PAD else _FARTHEST
-    volume = torch.from_numpy((hu - np.float32(AIR_HU)).T)[None, None]  # so that "outside" is air
+    hu -= np.float32(AIR_HU)  # so that "outside" is air
+    volume = torch.from_numpy(hu.T)[None, None]
     nk, _, nj, ni = coordinates.shape
     values = np.full((nk, nj * ni), AIR_HU, dtype=np.float32)
-    maps, numbers = np.empty((nk, nj, ni), dtype=np.uint32), np.empty((nk, nj, ni), dtype=np.uint8)
-    for k, place in enumerate(coordinates):
+    maps, numbers = np.empty((nk, nj * ni), dtype=np.uint32), np.zeros((nk, nj * ni), dtype=np.uint8)
+    for k, place in enumerate(coordinates.reshape(nk, 3, -1)):
         index, _ = nearest_voxels(place, packed.shape[::-1], _PAD)
-        maps[k], numbers[k] = packed.ravel()[index], number.ravel()[index]
+        maps[k] = packed.ravel()[index]
         near = np.flatnonzero(maps[k] < (most + 1) << 24)
-        values[k, near] += _sample(volume, place.reshape(3, -1)[:, near], offsets)
+        numbers[k, near] = number.ravel()[index[near]]
+        values[k, near] += _sample(volume, place[:, near], offsets)
     sites, extra_axial, lateral, _ = np.moveaxis(maps.view(np.uint8).reshape(nk, nj, ni, 4), -1, 0).copy()
-    return _Shown(values.reshape(nk, nj, ni), numbers, sites, extra_axial, lateral.view(np.int8))
+    return _Shown(
+        values.reshape(nk, nj, ni), numbers.reshape(nk, nj, ni), sites, extra_axial, lateral.view(np.int8)
+    )
 
 
 _PAD = 8  # voxels around a head in `_pack`, an even number
@@ -158,14 +162,21 @@ def _pack(head: Head) -> NDArray[np.uint32]:
     """
     full = [n + n % 2 + 2 * _PAD for n in head.labels.T.shape]
     whole = tuple(slice(_PAD, _PAD + n) for n in head.labels.T.shape)
+    maps = head.lateral_mm.view(np.uint8).astype(np.uint32)
+    maps <<= 8
+    maps |= head.extra_axial
+    maps <<= 8
+    maps |= head.sites
     solid = np.zeros(full, dtype=bool)
-    solid[whole] = (head.labels != 0).T | head.inside(()).T
-    blocks = solid.reshape([n for half in full for n in (half // 2, 2)]).any(axis=(1, 3, 5))
-    air = np.minimum(ndimage.distance_transform_cdt(~blocks, "chessboard"), _FARTHEST).astype(np.uint32)
-    packed = air.repeat(2, 0).repeat(2, 1).repeat(2, 2) << 24 | np.uint32(_UNKNOWN_LATERAL << 16)
-    lateral = head.lateral_mm.T.view(np.uint8).astype(np.uint32)
-    packed[whole] &= np.uint32(0xFF << 24)
-    packed[whole] |= lateral << 16 | head.extra_axial.T.astype(np.uint32) << 8 | head.sites.T
+    solid[whole] = ((head.labels != 0) | head.inside(())).T
+    halves = solid[::2] | solid[1::2]
+    halves = halves[:, ::2] | halves[:, 1::2]
+    halves = halves[:, :, ::2] | halves[:, :, 1::2]
+    air = np.minimum(ndimage.distance_transform_cdt(~halves, "chessboard"), _FARTHEST).astype(np.uint32) << 24
+    packed = air.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    beyond = np.full(full, _UNKNOWN_LATERAL << 16, dtype=np.uint32)
+    beyond[whole] = maps.T
+    packed |= beyond
     return packed
 
 
@@ -200,17 +211,20 @@ def _acquire(scan: NDArray[np.float32], plan: ScanPlan, rng: np.random.Generator
     noise = rng.standard_normal(scan.shape, dtype=np.float32)
     grain = rng.uniform(0.3, 1.0)
     noise = blur_slices(noise, grain, grain)
-    noise *= rng.uniform(1.5, 7.0) / noise.std()
-    shading *= rng.uniform(0, 2.0)
-    scan += noise
-    scan += shading
+    noise_hu, shading_hu = rng.uniform(1.5, 7.0) / noise.std(), np.float32(rng.uniform(0, 2.0))
+    for plane, grains, shade in zip(scan, noise, shading, strict=True):  # slices fit the processor's cache
+        plane += noise_hu * grains
+        plane += shading_hu * shade
     if rng.random() < _P_TABLE:
         table = _table(scan.shape[1:], plan.pixel_mm, rng)
         behind = scan[:, table]
         behind[behind < -300] = rng.uniform(50, 400)
         scan[:, table] = behind
     low, high = _ARCHIVES_HU[rng.choice(len(_ARCHIVES_HU), p=_P_ARCHIVES)]
-    return np.clip(np.rint(scan, out=scan), low, high, out=scan).astype(np.int16)
+    kept = np.empty(scan.shape, dtype=np.int16)
+    for stored, plane in zip(kept, scan, strict=True):
+        stored[:] = np.clip(np.rint(plane), low, high)
+    return kept
 
 
 def _table(shape: tuple[int, int], pixel_mm: float, rng: np.random.Generator) -> NDArray[np.bool_]:

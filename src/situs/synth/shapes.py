@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from situs.synth.head_frame import distance_mm
 from situs.synth.noise import smooth_noise
-from situs.volume import largest_part
+from situs.volume import bounding_box, largest_part
 
 __all__ = [
     "Box",
@@ -66,10 +66,13 @@ def rough_ellipsoid(
         axes = radius_mm * rng.uniform((0.35, 1.0, 0.45), (0.65, 1.0, 0.9))
     turn = _random_rotation(rng, about=2.5 * np.eye(3) if long else np.zeros((3, 3)))
     box = box_around(seed, int(np.ceil(radius_mm * (1 + roughness))) + 1, shape)
-    grid = np.stack(np.meshgrid(*offsets(box, seed), indexing="ij"))
-    turned = np.tensordot((turn / axes[:, None]).astype(np.float32), grid, axes=1)
-    level = np.sqrt((turned**2).sum(axis=0))
-    return level + roughness * smooth_noise(level.shape, max(3.0, radius_mm / 2), rng), box
+    x, y, z = np.ix_(*offsets(box, seed))
+    level = np.zeros((x.size, y.size, z.size), dtype=np.float32)
+    for a, b, c in (turn / axes[:, None]).astype(np.float32):
+        turned = (a * x + b * y) + c * z
+        level += np.square(turned, out=turned)
+    noise = smooth_noise(level.shape, max(3.0, radius_mm / 2), rng)
+    return np.sqrt(level, out=level) + roughness * noise, box
 
 
 def box_around(seed: Voxel, reach: int, shape: tuple[int, ...]) -> Box:
@@ -109,10 +112,14 @@ def in_window(voxels: NDArray[np.int32], shape: tuple[int, ...], window: Window 
 
 def part_around(mask: Mask, voxel: tuple[int, ...] | None) -> Mask:
     """The connected part of a mask that holds a voxel; the largest part where none does."""
+    if not mask.any():
+        return mask
+    box = bounding_box(mask)
     if voxel is None or not mask[voxel]:
-        return largest_part(mask, _CORNERS)
-    parts, _ = ndimage.label(mask, _CORNERS)
-    return np.asarray(parts == parts[voxel])
+        return embed(largest_part(mask[box], _CORNERS), box, mask.shape)
+    parts, _ = ndimage.label(mask[box], _CORNERS)
+    here = tuple(v - b.start for v, b in zip(voxel, box, strict=True))
+    return embed(parts == parts[here], box, mask.shape)
 
 
 def closing(mask: Mask, radius_mm: float) -> Mask:
