@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from scipy.special import expit, logit, softmax
+from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from situs.bundle import Bundle
-from situs.cohort.score_offsets import largest_offset
+from situs.cohort.score_corrections import Asked, fit_correction, largest_offset, to_logits
 from situs.learn.relations import RelationModel, train_relations
 from situs.neighbors import References, nearest, reference_sets
 from situs.paper.baselines import fit_centroids
@@ -40,59 +40,73 @@ class Method:
     after: Callable[[Sequence[References]], Iterator[dict[str, Floats]]]
 
 
-def make_methods(bundle: Bundle, X: NDArray[np.float32], k: int = 5) -> list[Method]:
-    """All methods.
+def make_method(name: str, bundle: Bundle, X: NDArray[np.float32]) -> Method:
+    """A method of `METHODS`.
 
     Args:
+        name: Its name.
         bundle: Has the references of m sites, and the Relation Network.
         X: (s, width) embeddings of the slices.
-        k: Of kNN.
     """
     stored = bundle.references
-    known = replace(stored, embeddings=stored.embeddings.astype(np.float32))
-    return [
-        relation_nearest(bundle, known, X),
-        relation_all(known, X),
-        k_nearest(known, X, k),
-        centroids(known, X),
-        linear_probe(known, X),
-    ]
+    return METHODS[name](bundle, replace(stored, embeddings=stored.embeddings.astype(np.float32)), X)
 
 
 def relation_nearest(bundle: Bundle, known: References, X: NDArray[np.float32]) -> Method:
     """The bundle's Relation Network with the nearest references of each class, as `situs references add`.
 
-    The offset is that of `situs.cohort.score_offsets`, with all references as its targets.
+    The correction is that of `situs.cohort.score_corrections`, with all references asked. Beside it, its
+    offset alone and none of it.
     """
     runtime, m = Runtime(bundle), len(bundle.sites)
-    _, before = relate_to_nearest(runtime, bundle, X)
-    of_known = np.concatenate(
-        [
-            relate_to_nearest(runtime, bundle, known.embeddings[part], known.patients[part])[1]
-            for part in np.array_split(np.arange(len(known)), len(known) // 128 + 1)
-        ]
-    )
-    targets = np.concatenate([X, known.embeddings])
-    patients = np.concatenate([np.full(len(X), ""), known.patients])
+    before, of_known = relate_known(runtime, bundle, known, X)
+    logits = to_logits(of_known)
 
     def after(cases: Sequence[References]) -> Iterator[dict[str, Floats]]:
         for a in range(0, len(cases), m):  # the network takes m classes at a time
             part = cases[a : a + m]
             classes = as_classes(part, m)
+            targets = np.concatenate([X, known.embeddings, classes.embeddings])
+            patients = np.concatenate([np.full(len(X), ""), known.patients, classes.patients])
             neighbors = nearest(targets, classes, bundle.n_neighbors, patients)
-            new = runtime.relate(targets, reference_sets(classes, neighbors), neighbors.present)
-            for scores in new.T[: len(part)]:
-                of_slices, of_references = scores[: len(X)], scores[len(X) :]
-                offset = largest_offset(to_logits(of_known), to_logits(of_references), known.sites)
+            scores = to_logits(runtime.relate(targets, reference_sets(classes, neighbors), neighbors.present))
+            for number, new in enumerate(part):
+                of_slices, of_known, of_cases = np.split(scores[:, number], [len(X), len(X) + len(known)])
+                joined = join(known, new)
+                own = of_cases[classes.sites == number]
+                asked = Asked(
+                    joined.embeddings,
+                    joined.sites,
+                    joined.patients,
+                    np.concatenate([logits, np.zeros((len(new), m))]),
+                )
+                correction = fit_correction(asked, m, np.concatenate([of_known, own]))
+                added = {
+                    "RN+NN": X @ correction.weights + correction.offset,
+                    "RN+NN, offset alone": largest_offset(logits, of_known, known.sites),
+                    "RN+NN, no correction": 0,
+                }
                 yield {
-                    "RN+NN": np.column_stack([before, expit(to_logits(of_slices) + offset)]),
-                    "RN+NN, no offset": np.column_stack([before, of_slices]),
+                    name: np.column_stack([before, expit(of_slices + more)]) for name, more in added.items()
                 }
 
-    return Method({"RN+NN": before, "RN+NN, no offset": before}, after)
+    kinds = ("RN+NN", "RN+NN, offset alone", "RN+NN, no correction")
+    return Method(dict.fromkeys(kinds, before), after)
 
 
-def relation_all(known: References, X: NDArray[np.float32]) -> Method:
+def relate_known(
+    runtime: Runtime, bundle: Bundle, known: References, X: NDArray[np.float32]
+) -> tuple[Floats, Floats]:
+    """Relation scores (s, m) of slices, and (r, m) of the references without those of their own patient."""
+    _, before = relate_to_nearest(runtime, bundle, X)
+    parts = np.array_split(np.arange(len(known)), len(known) // 128 + 1)
+    of_known = [
+        relate_to_nearest(runtime, bundle, known.embeddings[part], known.patients[part])[1] for part in parts
+    ]
+    return before, np.concatenate(of_known)
+
+
+def relation_all(_: Bundle, known: References, X: NDArray[np.float32]) -> Method:
     """A Relation Network that was trained on pairs of all references of a class, and is asked so."""
     name, model = "RN, all-to-all", train_relations(known, "all", epochs=15)
     before = model.scores(X, None)
@@ -105,7 +119,7 @@ def relation_all(known: References, X: NDArray[np.float32]) -> Method:
     return Method({name: before}, after)
 
 
-def k_nearest(known: References, X: NDArray[np.float32], k: int) -> Method:
+def k_nearest(_: Bundle, known: References, X: NDArray[np.float32], k: int = 5) -> Method:
     """Votes of the k nearest references."""
     name, m = "kNN", known.n_sites
     distances = cdist(X, known.embeddings)
@@ -124,7 +138,7 @@ def k_nearest(known: References, X: NDArray[np.float32], k: int) -> Method:
     return Method({name: votes(near, voters)[:, :m]}, after)
 
 
-def centroids(known: References, X: NDArray[np.float32]) -> Method:
+def centroids(_: Bundle, known: References, X: NDArray[np.float32]) -> Method:
     """Probabilities by the distances to the means of the classes."""
     name = "nearest centroid"
 
@@ -134,7 +148,7 @@ def centroids(known: References, X: NDArray[np.float32]) -> Method:
     return Method(scores(known), lambda cases: (scores(join(known, new)) for new in cases))
 
 
-def linear_probe(known: References, X: NDArray[np.float32]) -> Method:
+def linear_probe(_: Bundle, known: References, X: NDArray[np.float32]) -> Method:
     """Logistic regression on all references, each class weighing the same."""
     name, scaler = "linear probe", StandardScaler().fit(known.embeddings)
     targets = scaler.transform(X)
@@ -145,11 +159,6 @@ def linear_probe(known: References, X: NDArray[np.float32]) -> Method:
         return {name: model.predict_proba(targets)}
 
     return Method(fit(known), lambda cases: (fit(join(known, new)) for new in cases))
-
-
-def to_logits(scores: Floats) -> NDArray[np.float64]:
-    """The logits of scores, kept finite."""
-    return np.asarray(logit(np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)))
 
 
 def as_classes(cases: Sequence[References], n: int) -> References:
@@ -164,3 +173,12 @@ def join(known: References, new: References) -> References:
     m = known.n_sites
     moved = replace(new, sites=np.full(len(new), m), n_sites=m + 1)
     return join_rows([replace(known, n_sites=m + 1), moved])
+
+
+METHODS: dict[str, Callable[[Bundle, References, NDArray[np.float32]], Method]] = {
+    "RN+NN": relation_nearest,
+    "RN, all-to-all": relation_all,
+    "kNN": k_nearest,
+    "nearest centroid": centroids,
+    "linear probe": linear_probe,
+}

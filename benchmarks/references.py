@@ -2,11 +2,12 @@
 
 Scans of a finer list of sites are rendered: of the heads that the bundle was trained on for the cases, of the
 other heads for the test. One place at a time is added to the bundle's sites, with random cases of it as
-references; nothing is trained on them but the linear probe. Of the regions of unseen heads, those of the
+references; nothing is trained on them but the linear methods. Of the regions of unseen heads, those of the
 place should get it, and all others, under the site of the 15 that they are by the rules, should keep theirs.
 Goal with 5 cases: recall of the place at least .80, and macro F1 of the 15 at most .01 lower. Run:
 
-    python benchmarks/references.py --bundle DIR [--work DIR] [--scans 96 32] [--draws 5] [--json FILE]
+    python benchmarks/references.py --bundle DIR [--work DIR] [--scans 96 32] [--cases N ...] [--draws 5]
+        [--method NAME ...] [--json FILE]
 
 DIR was trained with --test-patient: the shipped bundle has seen all heads. Scans and embeddings are kept in
 the work folder. The methods share the bundle's embeddings: its Relation Network with the k nearest references
@@ -15,7 +16,7 @@ of each class, one that was trained on all pairs of references (all-to-all), and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 import frame
 import numpy as np
 from numpy.typing import NDArray
-from reference_methods import make_methods
+from reference_methods import METHODS, make_method
 
 from situs.anatomy import read_sites
 from situs.bundle import Bundle, read_bundle
@@ -40,7 +41,6 @@ from situs.tables import text_table
 
 LIST = Path(__file__).resolve().parents[1] / "examples" / "finer_sites.csv"
 LESIONS = 24  # a scan; more than usual, since the list is longer
-CASES = (1, 5, 20)
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -77,17 +77,20 @@ def main(args: list[str] | None = None) -> int:
     parser.add_heads()
     parser.add_argument("--work", type=Path, default=Path("references.work"), help="folder for scans")
     parser.add_argument("--scans", type=frame.positive, nargs=2, default=(96, 32), metavar="N")
+    parser.add_argument("--cases", type=frame.positive, nargs="+", default=(1, 5, 20), metavar="N")
+    parser.add_argument("--method", choices=METHODS, nargs="+", default=list(METHODS))
     parser.add_argument("--draws", type=frame.positive, default=5, help="random choices of the cases")
     parser.add_json()
     options = parser.parse_args(args)
     bundle = read_bundle(options.bundle)
     train, test = prepare(bundle, options.heads, options.work, options.scans)
-    rows = list(measure(bundle, train, test, options.draws))
+    rows = list(measure(bundle, train, test, options.method, options.cases, options.draws))
     print(
         f"{len(test.place)} test regions; macro F1 before: {np.mean([row['before'] for row in rows]):.3f}\n"
     )
     print(format_means(rows) + "\n")
-    print(format_places(rows))
+    for n in options.cases:
+        print(format_places(rows, n) + "\n")
     frame.write_json(options.json, rows)
     return 0
 
@@ -129,28 +132,38 @@ def embed(bundle: Bundle, cohort: Path, rule_of: dict[str, str], report: frame.P
     return Regions(embeddings, areas, region, place, site, slices.patient[first])
 
 
-def measure(bundle: Bundle, train: Regions, test: Regions, draws: int) -> Iterator[dict[str, Any]]:
+def measure(
+    bundle: Bundle, train: Regions, test: Regions, methods: list[str], cases: Sequence[int], draws: int
+) -> Iterator[dict[str, Any]]:
     """A row for every method, place, number of cases and draw."""
     places = sorted(set(train.place.tolist()) - set(bundle.sites.keys))
-    asked = [(place, n, draw) for place in places for n in CASES for draw in range(draws)]
+    asked = [(place, n, draw) for place in places for n in cases for draw in range(draws)]
     sets = [draw_cases(train, *which) for which in asked]
     report = frame.ProgressLine()
-    for method in make_methods(bundle, test.embeddings):
+    for chosen in dict.fromkeys(methods):
+        method = make_method(chosen, bundle, test.embeddings)
         before = {name: test.of_regions(scores).argmax(axis=1) for name, scores in method.before.items()}
         for done, (which, kinds) in enumerate(zip(asked, method.after(sets), strict=True)):
             for name, scores in kinds.items():
-                found = test.of_regions(scores).argmax(axis=1)
-                yield {"method": name, **score(bundle, test, *which, before[name], found)}
+                yield {"method": name, **score(test, *which, before[name], test.of_regions(scores))}
             report(", ".join(before), done + 1, len(sets))
 
 
-def score(
-    bundle: Bundle, test: Regions, place: str, n: int, draw: int, before: Ints, found: Ints
-) -> dict[str, Any]:
-    """How well a place is found, and what it costs the others."""
+def score(test: Regions, place: str, n: int, draw: int, before: Ints, scores: Floats) -> dict[str, Any]:
+    """How well a place is found, and what it costs the others.
+
+    Args:
+        test: The r regions.
+        place: The new place.
+        n: The number of its cases.
+        draw: Which choice of them.
+        before: (r,) the sites that the regions had without it.
+        scores: (r, m + 1) their scores with it.
+    """
     own = test.place == place
     others = ~own & (test.site >= 0)
-    new = found == len(bundle.sites)
+    found = scores.argmax(axis=1)
+    new = found == scores.shape[1] - 1
     f1 = macro_f1(test.site[others], before[others])
     return {
         "place": place,
@@ -187,9 +200,9 @@ def format_means(rows: list[dict[str, Any]]) -> str:
     """Means over places and draws with 95 % intervals, by method and number of cases."""
     table = [["method", "cases", "recall", "precision", "change of macro F1"]]
     for name in dict.fromkeys(row["method"] for row in rows):
-        for n in CASES:
+        for n in dict.fromkeys(row["cases"] for row in rows):
             of = [row for row in rows if row["method"] == name and row["cases"] == n]
-            cells = (interval(of, "recall", ".2f"), interval(of, "precision", ".2f"))
+            cells = (interval(of, what, ".2f") for what in ("recall", "precision"))
             table.append([name, str(n), *cells, interval(of, "change", "+.3f")])
     return text_table(table)
 
@@ -208,10 +221,10 @@ def interval(rows: list[dict[str, Any]], what: str, form: str) -> str:
     return f"{values.mean():{form}} ({low:{form}} to {high:{form}})"
 
 
-def format_places(rows: list[dict[str, Any]], n: int = 5) -> str:
+def format_places(rows: list[dict[str, Any]], n: int) -> str:
     """Recall, precision and change with `n` cases, means over the draws, by place and method."""
     names = list(dict.fromkeys(row["method"] for row in rows))
-    table = [["place", "regions", *names]]
+    table = [[f"place, {n} cases", "regions", *names]]
     for place in dict.fromkeys(row["place"] for row in rows):
         cells: list[str] = []
         for name in names:

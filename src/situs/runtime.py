@@ -32,6 +32,8 @@ Float32 = NDArray[np.float32]
 _EMBED_BATCH = 2
 # Numbers in one batch of reference pairs, the largest array within the Relation Network: 8 MB.
 _RELATE_NUMBERS = 2_000_000
+# Of a logit. The odds stay finite in single precision.
+_MOST_CORRECTION = 40
 # The engine's own messages are not for users: its errors are raised as well.
 _SILENT = 4
 _OF_TRAINED_SITES = {"site_probability", "shares"}
@@ -68,17 +70,18 @@ class Runtime:
         bundle: Where they are.
         threads: How many an operation may use. One: scans are labelled side by side, and a single scan spends
             more time being read than in the networks.
-        offsets: Whether the bundle's offsets are added to the relation scores.
+        corrected: Whether the relation scores of new sites are corrected, see
+            `situs.cohort.score_corrections`.
 
     Raises:
         BundleError: If the engine cannot load a network, or it takes other inputs than the bundle says.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, offsets: bool = True) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, corrected: bool = True) -> None:
         k, width = bundle.n_neighbors, bundle.embedding_width
         sites = bundle.n_trained_sites
         self._n_sites, self._n_trained = len(bundle.sites), sites
-        self._odds = np.exp(bundle.score_offsets if offsets else np.zeros(len(bundle.sites), np.float32))
+        self._correction = (bundle.score_weights.T, bundle.score_offsets) if corrected else None
         view = (len(bundle.spec.channels), bundle.spec.size_px, bundle.spec.size_px)
         half = (bundle.spec.size_px // 2,) * 2
         self._basenet = _Network(
@@ -146,8 +149,12 @@ class Runtime:
                     "present": _padded(present[part, sites], at_once),
                 }
                 scores[part, sites] = self._relation.run(inputs)["relation_score"][:, :width_of_part]
-        if (self._odds != 1).any():  # an offset of the logit multiplies the odds
-            scores = scores * self._odds / (scores * self._odds + 1 - scores)
+        if self._correction is not None and self._n_sites > self._n_trained:
+            weights, offsets = (values[..., self._n_trained :] for values in self._correction)
+            # What is added to a logit multiplies the odds.
+            odds = np.exp(np.clip(targets @ weights + offsets, -_MOST_CORRECTION, _MOST_CORRECTION))
+            new = scores[:, self._n_trained :]
+            scores[:, self._n_trained :] = new * odds / (new * odds + 1 - new)
         return scores
 
 

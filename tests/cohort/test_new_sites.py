@@ -83,8 +83,9 @@ def test_the_scores_of_the_others_do_not_depend_on_it(known):
     np.testing.assert_allclose(scores[:, :15], alone.relate(targets, sets[:, :15], found.present[:, :15]))
     moved, present = np.roll(sets, 3, axis=1)[:, :15], np.roll(found.present, 3, axis=1)[:, :15]
     own = alone.relate(targets, moved, present)[:, 2].astype(np.float64)
-    assert set(bundle.description["score_offsets"]) == {NEW} and bundle.score_offsets[15] != 0
-    shifted = expit(logit(own) + bundle.score_offsets[15])
+    assert set(bundle.description["score_offsets"]) == set(bundle.description["score_weights"]) == {NEW}
+    assert bundle.score_offsets[15] != 0 and bundle.score_weights[15].any()
+    shifted = expit(logit(own) + bundle.score_offsets[15] + targets @ bundle.score_weights[15])
     np.testing.assert_allclose(scores[:, 15], shifted, rtol=1e-4)
 
 
@@ -110,7 +111,7 @@ def test_removing_its_references_takes_it_away_again(known, tmp_path):
     change = remove_references(known, site=NEW, out=tmp_path / "without")
     assert change.gone_sites == (NEW,) and change.emptied == ()
     left = read_bundle(tmp_path / "without")
-    assert left.sites == SITES and not left.score_offsets.any()
+    assert left.sites == SITES and not left.score_offsets.any() and not left.score_weights.any()
     np.testing.assert_array_equal(left.references.sites[:60], original.references.sites)
     assert set(left.references.sites[60:].tolist()) == {SITES.number(key) for key in BANDS if key != CHANGED}
 

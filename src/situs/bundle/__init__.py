@@ -103,10 +103,16 @@ class Bundle:
     def score_offsets(self) -> NDArray[np.float32]:
         """(sites,) what is added to the logits of the relation scores.
 
-        It is 0 for the trained sites, see `situs.cohort.score_offsets`.
+        It is 0 for the trained sites, see `situs.cohort.score_corrections`.
         """
         offsets = self.description.get("score_offsets", {})
         return np.array([offsets.get(key, 0) for key in self.sites.keys], dtype=np.float32)
+
+    @property
+    def score_weights(self) -> NDArray[np.float32]:
+        """(sites, width) the products of these and an embedding are added too. 0 for the trained sites."""
+        weights, none = self.description.get("score_weights", {}), np.zeros(self.embedding_width)
+        return np.array([weights.get(key, none) for key in self.sites.keys], dtype=np.float32)
 
     @property
     def recipe(self) -> dict[str, Any]:

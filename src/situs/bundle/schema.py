@@ -22,6 +22,7 @@ MOST_REFERENCES = 2_000_000
 _Text = Annotated[str, Meta(max_length=10_000)]
 _Key = Annotated[str, Meta(min_length=1, max_length=200)]
 _Fraction = Annotated[float, Meta(ge=0, le=1)]
+_Logit = Annotated[float, Meta(ge=-1e6, le=1e6)]
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Millimetres = Annotated[float, Meta(ge=0.1, le=1000)]
 _Channel = Annotated[str, Meta(pattern=f"^({'|'.join(CHANNELS)})$")]
@@ -138,7 +139,8 @@ class _Description(Struct):
     evaluation: list[_Evaluation]
     files: dict[_Key, _File]
     n_trained_sites: Annotated[int, Meta(ge=1, le=MOST_SITES)] = MOST_SITES
-    score_offsets: dict[_Key, Annotated[float, Meta(ge=-50, le=50)]] = {}
+    score_offsets: dict[_Key, _Logit] = {}
+    score_weights: dict[_Key, list[_Logit]] = {}
     certainty: _Calibration | None = None
     pictures: _Pictures | None = None
     references: _Changes | None = None
@@ -150,4 +152,10 @@ def check_description(description: dict[str, Any]) -> None:
     Raises:
         ValueError: If something is missing, of another type or out of range; the text says what and where.
     """
-    msgspec.convert(description, _Description)
+    checked = msgspec.convert(description, _Description)
+    for key, weights in checked.score_weights.items():
+        if len(weights) != checked.embedding_width:
+            raise ValueError(
+                f"expected {checked.embedding_width} numbers, got {len(weights)} "
+                f"- at `$.score_weights[{key!r}]`"
+            )

@@ -10,7 +10,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from situs import __version__
 from situs.anatomy import SITES, SiteList
@@ -38,6 +41,7 @@ from situs.views import ViewSpec
 
 __all__ = [
     "ExportedNetworks",
+    "ScoreCorrection",
     "check_replaceable",
     "output_folder",
     "replace_calibration",
@@ -48,6 +52,18 @@ __all__ = [
 
 # Between the version of the training and what tells its changed references apart.
 _CHANGED = "+references."
+
+
+class ScoreCorrection(NamedTuple):
+    """What is added to the logits of a site's relation scores: ``offset + weights @ embedding``.
+
+    Attributes:
+        offset: A number.
+        weights: (width,).
+    """
+
+    offset: float
+    weights: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -135,7 +151,7 @@ def replace_references(
     added: int,
     removed: int,
     sites: SiteList | None = None,
-    score_offsets: Mapping[str, float] | None = None,
+    score_corrections: Mapping[str, ScoreCorrection] | None = None,
     pictures: Mapping[str, ReferencePicture] | None = None,
     out: str | Path | None = None,
 ) -> Path:
@@ -151,8 +167,8 @@ def replace_references(
         added: How many of them are new.
         removed: How many of the bundle's are gone.
         sites: The sites of the references; None for the bundle's.
-        score_offsets: Of sites that the bundle was not trained on, by key, see
-            `situs.cohort.score_offsets`.
+        score_corrections: Of sites that the bundle was not trained on, by key, see
+            `situs.cohort.score_corrections`.
         pictures: Pictures of new references, by id. The bundle's own stay with the references that stay.
         out: See `output_folder`.
 
@@ -180,7 +196,11 @@ def replace_references(
         "pictures": counts,
         "sites": [asdict(site) for site in (sites or bundle.sites)],
         "n_trained_sites": bundle.n_trained_sites,
-        "score_offsets": dict(score_offsets or {}),
+        "score_offsets": {key: of.offset for key, of in (score_corrections or {}).items()},
+        "score_weights": {
+            key: [float(f"{weight:.6g}") for weight in of.weights]
+            for key, of in (score_corrections or {}).items()
+        },
         "files": {
             **{n: old["files"][n] for n in (BASENET_FILE, RELATION_FILE)},
             **{n: _file_entry(data) for n, data in content.items()},

@@ -19,7 +19,7 @@ from situs.bundle.pictures import ReferencePicture, can_draw, draw_picture, enco
 from situs.bundle.write import output_folder, replace_references
 from situs.cohort.manifest import describe_cohort
 from situs.cohort.sampling import check_ids
-from situs.cohort.score_offsets import fit_score_offsets
+from situs.cohort.score_corrections import fit_score_corrections
 from situs.cohort.slices import Slices, open_slices
 from situs.errors import BundleError, InputError, ManifestError, did_you_mean
 from situs.neighbors import References
@@ -86,8 +86,8 @@ def add_references(
     """Add the slices of a cohort's regions to the references of a bundle.
 
     A site that the bundle does not know joins its list, if it is named. It is known from its references
-    alone: the networks are not trained on it, and nothing is painted as it. An offset makes up for how little
-    is known of it (`situs.cohort.score_offsets`).
+    alone: the networks are not trained on it, and nothing is painted as it. A correction of its scores makes
+    up for how little is known of it (`situs.cohort.score_corrections`).
 
     Args:
         bundle: The bundle's folder; None or ``"shipped"`` for the one inside the package.
@@ -125,14 +125,14 @@ def add_references(
     drawn = draw_pictures(cohort, slices) if wants_pictures(cohort, slices, pictures) else {}
     new = embed_slices(original, slices, sites, progress)
     joined = join_references(replace(original.references, n_sites=len(sites)), new)
-    offsets = fit_score_offsets(replace(original, references=joined, sites=sites), progress)
+    corrections = fit_score_corrections(replace(original, references=joined, sites=sites), progress)
     replace_references(
         original,
         joined,
         added=len(new),
         removed=0,
         sites=sites,
-        score_offsets=offsets,
+        score_corrections=corrections,
         pictures=drawn,
         out=folder,
     )
@@ -184,9 +184,15 @@ def remove_references(
     sites = SiteList(site for n, site in enumerate(original.sites) if n not in gone)
     numbers = np.array([sites.numbers.get(key, -1) for key in original.sites.keys])
     left = replace(left, sites=numbers[left.sites], n_sites=len(sites))
-    offsets = fit_score_offsets(replace(original, references=left, sites=sites))
+    corrections = fit_score_corrections(replace(original, references=left, sites=sites))
     replace_references(
-        original, left, added=0, removed=n_removed, sites=sites, score_offsets=offsets, out=folder
+        original,
+        left,
+        added=0,
+        removed=n_removed,
+        sites=sites,
+        score_corrections=corrections,
+        out=folder,
     )
     return ReferenceChange(
         folder,
