@@ -1,4 +1,4 @@
-"""The references nearest to a target in every class, exactly, in numpy.
+"""The references nearest to a target in every class, in numpy: exactly, or among many by an index.
 
 Embeddings are points in a plain Euclidean space (no unit). Classes are the numbers of a bundle's sites, or of
 any other classes; every axis called "sites" has that order.
@@ -7,7 +7,7 @@ any other classes; every axis called "sites" has that order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from sys import intern
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from situs.anatomy import SITES, SiteList
+from situs.cells import Cells
 from situs.finding import Reference
 
 __all__ = ["Neighbors", "References", "nearest", "nearest_distances", "nearest_first", "reference_sets"]
@@ -26,6 +27,8 @@ Indices = NDArray[np.int64]
 _BLOCK_NUMBERS = 4_000_000
 # References of so many numbers at most are kept as float32 for the next search: 128 MB.
 _KEPT_NUMBERS = 32_000_000
+# References that are measured exactly for each neighbour that is wanted, where there is an index.
+_SHORTLIST = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +36,14 @@ class References:
     """Labelled embeddings that targets are compared with.
 
     Args:
-        embeddings: (r, d) float16 or float32
+        embeddings: (r, d) float16 or float32. A mapped file is not read to check that they are finite
         sites: (r,) int, the number of each one's site
         ids: (r,) str, names each reference
         patients: (r,) str, whose it is (for rendered scans: the head); empty where unknown
         n_sites: how many classes there are, with or without references
+
+    Attributes:
+        cells: the index to search them by, or None, see `indexed`
 
     Raises:
         ValueError: if the lengths differ, an embedding is not finite or a site is out of range
@@ -48,10 +54,12 @@ class References:
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
     n_sites: int = len(SITES)
+    cells: Cells | None = field(default=None, init=False)  # a changed copy has none
 
     def __post_init__(self) -> None:
         e = self.embeddings
-        if e.ndim != 2 or e.dtype.kind != "f" or not np.isfinite(e).all():
+        finite = isinstance(e, np.memmap) or np.isfinite(e).all()
+        if e.ndim != 2 or e.dtype.kind != "f" or not finite:
             raise ValueError(f"embeddings: expected finite floats of shape (r, d), got {e.dtype} {e.shape}")
         for name in ("sites", "ids", "patients"):
             shape = getattr(self, name).shape
@@ -63,6 +71,20 @@ class References:
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    def indexed(self, cells: Cells) -> References:
+        """The same references with an index, which `nearest` then searches them by.
+
+        Raises:
+            ValueError: if the index is of other references
+        """
+        if cells.means.shape != (self.n_sites, self.embeddings.shape[1]) or not np.array_equal(
+            cells.sites, self.sites
+        ):
+            raise ValueError("the index is of other references")
+        same = replace(self)
+        object.__setattr__(same, "cells", cells)
+        return same
 
     def of_site(self, site: int) -> _Members:
         """The references of a site as `nearest` needs them; kept, unless there are too many."""
@@ -136,7 +158,8 @@ def nearest(
             name excludes nothing. None where no target's patient is among the references
 
     Returns:
-        the neighbours; of two equally near references the one that comes first in `references` is nearer
+        the neighbours; of two equally near references the one that comes first in `references` is nearer.
+        With an index some neighbours may be missed, see `situs.cells`; distances are exact
 
     Raises:
         ValueError: for a wrong shape or a k under 1
@@ -146,11 +169,31 @@ def nearest(
         raise ValueError(f"targets: expected shape (n, {references.embeddings.shape[1]}), got {t.shape}")
     if k < 1:
         raise ValueError(f"k: expected at least 1, got {k}")
-    own = _own_patient(references, exclude_patient, len(t))
+    patients = None if exclude_patient is None else np.asarray(exclude_patient, dtype=np.str_)
+    if patients is not None and patients.shape != (len(t),):
+        raise ValueError(f"exclude_patient: expected shape ({len(t)},), got {patients.shape}")
 
     shape = (len(t), references.n_sites, k)
     indices = np.zeros(shape, dtype=np.int64)
     distances = np.full(shape, np.inf, dtype=np.float32)
+    if references.cells is None:
+        _search_all(t, references, patients, indices, distances)
+    else:
+        _search_cells(t, references, references.cells, patients, indices, distances)
+    present = np.isfinite(distances)
+    indices[~present] = 0
+    return Neighbors(indices, distances, present)
+
+
+def _search_all(
+    t: NDArray[np.float32],
+    references: References,
+    patients: NDArray[np.str_] | None,
+    indices: Indices,
+    distances: NDArray[np.float32],
+) -> None:
+    """Fill in the neighbours of targets, see `nearest`, by a look at every reference."""
+    own, k = _own_patient(references, patients), indices.shape[2]
     for site in range(references.n_sites):
         members = references.of_site(site)
         if len(members) == 0:
@@ -162,9 +205,32 @@ def nearest(
             columns, d = _nearest_rows(t[rows], references, members, min(k, len(members)), barred)
             indices[rows, site, : d.shape[1]] = members.indices[columns]
             distances[rows, site, : d.shape[1]] = d
-    present = np.isfinite(distances)
-    indices[~present] = 0
-    return Neighbors(indices, distances, present)
+
+
+def _search_cells(
+    t: NDArray[np.float32],
+    references: References,
+    cells: Cells,
+    patients: NDArray[np.str_] | None,
+    indices: Indices,
+    distances: NDArray[np.float32],
+) -> None:
+    """Fill in the neighbours of targets, see `nearest`, by the index."""
+    k = indices.shape[2]
+    barred = {
+        name: cells.of_patient(name, references.patients)
+        for name in ({""} if patients is None else set(patients.tolist()))
+        if name
+    }
+    none = np.zeros(0, dtype=np.int64)
+    for n, queries in enumerate(cells.project(t)):
+        own = none if patients is None else barred.get(str(patients[n]), none)
+        for site, query in enumerate(queries):
+            rows = cells.shortlist(query, site, _SHORTLIST * k, own)
+            exact = _measure(t[n], references.embeddings[rows])
+            order = np.argsort(exact, kind="stable")[:k]
+            indices[n, site, : len(order)] = rows[order]
+            distances[n, site, : len(order)] = exact[order]
 
 
 def reference_sets(references: References, neighbors: Neighbors) -> NDArray[np.float32]:
@@ -197,15 +263,10 @@ def nearest_first(references: References, neighbors: Neighbors, sites: SiteList)
     return list(by_id.values())
 
 
-def _own_patient(
-    references: References, patients: Sequence[str] | NDArray[np.str_] | None, n: int
-) -> tuple[Indices, Indices] | None:
+def _own_patient(references: References, names: NDArray[np.str_] | None) -> tuple[Indices, Indices] | None:
     """The patients of the targets and of the references as numbers to compare; None if none can be equal."""
-    if patients is None:
+    if names is None:
         return None
-    names = np.asarray(patients, dtype=np.str_)
-    if names.shape != (n,):
-        raise ValueError(f"exclude_patient: expected shape ({n},), got {names.shape}")
     known, codes = np.unique(references.patients, return_inverse=True)
     number = {str(name): code for code, name in enumerate(known) if name}
     return np.array([number.get(str(name), -1) for name in names], dtype=np.int64), codes.astype(np.int64)
@@ -240,9 +301,13 @@ def _nearest_rows(
     step = max(1, _BLOCK_NUMBERS // (width * t.shape[1]))
     for a in range(0, len(t), step):
         rows = slice(a, a + step)
-        near = references.embeddings[members.indices[columns[rows]]].astype(np.float64)
-        difference = near - targets[rows, None]
-        exact[rows] = np.sqrt(np.einsum("nwd,nwd->nw", difference, difference))
+        exact[rows] = _measure(targets[rows, None], references.embeddings[members.indices[columns[rows]]])
     exact[~np.isfinite(np.take_along_axis(rough, columns, axis=1))] = np.inf
     order = np.argsort(exact, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(exact, order, axis=1)
+
+
+def _measure(target: NDArray[np.float32], near: Floats) -> NDArray[np.float64]:
+    """Distances (..., w) by plain differences between a target (..., 1, d) and w references (..., w, d)."""
+    difference = near.astype(np.float64) - target
+    return np.asarray(np.sqrt(np.einsum("...d,...d->...", difference, difference)))

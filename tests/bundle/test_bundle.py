@@ -12,7 +12,7 @@ from phantoms.toy_bundle import FILES, SPEC, content, flat_picture, toy_pictures
 from situs.anatomy import SITE_KEYS, SITES, Site, SiteList
 from situs.bundle import read_bundle
 from situs.bundle.card import model_card
-from situs.bundle.format import FORMAT, description_digest
+from situs.bundle.format import FORMAT_MAPPED, description_digest
 from situs.bundle.pictures import OUTLINE
 from situs.errors import BundleError
 from situs.views import ViewSpec
@@ -92,7 +92,8 @@ def test_missing_changed_and_truncated_files_are_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": FORMAT + 1}, f"format {FORMAT + 1} is unknown"),
+        ({"format": FORMAT_MAPPED + 1}, f"format {FORMAT_MAPPED + 1} is unknown"),
+        ({"format": [1]}, r"format \[1\] is unknown"),
         ({"format": "1"}, "format '1' is unknown"),
         ({"n_neighbors": 5}, r"bundle\.json was changed"),
         ({"views": SPEC.to_dict() | {"local_mm": 90.0}}, r"bundle\.json was changed"),

@@ -6,6 +6,7 @@
 ``basenet.onnx``        views of a region on a slice → embedding and BaseNet's own answers
 ``relation.onnx``       embedding and reference embeddings → relation score of every site
 ``references.npz``      the labelled embeddings (no pickles)
+                        Many references are in other files, see `situs.bundle.mapped`
 ``pictures.npz``        small pictures of references, if there are any (see `situs.bundle.pictures`)
 ``README.md``           the model card, made from ``bundle.json``
 ======================  =============================================================================
@@ -29,6 +30,7 @@ from situs.anatomy import SITES, Site, SiteList
 from situs.bundle.format import (
     BASENET_FILE,
     FORMAT,
+    INDEX_FILE,
     JSON_FILE,
     PICTURES_FILE,
     REFERENCES_FILE,
@@ -38,6 +40,7 @@ from situs.bundle.format import (
     description_digest,
     recipe_settings,
 )
+from situs.bundle.mapped import decode_index, map_references
 from situs.bundle.pictures import ReferencePicture, decode_picture, unpack_pictures
 from situs.bundle.schema import check_description
 from situs.certainty import Calibration
@@ -151,20 +154,22 @@ class Bundle:
             raise BundleError(_unusable(self.path, PICTURES_FILE, error)) from error
 
 
-def read_bundle(path: str | Path | None = None) -> Bundle:
+def read_bundle(path: str | Path | None = None, indexed: bool = True) -> Bundle:
     """Read a bundle and check that nothing in it changed since it was written.
 
-    Pictures are read and checked at the first access only.
+    Pictures are read and checked at the first access only. Many references are mapped, not read.
 
     Args:
         path: Its folder. None or ``"shipped"`` is the bundle inside the package.
+        indexed: Whether the index of many references is read. Without it they are searched one by one.
 
     Raises:
         BundleError: If there is no bundle, its format is unknown, or a file is missing or was changed.
     """
     folder = _shipped() if path is None or str(path) == "shipped" else Path(path)
     description = read_description(folder)
-    content = {name: _read_file(folder, name, description) for name in REQUIRED_FILES}
+    for name in (BASENET_FILE, RELATION_FILE):
+        _read_file(folder, name, description)
     calibration = description.get("certainty")
     try:
         sites = _read_sites(description["sites"])
@@ -174,13 +179,7 @@ def read_bundle(path: str | Path | None = None) -> Bundle:
         certainty = None if calibration is None else Calibration.from_dict(calibration, sites)
     except (KeyError, ValueError) as error:
         raise BundleError(f"{folder}: {JSON_FILE} cannot be used ({error}); get the bundle again") from error
-    try:
-        references = decode_references(content[REFERENCES_FILE], len(sites))
-        shape = description["n_references"], description["embedding_width"]
-        if references.embeddings.shape != shape:
-            raise ValueError(f"embeddings of shape {references.embeddings.shape}, expected {shape}")
-    except Exception as error:  # damaged arrays can set off anything inside numpy
-        raise BundleError(_unusable(folder, REFERENCES_FILE, error)) from error
+    references = _read_references(folder, description, len(sites), indexed)
     return Bundle(
         folder,
         description["name"],
@@ -216,15 +215,18 @@ def read_description(folder: Path) -> dict[str, Any]:
         version = description["format"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BundleError(f"{folder}: not a bundle, its {JSON_FILE} names no format") from error
-    if version != FORMAT:
-        raise BundleError(f"{folder}: bundle format {version!r} is unknown; this situs reads format {FORMAT}")
+    if not isinstance(version, int) or version not in REQUIRED_FILES:
+        raise BundleError(
+            f"{folder}: bundle format {version!r} is unknown; this situs reads format "
+            f"{' and '.join(map(str, REQUIRED_FILES))}"
+        )
     if description.get("sha256") != description_digest(description):
         raise BundleError(f"{folder}: {JSON_FILE} was changed after its export; get the bundle again")
     try:
         check_description(description)
     except ValueError as error:
         raise BundleError(f"{folder}: {JSON_FILE} cannot be used ({error}); get the bundle again") from error
-    if missing := [name for name in REQUIRED_FILES if name not in description["files"]]:
+    if missing := [name for name in REQUIRED_FILES[version] if name not in description["files"]]:
         raise BundleError(f"{folder}: {JSON_FILE} does not name {missing[0]}; get the bundle again")
     return dict(description)
 
@@ -232,6 +234,34 @@ def read_description(folder: Path) -> dict[str, Any]:
 def is_shipped(folder: str | Path) -> bool:
     """Whether a folder is the bundle inside the package."""
     return Path(folder).resolve() == _shipped_folder().resolve()
+
+
+def _read_references(folder: Path, description: dict[str, Any], n_sites: int, indexed: bool) -> References:
+    """The references of a bundle, however they are stored."""
+    name = REFERENCES_FILE
+    try:
+        if description["format"] == FORMAT:
+            references = decode_references(_read_file(folder, name, description), n_sites)
+            shape = description["n_references"], description["embedding_width"]
+            if references.embeddings.shape != shape:
+                raise ValueError(f"embeddings of shape {references.embeddings.shape}, expected {shape}")
+            return references
+        name = "references"
+        references = map_references(folder, description, n_sites)
+    except BundleError:
+        raise
+    except Exception as error:  # damaged arrays can set off anything inside numpy
+        raise BundleError(_unusable(folder, name, error)) from error
+    if not indexed:
+        return references
+    try:
+        data = _read_file(folder, INDEX_FILE, description)
+        return references.indexed(decode_index(folder, description, data))
+    except Exception as error:
+        raise BundleError(
+            f"{folder}: the index of its references cannot be used; "
+            f"make it again with 'situs references index {folder}'"
+        ) from error
 
 
 def _read_sites(sites: list[Any]) -> SiteList:

@@ -17,7 +17,10 @@ __all__ = [
     "BASENET_FILE",
     "CARD_FILE",
     "FORMAT",
+    "FORMAT_MAPPED",
+    "INDEX_FILE",
     "JSON_FILE",
+    "MAPPED_FILES",
     "PICTURES_FILE",
     "REFERENCES_FILE",
     "RELATION_FILE",
@@ -30,13 +33,26 @@ __all__ = [
 ]
 
 FORMAT = 1
+FORMAT_MAPPED = 2  # of a bundle with many references, see `situs.bundle.mapped`
 BASENET_FILE = "basenet.onnx"
 RELATION_FILE = "relation.onnx"
 REFERENCES_FILE = "references.npz"
 PICTURES_FILE = "pictures.npz"
 JSON_FILE = "bundle.json"
 CARD_FILE = "README.md"
-REQUIRED_FILES = (BASENET_FILE, RELATION_FILE, REFERENCES_FILE)  # besides the description and the card
+INDEX_FILE = "index.npz"
+MAPPED_FILES = {  # by the arrays' names in `References` and `Cells`
+    "embeddings": "references.embeddings.npy",
+    "sites": "references.sites.npy",
+    "ids": "references.ids.npy",
+    "patients": "references.patients.npy",
+    "coarse": "index.coarse.npy",
+}
+# Besides the description and the card, by the format.
+REQUIRED_FILES = {
+    FORMAT: (BASENET_FILE, RELATION_FILE, REFERENCES_FILE),
+    FORMAT_MAPPED: (BASENET_FILE, RELATION_FILE, INDEX_FILE, *MAPPED_FILES.values()),
+}
 
 # These settings stand at the top of a description. The first bundles have them inside the recipe as well.
 _STORED_ELSEWHERE = ("spec", "n_neighbors")

@@ -17,35 +17,45 @@ from numpy.typing import NDArray
 
 from situs import __version__
 from situs.anatomy import SITES, SiteList
-from situs.bundle import Bundle, is_shipped, read_bundle, read_description
+from situs.bundle import Bundle, read_bundle, read_description
 from situs.bundle.card import model_card
+from situs.bundle.folder import check_replaceable, output_folder
 from situs.bundle.format import (
     BASENET_FILE,
     CARD_FILE,
-    FORMAT,
+    FORMAT_MAPPED,
     JSON_FILE,
+    MAPPED_FILES,
     PICTURES_FILE,
-    REFERENCES_FILE,
     RELATION_FILE,
-    REQUIRED_FILES,
     description_digest,
-    encode_references,
     recipe_settings,
+)
+from situs.bundle.mapped import (
+    INDEXED_FROM,
+    Content,
+    check_references,
+    encode,
+    encode_indexed,
+    file_entry,
+    hash_of,
+    index_references,
+    store,
 )
 from situs.bundle.pictures import ReferencePicture, pack_pictures
 from situs.certainty import Calibration
-from situs.errors import BundleError, OutputError
-from situs.files import check_folder, digest, replacing_folder, sweep
+from situs.errors import BundleError
+from situs.files import replacing_folder
 from situs.neighbors import References
+from situs.progress import Progress, silent
 from situs.views import ViewSpec
 
 __all__ = [
     "ExportedNetworks",
     "ScoreCorrection",
-    "check_replaceable",
-    "output_folder",
     "replace_calibration",
     "replace_evaluation",
+    "replace_index",
     "replace_references",
     "write_bundle",
 ]
@@ -95,6 +105,7 @@ def write_bundle(
     name: str = "situs",
     version: str = "1",
     check: Callable[[Bundle], None] | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Write a bundle, or replace an older one when the new one is whole.
 
@@ -110,6 +121,7 @@ def write_bundle(
         name: What the bundle calls itself.
         version: Tells bundles of one name apart.
         check: Is given the written bundle before it takes its place. It raises an error to stop that.
+        progress: Called with the stage ``index`` if there are many references.
 
     Returns:
         `out`
@@ -119,11 +131,11 @@ def write_bundle(
     """
     out = Path(out)
     check_replaceable(out)
-    content = {n: networks.files[n] for n in (BASENET_FILE, RELATION_FILE)}
-    content[REFERENCES_FILE] = encode_references(references)
+    references, form, files = encode(references, progress)
+    content: dict[str, Content] = {n: networks.files[n] for n in (BASENET_FILE, RELATION_FILE)} | files
     counts = _add_pictures(content, pictures or {}, references)
     description: dict[str, Any] = {
-        "format": FORMAT,
+        "format": form,
         "name": name,
         "version": version,
         "created_by": f"situs {__version__}",
@@ -138,7 +150,7 @@ def write_bundle(
         "networks": networks.contract,
         "training": training,
         "evaluation": [],
-        "files": {n: _file_entry(data) for n, data in content.items()},
+        "files": {n: file_entry(data) for n, data in content.items()},
     }
     _write_whole(out, description, content, check)
     return out
@@ -154,6 +166,7 @@ def replace_references(
     score_corrections: Mapping[str, ScoreCorrection] | None = None,
     pictures: Mapping[str, ReferencePicture] | None = None,
     out: str | Path | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Write a bundle again with other references. Its networks and the facts about its training stay.
 
@@ -171,6 +184,7 @@ def replace_references(
             `situs.cohort.score_corrections`.
         pictures: Pictures of new references, by id. The bundle's own stay with the references that stay.
         out: See `output_folder`.
+        progress: Called with the stage ``index`` if there are many references.
 
     Returns:
         The folder.
@@ -184,13 +198,14 @@ def replace_references(
     shape = references.embeddings.shape
     if not len(references) or shape[1] != bundle.embedding_width:
         raise ValueError(f"references: expected embeddings (r, {bundle.embedding_width}), got {shape}")
-    content = {REFERENCES_FILE: encode_references(references)}
+    references, form, content = encode(references, progress)
+    entries = {n: file_entry(data) for n, data in content.items()}
     counts = _add_pictures(content, {**bundle.pictures, **(pictures or {})}, references)
-    entry = _file_entry(content[REFERENCES_FILE])
     old = bundle.description
     before = old.get("references", {"added": 0, "removed": 0})
     changes = {
-        "version": f"{bundle.version.partition(_CHANGED)[0]}{_CHANGED}{entry['sha256'][:8]}",
+        "format": form,
+        "version": f"{bundle.version.partition(_CHANGED)[0]}{_CHANGED}{hash_of(entries)}",
         "n_references": len(references),
         "references": {"added": before["added"] + added, "removed": before["removed"] + removed},
         "pictures": counts,
@@ -203,10 +218,42 @@ def replace_references(
         },
         "files": {
             **{n: old["files"][n] for n in (BASENET_FILE, RELATION_FILE)},
-            **{n: _file_entry(data) for n, data in content.items()},
+            **entries,
+            **{n: file_entry(data) for n, data in content.items() if n not in entries},
         },
     }
     return _write_changed(bundle, changes, content, out)
+
+
+def replace_index(bundle: Bundle, out: str | Path | None = None, progress: Progress = silent) -> Path:
+    """Write a bundle with many references again with a new index. All else stays, but the references' order.
+
+    Args:
+        bundle: The bundle to change; it may have been read without its index.
+        out: See `output_folder`.
+        progress: Called with the stage ``index``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: If the bundle has no index or may not be changed, if its references were changed after
+            its export, or the bundle by another process since it was read; nothing is written.
+        OutputError: If the folder holds something that is not a bundle, or cannot be written.
+    """
+    n = len(bundle.references)
+    if bundle.description["format"] != FORMAT_MAPPED:
+        raise BundleError(
+            f"{bundle.path}: has no index, since its {n:,} references are few: an index is made from "
+            f"{INDEXED_FROM:,} references on"
+        )
+    output_folder(bundle, out)
+    check_references(bundle.path, bundle.description)
+    references = index_references(bundle.references, progress)
+    content = encode_indexed(references)
+    _add_pictures(content, bundle.pictures, references)
+    entries = {n: file_entry(data) for n, data in content.items()}
+    return _write_changed(bundle, {"files": {**bundle.description["files"], **entries}}, content, out)
 
 
 def replace_calibration(bundle: Bundle, calibration: Calibration, out: str | Path | None = None) -> Path:
@@ -249,57 +296,18 @@ def replace_evaluation(bundle: Bundle, entry: Mapping[str, Any], out: str | Path
     return _write_changed(bundle, {"evaluation": list(by_title.values())}, {}, out)
 
 
-def output_folder(bundle: Bundle, out: str | Path | None) -> Path:
-    """The folder that a changed bundle is written to. What cannot be written is refused before the work.
-
-    What killed runs left beside it is removed.
-
-    Args:
-        bundle: The bundle to change.
-        out: The folder: new, empty, or a bundle. None is the bundle's own.
-
-    Raises:
-        BundleError: If the folder is the bundle inside the package.
-        OutputError: If the folder holds something that is not a bundle, or cannot be written.
-    """
-    folder = bundle.path if out is None else Path(out)
-    if is_shipped(folder):
-        raise BundleError("the bundle inside the package is never changed: give --out NEW_BUNDLE")
-    check_replaceable(folder)
-    check_folder(folder)
-    check_folder(folder.resolve().parent)  # the folder is written beside its place and renamed
-    sweep(folder.resolve().parent)
-    return folder
-
-
-def check_replaceable(out: Path) -> None:
-    """Refuse a folder that holds anything but an older bundle, because replacing it would delete that.
-
-    Raises:
-        OutputError: If `out` is a file, or a folder that is neither empty nor a bundle.
-    """
-    if out.is_dir():
-        present = {entry.name for entry in out.iterdir()}
-        foreign = sorted(present - {*REQUIRED_FILES, PICTURES_FILE, JSON_FILE, CARD_FILE})
-        if present and (foreign or JSON_FILE not in present):
-            what = f"it holds {foreign[0]}" if foreign else f"it has no {JSON_FILE}"
-            raise OutputError(
-                f"{out}: not overwritten, since it is not a bundle ({what}); choose another folder"
-            )
-    elif out.exists() or out.is_symlink():
-        raise OutputError(
-            f"{out}: not overwritten, since it is a file and not a bundle; choose another folder"
-        )
-
-
 def _write_changed(
-    bundle: Bundle, changes: dict[str, Any], content: dict[str, bytes], out: str | Path | None
+    bundle: Bundle, changes: dict[str, Any], content: dict[str, Content], out: str | Path | None
 ) -> Path:
     """Write a bundle with changes of its description and some other files; the rest is the old one's."""
     folder = output_folder(bundle, out)
     description = {**bundle.description, **changes}
     try:
-        rest = {n: (bundle.path / n).read_bytes() for n in description["files"] if n not in content}
+        rest: dict[str, Content] = {
+            n: bundle.path / n if n in MAPPED_FILES.values() else (bundle.path / n).read_bytes()
+            for n in description["files"]
+            if n not in content
+        }
     except OSError as error:
         raise BundleError(f"{bundle.path}: cannot be read any more ({error.strerror})") from error
 
@@ -320,7 +328,7 @@ def _write_changed(
 def _write_whole(
     out: Path,
     description: dict[str, Any],
-    content: dict[str, bytes],
+    content: dict[str, Content],
     check: Callable[[Bundle], None] | None,
     check_old: Callable[[Path], None] | None = None,
 ) -> None:
@@ -341,18 +349,13 @@ def _write_whole(
     }
     with replacing_folder(out, check_old) as new:
         for file, data in content.items():
-            (new / file).write_bytes(data)
+            store(data, new / file)
         if check is not None:
             check(read_bundle(new))
 
 
-def _file_entry(data: bytes) -> dict[str, Any]:
-    """The entry of a file in the description."""
-    return {"sha256": digest(data), "bytes": len(data)}
-
-
 def _add_pictures(
-    content: dict[str, bytes], pictures: Mapping[str, ReferencePicture], references: References
+    content: dict[str, Content], pictures: Mapping[str, ReferencePicture], references: References
 ) -> dict[str, int]:
     """Add the references' pictures, if they have any, to the files `content`; count them by their origin."""
     own = {str(name): pictures[str(name)] for name in references.ids if str(name) in pictures}

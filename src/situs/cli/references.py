@@ -1,4 +1,4 @@
-"""The commands that list, add and remove the references of a bundle."""
+"""The commands that list, add, remove and index the references of a bundle."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from situs.cli.console import (
     check_outputs,
     no_warnings,
     print_text,
+    progress_bar,
     resumable_progress_bar,
     write_text,
 )
@@ -49,7 +50,7 @@ def sites(
 
 @app.callback()
 def references() -> None:
-    """List, add or remove the references of a bundle.
+    """List, add, remove or index the references of a bundle.
 
     A reference is a labelled slice that lesions are compared with. A change needs no training and applies
     from the next lesion on. The networks stay unchanged. To change the shipped bundle, give --out.
@@ -139,4 +140,22 @@ def remove_references(
     """
     from situs.cohort.references import remove_references as run
 
-    print_text(f"{run(bundle, patient or (), id or (), site, out).text()}\n")
+    with progress_bar() as progress:
+        change = run(bundle, patient or (), id or (), site, out, progress)
+    print_text(f"{change.text()}\n")
+
+
+@app.command("index")
+def index_references(bundle: BundleArgument, out: OutOption = None) -> None:
+    """Check the references of a large bundle and make their index again.
+
+    A bundle of 25,000 references or more has an index, so that a lesion is not compared with each of them. It
+    is made whenever references are added or removed. The references are compared with their hashes first.
+    """
+    with progress_bar() as progress:
+        from situs.bundle import read_bundle
+        from situs.bundle.write import replace_index
+
+        opened = read_bundle(bundle, indexed=False)
+        folder = replace_index(opened, out, progress)
+    print_text(f"{folder}: {len(opened.references)} references are whole and have a new index\n")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SiteList
 from situs.bundle import Bundle, read_bundle
-from situs.bundle.write import output_folder, replace_calibration
+from situs.bundle.folder import output_folder
+from situs.bundle.write import replace_calibration
 from situs.certainty import LEVEL, Calibration, Judgement, fit_calibration
 from situs.cohort.answers import Answers, answer_slices, average_answers, judge
 from situs.cohort.coverage import Coverage, measure_coverage

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from situs.bundle import read_bundle
-from situs.bundle.write import output_folder, replace_evaluation
+from situs.bundle.folder import output_folder
+from situs.bundle.write import replace_evaluation
 from situs.cohort.evaluate import Evaluation, evaluate
 from situs.progress import Progress, silent
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from situs.anatomy import Site, SiteList
 from situs.bundle import Bundle, read_bundle
+from situs.bundle.folder import output_folder
 from situs.bundle.pictures import ReferencePicture, can_draw, draw_picture, encode_picture
-from situs.bundle.write import output_folder, replace_references
+from situs.bundle.write import replace_references
 from situs.cohort.manifest import describe_cohort
 from situs.cohort.sampling import check_ids
 from situs.cohort.score_corrections import fit_score_corrections
@@ -96,7 +97,8 @@ def add_references(
             replaced.
         max_slices: At most this many slices of each region, see `situs.volume.choose_slices`; None for the
             number in the bundle's recipe.
-        progress: Called with the stages ``scans``, ``slices`` and, if there are new sites, ``offsets``.
+        progress: Called with the stages ``scans``, ``slices``, if there are new sites ``offsets``, and if
+            there are many references ``index``.
         pictures: Whether small pictures of patients' scans go into the bundle. Those of rendered scans always
             do.
         new_sites: Keys of sites that are new to the bundle. Their names and codes are those of the cohort's
@@ -135,6 +137,7 @@ def add_references(
         score_corrections=corrections,
         pictures=drawn,
         out=folder,
+        progress=progress,
     )
     return ReferenceChange(folder, len(new), 0, len(joined), new_sites=tuple(new_sites))
 
@@ -145,6 +148,7 @@ def remove_references(
     ids: Sequence[str] = (),
     site: str | None = None,
     out: str | Path | None = None,
+    progress: Progress = silent,
 ) -> ReferenceChange:
     """Remove the references that match patient, id and site together, see `match_references`.
 
@@ -156,6 +160,7 @@ def remove_references(
         ids: Ids, or their beginnings up to a slash; empty for all.
         site: A site's key; None for all.
         out: The folder for the changed bundle; None to replace the bundle itself.
+        progress: Called with the stage ``index`` if there are many references.
 
     Raises:
         BundleError: If the bundle cannot be used or may not be changed, or if no reference would be left.
@@ -193,6 +198,7 @@ def remove_references(
         sites=sites,
         score_corrections=corrections,
         out=folder,
+        progress=progress,
     )
     return ReferenceChange(
         folder,

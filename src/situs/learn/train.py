@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from situs.bundle.write import check_replaceable
+from situs.bundle.folder import check_replaceable
 from situs.cohort.manifest import describe_cohort, read_cohort_sites
 from situs.cohort.references import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
