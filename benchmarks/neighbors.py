@@ -59,7 +59,7 @@ def main(args: list[str] | None = None) -> int:
     source = read_bundle(options.bundle)
     targets = embed_targets(source, options.test, options.work / "targets.npz")
     known = take_rows(source.references, ~np.isin(source.references.patients, targets.patients))
-    print(f"{len(targets)} targets; references made of {len(known)}\n")
+    print(f"{N_TARGETS} of {len(targets)} slices are targets; references made of {len(known)}\n")
     print(text_table(_likeness(known, targets)), end="\n\n", flush=True)
     results = []
     for size in options.sizes:
@@ -94,13 +94,13 @@ def main(args: list[str] | None = None) -> int:
 
 
 def embed_targets(bundle: Bundle, cohort: Path | None, kept: Path) -> References:
-    """A sample of the cohort's slices, embedded; kept for the next run."""
+    """The cohort's slices in random order, embedded; kept for the next run."""
     if not kept.exists():
         if cohort is None:
             raise InputError("--test: name a cohort of rendered scans of other heads")
         slices = open_slices(cohort, bundle.spec, 4, progress=frame.ProgressLine())
         embedded = embed_slices(bundle, slices, bundle.sites, frame.ProgressLine())
-        rows = np.random.default_rng(0).permutation(len(embedded))[:N_TARGETS]
+        rows = np.random.default_rng(0).permutation(len(embedded))
         names = ("embeddings", "sites", "ids", "patients")
         np.savez(kept, **{name: getattr(embedded, name)[rows] for name in names})
     with np.load(kept) as arrays:
@@ -145,7 +145,8 @@ def measure(folder: Path, kept: Path) -> dict[str, Any]:
         bundle = read_bundle(folder)
     open_mb = frame.peak_mb()
     with np.load(kept) as arrays:
-        targets, truth = arrays["embeddings"].astype(np.float32), arrays["sites"]
+        targets = arrays["embeddings"][:N_TARGETS].astype(np.float32)
+        truth = arrays["sites"][:N_TARGETS]
     references = bundle.references
     search = {str(n): _time(references, targets, bundle.n_neighbors, n) for n in (1, BATCH)}
     found, scores = relate_to_nearest(Runtime(bundle), bundle, targets)
@@ -185,14 +186,14 @@ def _time(references: References, targets: Floats, k: int, n: int) -> dict[str, 
 
 
 def _likeness(known: References, targets: References) -> list[list[str]]:
-    """A table of how targets and made references lie among the known ones, medians over the sites."""
+    """A table of how targets and made references lie among the known ones, means over the sites."""
     made = grow(known, np.repeat(np.arange(known.n_sites), 100), np.random.default_rng(0))
     rows = [["beside the known references", "variance on 47 axes", "local dimension", "nearest known"]]
     for name, some in (("targets", targets), ("made references", made)):
         figures = []
         for site in np.intersect1d(np.unique(known.sites), np.unique(some.sites)):
             e = known.embeddings[known.sites == site].astype(np.float32)
-            x = some.embeddings[some.sites == site].astype(np.float32)[:75]
+            x = some.embeddings[some.sites == site].astype(np.float32)[:100]
             if len(x) < 14:
                 continue
             centred = x - e.mean(axis=0)

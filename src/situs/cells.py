@@ -27,11 +27,11 @@ __all__ = ["Cells", "divide"]
 Float32 = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-_COLUMNS = 48  # of a coarse row: principal axes, and the squared length
+_COLUMNS = 64  # of a coarse row: principal axes, and the squared length
 _CELL_SIZE = 64  # references of a cell, on average
-_PROBES = 32  # cells of a site that are searched, besides its border
-_AWAY = 100  # references of each other site that the border is found by
-_BORDER_K = 20  # nearest references of each of them that are the border
+_PROBES = 24  # cells of a site that are searched, besides its border
+_AWAY = 200  # references of each other site that the border is found by
+_BORDER_K = 10  # nearest references of each of them that are the border
 _ROUNDS = 4  # of Lloyd's algorithm
 _SAMPLE = 32  # references a cell that centroids are fitted to
 _AXES_SAMPLE = 20_000  # references of a site that its axes are fitted to
@@ -126,14 +126,16 @@ class Cells:
         first, last = self.site_cells[site : site + 2]
         if first == last:
             return np.zeros(0, dtype=np.int64)
-        inner = first + 1 + _smallest(self.centroids[first + 1 : last] @ query, _PROBES)
-        cells = np.concatenate([[first], inner])
+        cells = first + 1 + _smallest(self.centroids[first + 1 : last] @ query, _PROBES)
         starts, sizes = self.starts[cells], self.starts[cells + 1] - self.starts[cells]
-        ends = np.cumsum(sizes)
-        rows = np.repeat(starts - ends + sizes, sizes) + np.arange(sizes.sum())
+        inner = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        border = slice(*self.starts[first : first + 2])
+        rows = np.concatenate([np.arange(border.start, border.stop), inner])
+        ranks = np.concatenate([self.coarse[border] @ query, self.coarse[inner] @ query])
         if len(barred):
-            rows = rows[~np.isin(rows, barred)]
-        return rows[_smallest(self.coarse[rows] @ query, n)]
+            ranks[np.isin(rows, barred)] = np.inf
+        chosen = rows[_smallest(ranks, n)]
+        return chosen[~np.isin(chosen, barred)] if len(barred) else chosen
 
 
 def divide(

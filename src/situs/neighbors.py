@@ -28,7 +28,7 @@ _BLOCK_NUMBERS = 4_000_000
 # References of so many numbers at most are kept as float32 for the next search: 128 MB.
 _KEPT_NUMBERS = 32_000_000
 # References that are measured exactly for each neighbour that is wanted, where there is an index.
-_SHORTLIST = 12
+_SHORTLIST = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +225,13 @@ def _search_cells(
     none = np.zeros(0, dtype=np.int64)
     for n, queries in enumerate(cells.project(t)):
         own = none if patients is None else barred.get(str(patients[n]), none)
-        for site, query in enumerate(queries):
-            rows = cells.shortlist(query, site, _SHORTLIST * k, own)
-            exact = _measure(t[n], references.embeddings[rows])
-            order = np.argsort(exact, kind="stable")[:k]
+        lists = [cells.shortlist(query, site, _SHORTLIST * k, own) for site, query in enumerate(queries)]
+        exact = _measure(t[n], references.embeddings[np.concatenate(lists)])
+        ends = np.cumsum([len(rows) for rows in lists])[:-1]
+        for site, (rows, d) in enumerate(zip(lists, np.split(exact, ends), strict=True)):
+            order = np.argsort(d, kind="stable")[:k]
             indices[n, site, : len(order)] = rows[order]
-            distances[n, site, : len(order)] = exact[order]
+            distances[n, site, : len(order)] = d[order]
 
 
 def reference_sets(references: References, neighbors: Neighbors) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from phantoms.toy_bundle import content, toy_pictures, toy_references, write_toy
 from situs.bundle import mapped, read_bundle
 from situs.bundle.format import INDEX_FILE, MAPPED_FILES
 from situs.bundle.write import replace_evaluation, replace_index, replace_references
+from situs.cli import main
 from situs.errors import BundleError
 from situs.neighbors import nearest
 
@@ -113,6 +114,25 @@ def test_a_changed_byte_is_found_before_a_new_index_is_made(folder):
         replace_index(read_bundle(folder, indexed=False))
 
 
-def test_a_bundle_of_few_references_has_no_index_to_make(tmp_path):
-    with pytest.raises(BundleError, match="from 25,000 references on"):
-        replace_index(read_bundle(write_toy(tmp_path / "mine")))
+def test_the_command_makes_the_index_again(folder, capsys):
+    (folder / INDEX_FILE).unlink()
+    assert main(["references", "index", str(folder)]) == 0
+    assert f"{N} references are whole and have a new index" in capsys.readouterr().out
+    assert read_bundle(folder).references.cells is not None
+
+
+def test_a_bundle_of_few_references_has_no_index_to_make(tmp_path, capsys):
+    assert main(["references", "index", str(write_toy(tmp_path / "mine"))]) == 2
+    assert "an index is made from 25,000 references on" in capsys.readouterr().err
+
+
+def test_values_that_are_no_numbers_are_no_neighbours(folder):
+    opened = read_bundle(folder)
+    row = int(np.flatnonzero(opened.references.sites == 0)[0])
+    file = folder / MAPPED_FILES["embeddings"]
+    stored = np.load(file, mmap_mode="r+")
+    target = stored[row].astype(np.float32)
+    stored[row] = np.nan
+    stored.flush()
+    found = nearest(target[None], read_bundle(folder).references, 4)
+    assert found.present.all() and row not in found.indices[:, 0]
