@@ -509,7 +509,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(bundle, cohor
         if folder == bundle.parent:
             raise OutputError(f"{folder}: cannot be written to")
 
-    monkeypatch.setattr("situs.bundle.write.check_folder", refuse)
+    monkeypatch.setattr("situs.bundle.folder.check_folder", refuse)
     monkeypatch.setattr(module, "open_slices", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(OutputError, match="cannot be written to"):
         add_references(bundle, cohort)
