@@ -55,6 +55,9 @@ def main(args: list[str] | None = None) -> int:
     if options.measure:
         print(json.dumps(measure(options.measure, options.work / "targets.npz")))
         return 0
+    if options.build:
+        build(options)
+        return 0
     options.work.mkdir(parents=True, exist_ok=True)
     source = read_bundle(options.bundle)
     targets = embed_targets(source, options.test, options.work / "targets.npz")
@@ -63,20 +66,13 @@ def main(args: list[str] | None = None) -> int:
     print(text_table(_likeness(known, targets)), end="\n\n", flush=True)
     results = []
     for size in options.sizes:
-        folder, built = options.work / f"{size}", {}
-        if not (folder / "bundle.json").exists():
-            rng = np.random.default_rng(size)
-            references = grow(known, draw_sites(source, size, rng), rng)
-            with frame.Timer() as timer:
-                replace_references(
-                    source, references, added=size, removed=0, out=folder, progress=frame.ProgressLine()
-                )
-            built = {"build_s": timer.cpu_s, "build_mb": frame.peak_mb()}
-            (options.work / f"{size}.json").write_text(json.dumps(built))
-        command = [sys.executable, __file__, "--work", str(options.work), "--measure", str(folder)]
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        built = json.loads((options.work / f"{size}.json").read_text())
-        results.append({"references": size, **built, **json.loads(found)})
+        folder, built = options.work / f"{size}", options.work / f"{size}.json"
+        this = [sys.executable, __file__, "--work", str(options.work)]
+        if not built.exists():
+            bundle = ["--bundle", str(options.bundle)] if options.bundle else []
+            subprocess.run([*this, *bundle, "--build", str(size)], check=True)
+        found = subprocess.run([*this, "--measure", str(folder)], check=True, stdout=subprocess.PIPE).stdout
+        results.append({"references": size, **json.loads(built.read_bytes()), **json.loads(found)})
     print(text_table(_table(results)), end="\n\n")
     frame.write_json(options.json, results)
     small, large = (next((r for r in results if r["references"] == n), None) for n in (SMALL, LARGE))
@@ -91,6 +87,26 @@ def main(args: list[str] | None = None) -> int:
             ]
         )
     return 0
+
+
+def build(options: Any) -> None:
+    """Write a bundle of so many references, in this process alone, and what that cost."""
+    source = read_bundle(options.bundle)
+    targets = embed_targets(source, options.test, options.work / "targets.npz")
+    known = take_rows(source.references, ~np.isin(source.references.patients, targets.patients))
+    rng = np.random.default_rng(options.build)
+    references = grow(known, draw_sites(source, options.build, rng), rng)
+    with frame.Timer() as timer:
+        replace_references(
+            source,
+            references,
+            added=options.build,
+            removed=0,
+            out=options.work / f"{options.build}",
+            progress=frame.ProgressLine(),
+        )
+    cost = {"build_s": timer.cpu_s, "build_mb": frame.peak_mb()}
+    frame.write_json(options.work / f"{options.build}.json", cost)
 
 
 def embed_targets(bundle: Bundle, cohort: Path | None, kept: Path) -> References:
@@ -249,6 +265,7 @@ def _parse(args: list[str] | None) -> Any:
     parser.add_argument("--test", type=Path, metavar="COHORT", help="a rendered cohort, whose slices ask")
     parser.add_argument("--work", type=Path, metavar="DIR", required=True, help="keeps bundles and targets")
     parser.add_argument("--sizes", type=frame.positive, nargs="+", default=[SMALL, 100_000, LARGE])
+    parser.add_argument("--build", type=int, help="write a bundle of so many; used by the script itself")
     parser.add_argument("--measure", type=Path, help="measure this bundle alone; used by the script itself")
     return parser.parse_args(args)
 

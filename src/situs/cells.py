@@ -14,6 +14,7 @@ References are stored cell by cell, so that a search reads few places of the fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,7 +32,7 @@ _COLUMNS = 64  # of a coarse row: principal axes, and the squared length
 _CELL_SIZE = 64  # references of a cell, on average
 _PROBES = 24  # cells of a site that are searched, besides its border
 _AWAY = 200  # references of each other site that the border is found by
-_BORDER_K = 10  # nearest references of each of them that are the border
+_BORDER_K = 20  # nearest references of each of them that are the border
 _ROUNDS = 4  # of Lloyd's algorithm
 _SAMPLE = 32  # references a cell that centroids are fitted to
 _AXES_SAMPLE = 20_000  # references of a site that its axes are fitted to
@@ -114,28 +115,33 @@ class Cells:
         by_site = [_queries(targets, *origin) for origin in zip(self.means, self.axes, strict=True)]
         return np.stack(by_site, axis=1)
 
-    def shortlist(self, query: Float32, site: int, n: int, barred: Indices) -> Indices:
-        """The n references of a site that seem nearest to a target, or fewer, in ascending order.
+    def shortlists(self, queries: Float32, site: int, n: int, barred: Sequence[Indices]) -> list[Indices]:
+        """The n references of a site that seem nearest to each target, or fewer, in ascending order.
 
         Args:
-            query: (m + 1,) the target in this site, see `project`
+            queries: (t, m + 1) the targets in this site, see `project`
             site: the site's number
             n: at least 1
-            barred: ascending numbers of references to leave out
+            barred: (t,) for each target ascending numbers of references to leave out
         """
         first, last = self.site_cells[site : site + 2]
         if first == last:
-            return np.zeros(0, dtype=np.int64)
-        cells = first + 1 + _smallest(self.centroids[first + 1 : last] @ query, _PROBES)
-        starts, sizes = self.starts[cells], self.starts[cells + 1] - self.starts[cells]
-        inner = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
-        border = slice(*self.starts[first : first + 2])
-        rows = np.concatenate([np.arange(border.start, border.stop), inner])
-        ranks = np.concatenate([self.coarse[border] @ query, self.coarse[inner] @ query])
-        if len(barred):
-            ranks[np.isin(rows, barred)] = np.inf
-        chosen = rows[_smallest(ranks, n)]
-        return chosen[~np.isin(chosen, barred)] if len(barred) else chosen
+            return [np.zeros(0, dtype=np.int64)] * len(queries)
+        border = np.arange(*self.starts[first : first + 2])
+        border_ranks = queries @ self.coarse[slice(*self.starts[first : first + 2])].T
+        cell_ranks = queries @ self.centroids[first + 1 : last].T
+        lists = []
+        for query, near, own_ranks, own in zip(queries, cell_ranks, border_ranks, barred, strict=True):
+            cells = first + 1 + _smallest(near, _PROBES)
+            starts, sizes = self.starts[cells], self.starts[cells + 1] - self.starts[cells]
+            inner = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+            rows = np.concatenate([border, inner])
+            ranks = np.concatenate([own_ranks, self.coarse[inner] @ query])
+            if len(own):
+                left = ~np.isin(rows, own)
+                rows, ranks = rows[left], ranks[left]
+            lists.append(rows[_smallest(ranks, n)])
+        return lists
 
 
 def divide(

@@ -28,7 +28,7 @@ _BLOCK_NUMBERS = 4_000_000
 # References of so many numbers at most are kept as float32 for the next search: 128 MB.
 _KEPT_NUMBERS = 32_000_000
 # References that are measured exactly for each neighbour that is wanted, where there is an index.
-_SHORTLIST = 20
+_SHORTLIST = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,15 +223,16 @@ def _search_cells(
         if name
     }
     none = np.zeros(0, dtype=np.int64)
-    for n, queries in enumerate(cells.project(t)):
-        own = none if patients is None else barred.get(str(patients[n]), none)
-        lists = [cells.shortlist(query, site, _SHORTLIST * k, own) for site, query in enumerate(queries)]
-        exact = _measure(t[n], references.embeddings[np.concatenate(lists)])
-        ends = np.cumsum([len(rows) for rows in lists])[:-1]
-        for site, (rows, d) in enumerate(zip(lists, np.split(exact, ends), strict=True)):
-            order = np.argsort(d, kind="stable")[:k]
+    own = [none if patients is None else barred.get(str(patients[n]), none) for n in range(len(t))]
+    queries = cells.project(t)
+    lists = [cells.shortlists(queries[:, s], s, _SHORTLIST * k, own) for s in range(references.n_sites)]
+    for n, of_sites in enumerate(zip(*lists, strict=True)):
+        d = _measure(t[n], references.embeddings[np.concatenate(of_sites)].astype(np.float32))
+        ends = np.cumsum([len(rows) for rows in of_sites])[:-1]
+        for site, (rows, exact) in enumerate(zip(of_sites, np.split(d, ends), strict=True)):
+            order = np.argsort(exact, kind="stable")[:k]
             indices[n, site, : len(order)] = rows[order]
-            distances[n, site, : len(order)] = d[order]
+            distances[n, site, : len(order)] = exact[order]
 
 
 def reference_sets(references: References, neighbors: Neighbors) -> NDArray[np.float32]:
@@ -302,13 +303,15 @@ def _nearest_rows(
     step = max(1, _BLOCK_NUMBERS // (width * t.shape[1]))
     for a in range(0, len(t), step):
         rows = slice(a, a + step)
-        exact[rows] = _measure(targets[rows, None], references.embeddings[members.indices[columns[rows]]])
+        exact[rows] = _measure(
+            targets[rows, None], references.embeddings[members.indices[columns[rows]]].astype(np.float64)
+        )
     exact[~np.isfinite(np.take_along_axis(rough, columns, axis=1))] = np.inf
     order = np.argsort(exact, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(exact, order, axis=1)
 
 
-def _measure(target: NDArray[np.float32], near: Floats) -> NDArray[np.float64]:
+def _measure(target: NDArray[np.float32], near: Floats) -> Floats:
     """Distances (..., w) by plain differences between a target (..., 1, d) and w references (..., w, d)."""
-    difference = near.astype(np.float64) - target
+    difference = near - target
     return np.asarray(np.sqrt(np.einsum("...d,...d->...", difference, difference)))
