@@ -35,7 +35,7 @@ SHAPE = (512, 512, 32)
 SPACING_MM = (0.45, 0.45, 5.0)
 MOST_RATIO, MOST_MB = 3.0, 200.0
 MOST_FIRST, MOST_FURTHER = 0.8, 0.3  # of reading
-FURTHER = 10  # lesions
+FURTHER, SLICES = 10, 4  # lesions, and the slices of each
 MOST_FOR_SITES = 1.3
 # What no change of situs can take away: its libraries are loaded, and the scan is unpacked.
 FLOOR = "import sys, gzip, numpy, scipy.ndimage, onnxruntime, typer; gzip.open(sys.argv[1]).read()"
@@ -101,11 +101,17 @@ def measure(command: list[str]) -> Cost:
     return Cost(timer.wall_s, usage.ru_utime + usage.ru_stime, frame.in_mb(usage.ru_maxrss))
 
 
-def warm_costs(scan: Path, roi: Path, bundle: Path | None, runs: int) -> tuple[float, float]:
-    """CPU seconds of a call that labels one lesion, and of each further lesion; medians."""
+def warm_costs(scan: Path, roi: Path, bundle: Path | None, runs: int) -> tuple[float, float, float]:
+    """CPU seconds of a call that labels one lesion, of each further lesion, and of BaseNet on its slices.
+
+    All are medians. The last is what the network alone takes of the second.
+    """
     from dataclasses import replace
 
+    import numpy as np
+
     from situs import Labeler, read_rois, read_volume
+    from situs.runtime import Runtime
 
     volume, labeler = read_volume(scan), Labeler.load(bundle)
     lesion: Any = read_rois(roi, volume)[0]
@@ -123,7 +129,18 @@ def warm_costs(scan: Path, roi: Path, bundle: Path | None, runs: int) -> tuple[f
 
     cost([lesion])  # what is prepared once
     pairs = [(cost([lesion]), cost([lesion, *moved])) for _ in range(runs)]
-    return median(one for one, _ in pairs), median((many - one) / FURTHER for one, many in pairs)
+    spec = labeler.bundle.spec
+    views = np.zeros((SLICES * FURTHER, len(spec.channels), spec.size_px, spec.size_px), dtype=np.uint8)
+    runtime, network = Runtime(labeler.bundle), []
+    for _ in range(runs + 1):  # the first is not counted
+        with frame.Timer() as timer:
+            runtime.embed(views, views)
+        network.append(timer.cpu_s / FURTHER)
+    return (
+        median(one for one, _ in pairs),
+        median((many - one) / FURTHER for one, many in pairs),
+        median(network[1:]),
+    )
 
 
 def write_phantom(
@@ -187,7 +204,7 @@ def print_result(
     floor: list[Cost],
     size_mb: float,
     n_sites: int | None,
-    warm: tuple[float, float] | None,
+    warm: tuple[float, float, float] | None,
 ) -> None:
     names = (f"situs label, {n_sites} sites", "situs label") if n_sites else ("situs label", "read only")
     wall = median(label.wall_s / read.wall_s for read, label in pairs)
@@ -209,8 +226,11 @@ def print_result(
     if warm is None:
         frame.print_promises([frame.Promise("CPU", cpu, MOST_FOR_SITES, "times labelling")])
         return
-    first, further = (1000 * cost for cost in warm)
-    print(f"With the networks loaded: CPU {first:.0f} ms for one lesion, {further:.0f} ms for each further\n")
+    first, further, network = (1000 * cost for cost in warm)
+    print(
+        f"With the networks loaded: CPU {first:.0f} ms for one lesion, {further:.0f} ms for each further, of "
+        f"which BaseNet takes {network:.0f} ms\n"
+    )
     reading = median(read.cpu_s for read, _ in pairs)
     frame.print_promises(
         [

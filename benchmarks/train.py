@@ -1,8 +1,10 @@
-"""What training costs by stage, how much of it is the data path, and how long a whole training takes.
+"""What training costs by stage, how much of it is the data path, and the least that it could cost.
 
 The data path is reading examples from mapped files and changing them at random. It runs in a thread beside
-the steps of the networks, so it holds them up only where a core is all there is. The minutes are projected
-from the rates measured here to the examples that the recipe sees. Run:
+the steps of the networks, so it holds them up only where it takes nearly all of a core. All is counted in CPU
+time, and projected to the examples that the recipe sees, so a run takes some minutes and may share the
+machine. The floor is what BaseNet's multiplications alone take at the speed of the product of two large
+matrices. Run:
 
     python benchmarks/train.py COHORT [--steps 20] [--threads 1]
 """
@@ -18,6 +20,7 @@ from typing import Any
 import frame
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from situs.cohort.sampling import balanced_indices
 from situs.cohort.slices import Slices, open_slices
@@ -30,6 +33,7 @@ from situs.neighbors import References
 from situs.tables import text_table
 
 _WARM_UP_STEPS = 3
+_MATRIX, _PRODUCTS = 1024, 20
 _TARGETS = 150  # of each site, for the Relation Network
 
 
@@ -46,14 +50,16 @@ def main(args: list[str] | None = None) -> int:
         ("relation", COMPACT.relation_samples, relation_rate(n_sites)),
     ]
     data, peak_gb = data_rate(slices, options.steps), frame.peak_mb() / 1000
+    flops, speed = flops_an_example(slices), product_speed()
+    floor = flops * (COMPACT.paint_samples + COMPACT.basenet_samples) / speed / 60
 
     half = "bfloat16" if open_machine("cpu").half else "single precision"
     print(f"{len(slices):,} examples, torch threads: {options.threads}, {half}\n")
-    minutes = [examples / rate / 60 for _, examples, rate in stages]
+    minutes = [examples / rate / 60 for _, examples, rate in stages]  # of CPU time
     print(
         text_table(
             [
-                ["stage", "examples", "examples a second", "projected minutes", "data path, % of a core"],
+                ["stage", "examples", "examples a CPU second", "CPU minutes", "data path, %"],
                 *(
                     [stage, f"{examples:,}", f"{rate:.0f}", f"{m:.1f}", f"{100 * rate / data:.0f}"]
                     for (stage, examples, rate), m in zip(stages, minutes, strict=True)
@@ -61,12 +67,14 @@ def main(args: list[str] | None = None) -> int:
             ]
         )
     )
+    print(f"\nthe data path alone: {data:.0f} examples a CPU second")
     print(
-        f"\nthe data path alone: {data:.0f} examples a second; peak {peak_gb:.2f} GB, mapped views included\n"
+        f"floor of paint and basenet: {floor:.1f} CPU minutes ({flops / 1e9:.2f} GFLOP an example, "
+        f"{speed / 1e9:.0f} GFLOP a CPU second in the product of two matrices)\n"
     )
     frame.print_promises(
         [
-            frame.Promise("the stages together, projected", sum(minutes), 20, "min"),
+            frame.Promise("all stages on two cores of their own", sum(minutes) / 2, 20, "min"),
             frame.Promise("peak memory, mapped views included", peak_gb, 4, "GB"),
         ]
     )
@@ -74,7 +82,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def training_rate(slices: Slices, stage: str, steps: int) -> float:
-    """Examples a second of a stage of BaseNet, without its first steps."""
+    """Examples a CPU second of a stage of BaseNet, without its first steps."""
     n = (steps + _WARM_UP_STEPS) * COMPACT.batch
     none = {"paint_samples": 0, "basenet_samples": 0}
     recipe = replace(COMPACT, **{**none, f"{stage}_samples": n})
@@ -86,33 +94,55 @@ def training_rate(slices: Slices, stage: str, steps: int) -> float:
             recipe,
             0,
             Path(work),
-            lambda *_: ends.append(time.perf_counter()),
+            lambda *_: ends.append(time.process_time()),
             open_machine("cpu"),
         )
     return steps * COMPACT.batch / (ends[-1] - ends[_WARM_UP_STEPS - 1])
 
 
 def data_rate(slices: Slices, steps: int) -> float:
-    """Examples a second that the data path gives where nothing runs beside it."""
+    """Examples a CPU second that the data path gives."""
     rng = np.random.default_rng(1)
     order = balanced_indices(slices.site, steps * COMPACT.batch, rng)
     with frame.Timer() as timer:
         for part in np.split(order, steps):
             augment(slices.batch(np.sort(part)), COMPACT.spec, rng)
-    return len(order) / timer.wall_s
+    return len(order) / timer.cpu_s
+
+
+def flops_an_example(slices: Slices) -> float:
+    """Floating-point operations of an example forward and backward through BaseNet, as torch counts them."""
+    batch = slices.batch(np.arange(2))
+    basenet = new_basenet(COMPACT, 0, len(slices.sites))
+    with FlopCounterMode(display=False) as counter:
+        output = basenet(torch.from_numpy(batch.global_view), torch.from_numpy(batch.local_view))
+        answers = (output.site_logits, output.share_logits, output.global_painting, output.local_painting)
+        torch.stack([answer.sum() for answer in answers if answer is not None]).sum().backward()
+    return counter.get_total_flops() / len(batch.site)
+
+
+def product_speed() -> float:
+    """Floating-point operations a CPU second of the product of two matrices, as training computes."""
+    half = open_machine("cpu").half
+    a = torch.ones((_MATRIX, _MATRIX), dtype=torch.bfloat16 if half else torch.float32)
+    a @ a
+    with frame.Timer() as timer:
+        for _ in range(_PRODUCTS):
+            a @ a
+    return 2.0 * _MATRIX**3 * _PRODUCTS / timer.cpu_s
 
 
 def embedding_rate(slices: Slices) -> float:
-    """Examples a second that BaseNet embeds."""
+    """Examples a CPU second that BaseNet embeds."""
     basenet = new_basenet(COMPACT, 0, len(slices.sites)).to(memory_format=torch.channels_last)
     some = np.linspace(0, len(slices) - 1, 256).astype(int)
     with frame.Timer() as timer:
         embed(basenet, slices, some)
-    return len(some) / timer.wall_s
+    return len(some) / timer.cpu_s
 
 
 def relation_rate(n_sites: int) -> float:
-    """Targets a second of the Relation Network, the search for neighbours included."""
+    """Targets a CPU second of the Relation Network, the search for neighbours included."""
     rng = np.random.default_rng(2)
     references, targets = (
         References(
@@ -133,7 +163,7 @@ def relation_rate(n_sites: int) -> float:
             targets=targets,
             **relation_settings(COMPACT),
         )
-    return len(targets.sites) / timer.wall_s
+    return len(targets.sites) / timer.cpu_s
 
 
 def _parse(args: list[str] | None) -> Any:
