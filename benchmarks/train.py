@@ -56,17 +56,11 @@ def main(args: list[str] | None = None) -> int:
     half = "bfloat16" if open_machine("cpu").half else "single precision"
     print(f"{len(slices):,} examples, torch threads: {options.threads}, {half}\n")
     minutes = [examples / rate / 60 for _, examples, rate in stages]  # of CPU time
-    print(
-        text_table(
-            [
-                ["stage", "examples", "examples a CPU second", "CPU minutes", "data path, %"],
-                *(
-                    [stage, f"{examples:,}", f"{rate:.0f}", f"{m:.1f}", f"{100 * rate / data:.0f}"]
-                    for (stage, examples, rate), m in zip(stages, minutes, strict=True)
-                ),
-            ]
-        )
-    )
+    table = [["stage", "examples", "examples a CPU second", "CPU minutes", "data path, %"]]
+    for (stage, examples, rate), took in zip(stages, minutes, strict=True):
+        share = f"{100 * rate / data:.0f}" if stage in ("paint", "basenet") else ""
+        table.append([stage, f"{examples:,}", f"{rate:.0f}", f"{took:.1f}", share])
+    print(text_table(table))
     print(f"\nthe data path alone: {data:.0f} examples a CPU second")
     print(
         f"floor of paint and basenet: {floor:.1f} CPU minutes ({flops / 1e9:.2f} GFLOP an example, "
