@@ -136,7 +136,7 @@ class Cells:
             starts, sizes = self.starts[cells], self.starts[cells + 1] - self.starts[cells]
             inner = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
             rows = np.concatenate([border, inner])
-            ranks = np.concatenate([own_ranks, self.coarse[inner] @ query])
+            ranks = np.concatenate([own_ranks, np.take(self.coarse, inner, axis=0) @ query])
             if len(own):
                 left = ~np.isin(rows, own)
                 rows, ranks = rows[left], ranks[left]

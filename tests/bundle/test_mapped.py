@@ -123,7 +123,7 @@ def test_the_command_makes_the_index_again(folder, capsys):
 
 def test_a_bundle_of_few_references_has_no_index_to_make(tmp_path, capsys):
     assert main(["references", "index", str(write_toy(tmp_path / "mine"))]) == 2
-    assert "an index is made from 25,000 references on" in capsys.readouterr().err
+    assert "an index is made from 50,000 references on" in capsys.readouterr().err
 
 
 def test_values_that_are_no_numbers_are_no_neighbours(folder):

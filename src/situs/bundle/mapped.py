@@ -47,7 +47,8 @@ __all__ = [
     "store",
 ]
 
-INDEXED_FROM = 25_000  # references; an exact search of as many takes as long (benchmarks/neighbors.py)
+# References: between where the index is faster for one slice and for 30 at a time, see docs/results.md.
+INDEXED_FROM = 50_000
 _TYPES: dict[str, type[np.generic]] = {
     "embeddings": np.float16,
     "sites": np.uint8,

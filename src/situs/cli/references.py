@@ -149,7 +149,7 @@ def remove_references(
 def index_references(bundle: BundleArgument, out: OutOption = None) -> None:
     """Check the references of a large bundle and make their index again.
 
-    A bundle of 25,000 references or more has an index, so that a lesion is not compared with each of them. It
+    A bundle of 50,000 references or more has an index, so that a lesion is not compared with each of them. It
     is made whenever references are added or removed. The references are compared with their hashes first.
     """
     with progress_bar() as progress:
