@@ -179,7 +179,7 @@ def write_wide_bundle(bundle: Path | None, n_sites: int, out: Path) -> None:
 
     from situs.anatomy import Site, SiteList
     from situs.bundle import read_bundle
-    from situs.bundle.write import replace_references
+    from situs.bundle.change import replace_references
     from situs.neighbors import References
 
     source = read_bundle(bundle)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from situs.bundle import Bundle, read_bundle
-from situs.bundle.write import replace_references
+from situs.bundle.change import replace_references
 from situs.cohort.references import embed_slices
 from situs.cohort.slices import open_slices
 from situs.errors import InputError

@@ -9,8 +9,8 @@ import pytest
 from phantoms.toy_bundle import content, toy_pictures, toy_references, write_toy
 
 from situs.bundle import mapped, read_bundle
+from situs.bundle.change import replace_evaluation, replace_index, replace_references
 from situs.bundle.format import INDEX_FILE, MAPPED_FILES
-from situs.bundle.write import replace_evaluation, replace_index, replace_references
 from situs.cli import main
 from situs.errors import BundleError
 from situs.neighbors import nearest

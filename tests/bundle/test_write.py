@@ -8,7 +8,7 @@ from phantoms.toy_bundle import content, toy_pictures, write_toy
 
 from situs.bundle import Bundle, read_bundle
 from situs.bundle.card import model_card
-from situs.bundle.write import replace_evaluation
+from situs.bundle.change import replace_evaluation
 from situs.errors import BundleError, OutputError
 
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from situs.anatomy import SITES, read_sites
 from situs.bundle import read_bundle
-from situs.bundle.write import replace_calibration
+from situs.bundle.change import replace_calibration
 from situs.certainty import Calibration
 from situs.cli import main
 from situs.cohort.evaluate import evaluate

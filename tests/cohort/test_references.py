@@ -20,8 +20,8 @@ from phantoms.small_cohort import BANDS, draw_cohort, write_manifest
 from situs.anatomy import SITE_INDEX, SITE_KEYS, SITES
 from situs.bundle import read_bundle
 from situs.bundle.card import model_card
+from situs.bundle.change import replace_references
 from situs.bundle.pictures import FIELD_MM, OUTLINE, SIZE_PX
-from situs.bundle.write import replace_references
 from situs.cli import main
 from situs.cohort import references as module
 from situs.cohort.manifest import read_manifest

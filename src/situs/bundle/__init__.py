@@ -11,7 +11,7 @@
 ``README.md``           the model card, made from ``bundle.json``
 ======================  =============================================================================
 
-This module reads bundles; `situs.bundle.write` writes and changes them.
+This module reads bundles; `situs.bundle.write` writes them, `situs.bundle.change` changes them.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def index_references(bundle: BundleArgument, out: OutOption = None) -> None:
     """
     with progress_bar() as progress:
         from situs.bundle import read_bundle
-        from situs.bundle.write import replace_index
+        from situs.bundle.change import replace_index
 
         opened = read_bundle(bundle, indexed=False)
         folder = replace_index(opened, out, progress)

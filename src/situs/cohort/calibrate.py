@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from situs.anatomy import SiteList
 from situs.bundle import Bundle, read_bundle
+from situs.bundle.change import replace_calibration
 from situs.bundle.folder import output_folder
-from situs.bundle.write import replace_calibration
 from situs.certainty import LEVEL, Calibration, Judgement, fit_calibration
 from situs.cohort.answers import Answers, answer_slices, average_answers, judge
 from situs.cohort.coverage import Coverage, measure_coverage
@@ -51,7 +51,7 @@ def calibrate(
             --test-patient``).
         folds: Bundles of the same networks, views and sites. They may have been trained for another length: a
             bundle that went on from others has no fold of its own length. The card says so then.
-        out: See `situs.bundle.write.output_folder`.
+        out: See `situs.bundle.folder.output_folder`.
         level: Fraction of each site's lesions whose site set shall hold that site.
         jobs: Processes that make views.
         progress: Reports the stages ``scans`` and ``slices``.

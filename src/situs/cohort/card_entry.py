@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from situs.bundle import read_bundle
+from situs.bundle.change import replace_evaluation
 from situs.bundle.folder import output_folder
-from situs.bundle.write import replace_evaluation
 from situs.cohort.evaluate import Evaluation, evaluate
 from situs.progress import Progress, silent
 
@@ -31,7 +31,7 @@ def evaluate_into_card(
         bundle: Its folder; ``"shipped"`` for the one inside the package.
         cohort: A folder with a manifest. The name of the folder becomes the title of the entry.
         patients: Only these patients, at least one; None for all.
-        out: See `situs.bundle.write.output_folder`.
+        out: See `situs.bundle.folder.output_folder`.
         jobs: Processes that make views.
         progress: Reports the stages ``scans`` and ``slices``.
 

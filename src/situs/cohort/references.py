@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from situs.anatomy import Site, SiteList
 from situs.bundle import Bundle, read_bundle
+from situs.bundle.change import replace_references
 from situs.bundle.folder import output_folder
 from situs.bundle.pictures import ReferencePicture, can_draw, draw_picture, encode_picture
-from situs.bundle.write import replace_references
 from situs.cohort.manifest import describe_cohort
 from situs.cohort.sampling import check_ids
 from situs.cohort.score_corrections import fit_score_corrections

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from situs.bundle import Bundle
-from situs.bundle.write import ScoreCorrection
+from situs.bundle.change import ScoreCorrection
 from situs.cohort.sampling import choose_evenly
 from situs.progress import Progress, silent
 from situs.runtime import Runtime, relate_to_nearest
