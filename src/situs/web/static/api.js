@@ -5,7 +5,9 @@ import { t } from "./texts.js";
 const ROOT = "/api/v1";
 const CLIENT_KEY = "situs.client";
 const TOKEN_KEY = "situs.token";
-const LOCK_MS = 1000; // a page that is reloaded lets go of its name at once
+// A page that is reloaded lets go of its name, late on a busy computer; one that was duplicated does not.
+const RELOADED = performance.getEntriesByType("navigation")[0]?.type === "reload";
+const LOCK_MS = RELOADED ? 15_000 : 1000;
 
 export class ApiError extends Error {
   constructor(message, status = 0, body = {}) {
