@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,6 +49,7 @@ from situs.learn.devices import CPU, Machine
 from situs.learn.features import Features, embed_features, keep_features, train_on_features
 from situs.learn.given import read_given
 from situs.learn.loop import LoopSettings
+from situs.learn.nets import BaseNet
 from situs.learn.recipe import PAPER, Recipe, relation_settings
 from situs.learn.relations import train_relations
 from situs.neighbors import References
@@ -140,7 +141,7 @@ def mix(counts: NDArray[np.integer], power: float, total: int) -> tuple[int, ...
 def train_and_test(
     setting: Setting,
     pools: dict[str, Pool],
-    start: Any,
+    start: Callable[[int], BaseNet],
     recipe: Recipe,
     seed: int,
     work: Path,
@@ -289,7 +290,7 @@ def main(args: list[str] | None = None) -> int:
     heads = split_heads(find_heads(options.heads), PAPER_SIZE.test_fraction)
     subsets = open_subsets(options.work, heads, recipe, PAPER_SIZE, 1, progress)
 
-    def start(seed: int) -> Any:
+    def start(seed: int) -> BaseNet:
         basenet = new_basenet(recipe, seed)
         for weights in given.values():
             weights.load_into(basenet)

@@ -37,6 +37,7 @@ EXTRAS = {
     "dicomweb_client": "dicom",
     "distributed": "dask",
     "highdicom": "dicom",
+    "isal": "train",
     "jinja2": "report",
     "joblib": "train",
     "matplotlib": "plots",

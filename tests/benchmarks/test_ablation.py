@@ -1,14 +1,12 @@
 """The ablation's variants: each is what its name says, and a run that was stopped goes on."""
 
 import json
-import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
 import torch
-from phantoms import REPO
+from phantoms.benchmark import load_benchmark
 from torch.nn import functional as F
 
 from situs.anatomy import SITES
@@ -19,19 +17,7 @@ from situs.learn.nets import RelationNetwork
 from situs.learn.recipe import COMPACT
 from situs.neighbors import Neighbors, References, nearest
 
-
-def load(name):
-    folder = REPO / "benchmarks"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)  # scripts import their neighbours
-        spec = spec_from_file_location(name, folder / f"{name}.py")
-        module = module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look there
-        spec.loader.exec_module(module)
-    return module
-
-
-variants, ablation = load("variants"), load("ablation")
+variants, ablation = load_benchmark("variants"), load_benchmark("ablation")
 M, WIDTH = len(SITES), 6
 RECIPE = replace(COMPACT, n_references=6, n_neighbors=3, relation_batch=32)
 # Layers are small too, where that is not what varies; 20 references are as 10, but slow.

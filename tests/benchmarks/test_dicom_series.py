@@ -1,10 +1,8 @@
 """The made-up series and its segmentation."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-
 import numpy as np
 import pytest
-from phantoms import REPO
+from phantoms.benchmark import load_benchmark
 
 from situs.io import read_rois, read_volume
 
@@ -12,9 +10,7 @@ from situs.io import read_rois, read_volume
 @pytest.mark.slow
 def test_the_segments_are_the_balls_that_are_in_the_scan(tmp_path):
     pytest.importorskip("highdicom")
-    spec = spec_from_file_location("dicom_series", REPO / "benchmarks" / "dicom_series.py")
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
+    made = load_benchmark("dicom_series")
     made.write_series(tmp_path / "scan", tmp_path / "seg.dcm", 80, 256, 3)
     volume = read_volume(tmp_path / "scan")
     assert volume.hu.shape == (256, 256, 80) and not volume.doubts

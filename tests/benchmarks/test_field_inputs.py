@@ -1,23 +1,16 @@
 """What the comparison of readers calls right, and what it calls wrong."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-
 import numpy as np
 import pytest
-from phantoms import REPO, SHARED
+from phantoms import SHARED
+from phantoms.benchmark import load_benchmark
 
 FIELD = SHARED / "data" / "field"
 
 
 @pytest.fixture(scope="module")
 def module():
-    spec = spec_from_file_location("field_inputs", REPO / "benchmarks" / "field_inputs.py")
-    module = module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "field_inputs", module)  # dataclasses look it up
-        spec.loader.exec_module(module)
-        yield module
+    return load_benchmark("field_inputs")
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import runpy
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 from phantoms import REPO
+from phantoms.benchmark import load_benchmark
 from phantoms.small_cohort import draw_cohort
 
 from situs.errors import InputError
@@ -16,12 +16,7 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path
 
 @pytest.fixture(scope="module")
 def frame():
-    spec = spec_from_file_location("frame", FOLDER / "frame.py")
-    module = module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "frame", module)  # dataclasses look it up
-        spec.loader.exec_module(module)
-        yield module
+    return load_benchmark("frame")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

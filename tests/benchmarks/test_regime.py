@@ -1,12 +1,11 @@
 """The training sets of `benchmarks/regime.py`, and that every method learns from them."""
 
-import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
 from phantoms import REPO
+from phantoms.benchmark import load_benchmark
 
 from situs.anatomy import SITES
 from situs.errors import InputError
@@ -17,19 +16,7 @@ from situs.learn.vgg import vgg16_basenet
 from situs.paper import baselines
 from situs.synth.cohort import paper_slices
 
-
-def load(name):
-    folder = REPO / "benchmarks"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)  # scripts import their neighbours
-        spec = spec_from_file_location(name, folder / f"{name}.py")
-        module = module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look there
-        spec.loader.exec_module(module)
-    return module
-
-
-regime = load("regime")
+regime = load_benchmark("regime")
 COUNTS = np.array([paper_slices()[site.key] for site in SITES])
 M = len(SITES)
 RECIPE = replace(

@@ -1,12 +1,11 @@
 """The U-Nets of the dense baseline: they go on where they were stopped, and read what they paint."""
 
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
 import torch
-from phantoms import REPO
+from phantoms.benchmark import load_benchmark
 from phantoms.small_cohort import draw_cohort
 
 from situs.anatomy import SITES
@@ -21,10 +20,7 @@ from situs.views import ViewSpec
 
 @pytest.fixture(scope="module")
 def unet():
-    spec = spec_from_file_location("unet", REPO / "benchmarks" / "unet.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("unet")
 
 
 @pytest.mark.slow

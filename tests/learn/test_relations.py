@@ -1,11 +1,9 @@
 """Relation Networks on the nearest and on all references: they learn, and no target meets its own patient."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-
 import numpy as np
 import pytest
 import torch
-from phantoms import REPO
+from phantoms.benchmark import load_benchmark
 
 from situs.anatomy import SITES
 from situs.errors import InputError
@@ -152,10 +150,7 @@ def test_targets_of_their_own_are_labelled_by_the_references():
 @pytest.mark.parametrize("k", [1, 3])
 def test_a_step_is_the_plain_loop(k, monkeypatch):
     """Loss and gradients of all targets, classes and pairs at once, and one after the other."""
-    monkeypatch.syspath_prepend(REPO / "benchmarks")  # it imports its neighbour, as a script does
-    spec = spec_from_file_location("relation", REPO / "benchmarks" / "relation.py")
-    benchmark = module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load_benchmark("relation")
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 6)).astype(np.float32)
     names = np.array([f"p{n % 7}" for n in range(40)])

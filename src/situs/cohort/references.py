@@ -6,7 +6,7 @@ that labelling makes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from situs.anatomy import Site, SiteList
 from situs.bundle import Bundle, read_bundle
 from situs.bundle.change import replace_references
 from situs.bundle.folder import output_folder
-from situs.bundle.pictures import ReferencePicture, can_draw, draw_picture, encode_picture
-from situs.cohort.manifest import describe_cohort
+from situs.bundle.pictures import ReferencePicture
+from situs.cohort.reference_pictures import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_ids
 from situs.cohort.score_corrections import fit_score_corrections
 from situs.cohort.slices import Slices, open_slices
@@ -31,12 +31,10 @@ from situs.runtime import Runtime
 __all__ = [
     "ReferenceChange",
     "add_references",
-    "draw_pictures",
     "embed_slices",
     "join_references",
     "match_references",
     "remove_references",
-    "wants_pictures",
 ]
 
 _BATCH = 256  # slices embedded at a time; their views take some tens of MB
@@ -127,18 +125,7 @@ def add_references(
     drawn = draw_pictures(cohort, slices) if wants_pictures(cohort, slices, pictures) else {}
     new = embed_slices(original, slices, sites, progress)
     joined = join_references(replace(original.references, n_sites=len(sites)), new)
-    corrections = fit_score_corrections(replace(original, references=joined, sites=sites), progress)
-    replace_references(
-        original,
-        joined,
-        added=len(new),
-        removed=0,
-        sites=sites,
-        score_corrections=corrections,
-        pictures=drawn,
-        out=folder,
-        progress=progress,
-    )
+    _write_references(original, joined, sites, len(new), 0, folder, progress, drawn)
     return ReferenceChange(folder, len(new), 0, len(joined), new_sites=tuple(new_sites))
 
 
@@ -160,7 +147,8 @@ def remove_references(
         ids: Ids, or their beginnings up to a slash; empty for all.
         site: A site's key; None for all.
         out: The folder for the changed bundle; None to replace the bundle itself.
-        progress: Called with the stage ``index`` if there are many references.
+        progress: Called with the stages ``offsets``, if there are new sites, and ``index``, if there are many
+            references.
 
     Raises:
         BundleError: If the bundle cannot be used or may not be changed, or if no reference would be left.
@@ -189,17 +177,7 @@ def remove_references(
     sites = SiteList(site for n, site in enumerate(original.sites) if n not in gone)
     numbers = np.array([sites.numbers.get(key, -1) for key in original.sites.keys])
     left = replace(left, sites=numbers[left.sites], n_sites=len(sites))
-    corrections = fit_score_corrections(replace(original, references=left, sites=sites))
-    replace_references(
-        original,
-        left,
-        added=0,
-        removed=n_removed,
-        sites=sites,
-        score_corrections=corrections,
-        out=folder,
-        progress=progress,
-    )
+    _write_references(original, left, sites, 0, n_removed, folder, progress)
     return ReferenceChange(
         folder,
         0,
@@ -207,6 +185,31 @@ def remove_references(
         len(left),
         emptied=tuple(original.sites.keys[n] for n in emptied if n not in gone),
         gone_sites=tuple(original.sites.keys[n] for n in gone),
+    )
+
+
+def _write_references(
+    original: Bundle,
+    references: References,
+    sites: SiteList,
+    added: int,
+    removed: int,
+    folder: Path,
+    progress: Progress,
+    pictures: Mapping[str, ReferencePicture] | None = None,
+) -> None:
+    """Write a bundle with other references, and with corrections of its new sites that fit them."""
+    corrections = fit_score_corrections(replace(original, references=references, sites=sites), progress)
+    replace_references(
+        original,
+        references,
+        added=added,
+        removed=removed,
+        sites=sites,
+        score_corrections=corrections,
+        pictures=pictures,
+        out=folder,
+        progress=progress,
     )
 
 
@@ -285,52 +288,6 @@ def join_references(old: References, new: References) -> References:
     """
     _check_ids(old.ids, new.ids)
     return join_rows([old, new])
-
-
-def wants_pictures(cohort: Path, slices: Slices, of_patients: bool) -> bool:
-    """Whether the examples of a cohort get pictures as references (see `situs.bundle.pictures`).
-
-    Those of rendered scans, which show no patient, get pictures if their views allow it. Those of patients'
-    scans get them only if asked for.
-
-    Args:
-        cohort: The folder.
-        slices: Its examples.
-        of_patients: Whether pictures of patients' scans were asked for.
-
-    Raises:
-        InputError: If they were, and the views do not show what a picture is made of.
-        ManifestError: If an id comes twice, so that a picture could be of the wrong example.
-    """
-    drawable = can_draw(slices.spec)
-    if of_patients and not drawable:
-        raise InputError("pictures: the views of this recipe do not show the outline; leave --pictures out")
-    if not drawable or not (of_patients or describe_cohort(cohort, slices.patient.tolist())):
-        return False
-    check_ids(slices.id)
-    return True
-
-
-def draw_pictures(
-    cohort: Path, slices: Slices, examples: NDArray[np.integer] | None = None
-) -> dict[str, ReferencePicture]:
-    """The pictures of examples of a cohort; ask `wants_pictures` first.
-
-    Args:
-        cohort: The folder.
-        slices: Its examples.
-        examples: (n,) indices of those to draw; None for all.
-
-    Returns:
-        Picture by the example's id.
-    """
-    rendered = bool(describe_cohort(cohort, slices.patient.tolist()))
-    return {
-        str(slices.id[n]): ReferencePicture(
-            encode_picture(draw_picture(slices.global_view[n], slices.spec)), rendered
-        )
-        for n in (range(len(slices)) if examples is None else examples)
-    }
 
 
 def _extended(sites: SiteList, slices: Slices, new_sites: Sequence[str]) -> SiteList:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from situs.bundle.folder import check_replaceable
 from situs.cohort.manifest import describe_cohort, read_cohort_sites
-from situs.cohort.references import draw_pictures, wants_pictures
+from situs.cohort.reference_pictures import draw_pictures, wants_pictures
 from situs.cohort.sampling import check_sites, choose_evenly, split_patients
 from situs.cohort.slices import Batch, open_slices
 from situs.learn.augment import augment
