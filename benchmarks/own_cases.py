@@ -115,13 +115,19 @@ def measure(task: Task) -> None:
         {k: v for k, v in result["rois"]["sites"].items() if (k in known) is there and v["support"]}
         for there in (False, True)
     )
+
+    def mean(sites: dict[str, Any], measure: str) -> float:
+        return sum(v[measure] for v in sites.values()) / max(1, len(sites))
+
     row = {
         "way": task.way,
         "cases": task.cases,
         "regions": n,
         "macro_f1": result["rois"]["macro"]["f1"],
-        "new_sites_f1": sum(v["f1"] for v in own.values()) / max(1, len(own)),
-        "known_sites_f1": sum(v["f1"] for v in others.values()) / max(1, len(others)),
+        "new_sites_f1": mean(own, "f1"),
+        "new_sites_recall": mean(own, "recall"),
+        "new_sites_precision": mean(own, "precision"),
+        "known_sites_f1": mean(others, "f1"),
         "cpu_min": timer.cpu_s / 60,
         "peak_mb": peak_mb,
         "task": {k: str(v) for k, v in asdict(task).items()},
@@ -158,10 +164,12 @@ def write_subset(cohort: Path, n: int, out: Path) -> int:
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:
-    """A row for each way and number of cases; F1 over regions."""
-    table = [["cases a site", "way", "macro F1", "new sites", "known sites", "CPU min", "peak MB"]]
+    """A row for each way and number of cases; over regions."""
+    head = ["macro F1", "new sites", "recall", "precision", "known sites"]
+    keys = ("macro_f1", "new_sites_f1", "new_sites_recall", "new_sites_precision", "known_sites_f1")
+    table = [["cases a site", "way", *head, "CPU min", "peak MB"]]
     for row in rows:
-        f1 = (f"{row[k]:.3f}" for k in ("macro_f1", "new_sites_f1", "known_sites_f1"))
+        f1 = (f"{row[key]:.3f}" for key in keys)
         table.append([str(row["cases"]), row["way"], *f1, f"{row['cpu_min']:.1f}", f"{row['peak_mb']:.0f}"])
     return text_table(table)
 

@@ -19,7 +19,7 @@ from phantoms.small_bundle import small_bundle
 import situs
 from situs.batch import label_batch
 from situs.batch.parts import read_part
-from situs.errors import InputError
+from situs.errors import InputError, OutputError
 
 ROWS = 24
 TESTS = Path(__file__).parents[1]
@@ -140,6 +140,27 @@ def test_a_lost_scheduler_ends_the_run_and_the_same_command_goes_on(folder, whol
     with pytest.raises(InputError, match="was lost: the same command goes on"):
         run(folder, out, scheduler=dask.address, progress=progress)
     assert run(folder, out) == whole[1]
+    assert content(out) == whole[0]
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_write_ends_the_run_and_the_same_command_goes_on(folder, whole, tmp_path, dask):
+    dask.start_worker("worker1")
+    dask.wait_for(1)
+    out = tmp_path / "out"
+    parts, away = out / "parts", tmp_path / "away"
+
+    def progress(stage, done, total, text=""):
+        if done == ROWS // 4 and not away.exists():
+            parts.rename(away)
+            parts.write_text("in the way")
+
+    with pytest.raises(OutputError, match="cannot be written") as error:
+        run(folder, out, scheduler=dask.address, progress=progress)
+    assert "\n" not in str(error.value)
+    parts.unlink()
+    away.rename(parts)
+    assert run(folder, out, scheduler=dask.address) == whole[1]
     assert content(out) == whole[0]
 
 

@@ -1,7 +1,10 @@
 """From a cohort to slices: which ones, what lies under them, and a cache that can be stopped."""
 
+import math
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import joblib
 import nibabel as nib
@@ -13,7 +16,7 @@ from situs.anatomy import SITE_INDEX
 from situs.cohort import examples as extract
 from situs.cohort.examples import LATERAL_UNKNOWN
 from situs.cohort.manifest import read_manifest
-from situs.cohort.slices import open_slices
+from situs.cohort.slices import Slices, open_slices
 from situs.errors import ManifestError
 from situs.views import ViewSpec
 
@@ -164,3 +167,34 @@ def test_value_that_is_not_in_the_mask(tmp_path):
     write_manifest(tmp_path, [row])
     with pytest.raises(ManifestError, match=r"no value 9 on its scan; its values are \[1, 2, 3, 4\]"):
         open_slices(tmp_path, SPEC)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_memory_does_not_grow_with_the_examples_that_were_read(tmp_path):
+    """The mapped files of a cohort may be larger than a computer's memory."""
+    n, shape = 2000, (3, 112, 112)
+    (tmp_path / "view").touch()
+    os.truncate(tmp_path / "view", n * math.prod(shape))
+    views = np.memmap(tmp_path / "view", np.uint8, "r", shape=(n, *shape))
+    text = np.full(n, "x")
+    slices = Slices(
+        global_view=views,
+        local_view=views,
+        site=np.zeros(n, dtype=np.int64),
+        patient=text,
+        scan=text,
+        row=np.arange(n),
+        k=np.arange(n),
+        id=text,
+        spec=ViewSpec(),
+    )
+    before = mapped_mb()
+    for part in np.split(np.arange(n), 20):
+        assert slices.batch(part).global_view.shape == (100, *shape)
+    assert mapped_mb() - before < 0.3 * views.nbytes / 1e6
+
+
+def mapped_mb():
+    """The bytes of files that are in this process's memory, in MB."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["RssFile"].split()[0]) / 1e3

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -115,7 +116,9 @@ class Slices(Batch):
     def batch(self, indices: NDArray[np.integer]) -> Batch:
         """A copy in memory of the examples `indices` (n,)."""
         whole = Batch(**{field.name: getattr(self, field.name) for field in fields(Batch)})
-        return take_rows(whole, indices)
+        copy = take_rows(whole, indices)
+        _release(whole)
+        return copy
 
 
 def open_slices(
@@ -228,6 +231,18 @@ def _open_cache(folder: Path, rows: list[Row], sites: SiteList, how: Extraction)
         sites=sites,
         **arrays,
     )
+
+
+def _release(batch: Batch) -> None:
+    """Give back the memory of mapped files, or a training's grows to the size of its cohort.
+
+    The system keeps the bytes as long as it has room for them.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        for field in fields(Batch):
+            mapped = getattr(getattr(batch, field.name), "base", None)
+            if isinstance(mapped, mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _shape(name: str, spec: ViewSpec) -> tuple[int, ...]:
