@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from situs.anatomy import SITES
 from situs.bundle import BASENET_FILE, RELATION_FILE, read_bundle
 from situs.bundle.write import ExportedNetworks, write_bundle
 from situs.errors import BundleError
-from situs.runtime import Runtime
+from situs.runtime import Runtime, _stop_when_due
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +111,19 @@ def test_the_engine_is_told_to_send_nothing_to_its_maker(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("1\n", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_time_in_which_the_process_did_not_compute_does_not_count(monkeypatch):
+    """It may be suspended, or wait for a core."""
+    spent = iter([0.0, 0.01, 0.02, 0.02, 0.2])  # CPU time at the beginning and at each look
+    monkeypatch.setattr("situs.runtime._MOST_CPU_S", 0.1)
+    monkeypatch.setattr("situs.runtime.time.process_time", lambda: next(spent))
+    options = SimpleNamespace(terminate=False)
+    _stop_when_due(options, threading.Event())
+    assert options.terminate and next(spent, None) is None
+    done = threading.Event()
+    done.set()
+    monkeypatch.setattr("situs.runtime.time.process_time", lambda: 0.0)
+    options = SimpleNamespace(terminate=False)
+    _stop_when_due(options, done)
+    assert not options.terminate
