@@ -38,8 +38,8 @@ _MOST_CORRECTION = 40
 # The engine's own messages are not for users: its errors are raised as well.
 _SILENT = 4
 _OF_TRAINED_SITES = {"site_probability", "shares"}
-# A batch takes a tenth of a second; a network that takes much longer was not made by situs. CPU time counts: a
-# process may be suspended, or wait for a core.
+# A batch takes a tenth of a second; a network that takes much longer was not made by situs. CPU time counts:
+# a process may be suspended, or wait for a core.
 _MOST_CPU_S = 10.0
 
 

@@ -32,6 +32,7 @@ def test_readme_names_what_was_run(readme, tmp_path):
     assert "Highest macro F1 on the balanced cohort: BaseNet+RN+NN, 1.000;" in text
     assert "| BaseNet+RN+NN | .590 | 1.000 | 1.000 | 1.000 |" in text
     assert "BaseNet saw 24 examples" in text
+    assert "| features | 1.50 |\n| fc | 0.25 |" in text
     assert "Nothing to train on, so always missed: parietal region." in text
 
 

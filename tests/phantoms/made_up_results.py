@@ -21,6 +21,7 @@ SETTINGS = {
     "device": "cpu",
     "seeds": 2,
     "samples": 1.0,
+    "hours": {"features": 1.5, "fc": 0.25},
     "basenet_examples": 24,
     "cohorts": {"train_cohort": None, "train_heads": ["c.nii.gz"], "test_heads": ["a.nii.gz", "b.nii.gz"]},
 }

@@ -39,6 +39,7 @@ from situs.learn.given import read_given
 from situs.learn.nets import BaseNet
 from situs.learn.recipe import Recipe
 from situs.paper.baselines import BASELINES
+from situs.paper.clock import StageClock
 from situs.paper.cohorts import PAPER_SIZE, TESTS, ExperimentSize, SliceSubset, open_subsets, split_heads
 from situs.paper.output import write_results
 from situs.paper.results import METHODS, Results
@@ -121,12 +122,14 @@ def reproduce(
         subsets = open_subsets(work, (train_heads, test_heads), recipe, size, jobs, progress, own)
         # Of the paper's scans the Relation Networks see every slice, as in the paper.
         related = subsets["train"] if own is None else subsets["train"].subsample(recipe.n_targets)
-        run = _Run(work, recipe, size, subsets, related, machine, given, progress)
+        clock = StageClock(work / recipe.name / "times.json")
+        run = _Run(work, recipe, size, subsets, related, machine, given, clock, progress)
         for seed in range(seeds):
             run.make_stages(seed)
 
         progress("tables", 0, 1, "counting and drawing")
         settings = {**training, "seeds": seeds, "cohorts": cohorts, "samples": size.samples}
+        settings["hours"] = clock.hours()
         settings["basenet_examples"] = count_examples(recipe, subsets["train"].slices)
         write_results(out, run.collect(seeds), settings)
         progress("tables", 1, 1, "done")
@@ -145,6 +148,7 @@ class _Run:
         related: Those slices of ``train`` that the Relation Networks see.
         machine: What computes.
         given: The weights to start from, see `situs.learn.given.read_given`.
+        clock: Counts the time of every stage.
         progress: Is told of every stage.
     """
 
@@ -155,6 +159,7 @@ class _Run:
     related: SliceSubset
     machine: Machine
     given: Mapping[str, GivenWeights]
+    clock: StageClock
     progress: Progress
 
     def make_stages(self, seed: int) -> None:
@@ -162,9 +167,7 @@ class _Run:
         folder = seed_folder(self.work, self.recipe, seed)
         train = self.subsets["train"]
         features = self.work / self.recipe.name / "features"  # of all seeds
-
-        def report(stage: str, done: int, total: int, message: str = "", /) -> None:
-            self.progress(f"seed {seed}, {stage}", done, total, message)
+        report = self.clock.of_seed(seed, self.progress)
 
         learn = partial(
             train_basenet,

@@ -83,6 +83,12 @@ def _readme(results: Results, settings: dict[str, Any]) -> str:
         " logit.",
         "",
         _early_table(results),
+        markdown_table(
+            ["stage", "CPU hours"],
+            [[stage, f"{hours:.2f}"] for stage, hours in settings["hours"].items()],
+        ),
+        "CPU hours: of one seed, the mean of the seeds; those of `features` are of all seeds together.",
+        "",
         markdown_table(["file", "what"], list(_FILES.items())),
         "How to run it: `docs/reproduce.md` of situs.",
     ]
