@@ -1,5 +1,7 @@
 """Batches of a small head: failures are rows, a batch goes on, and processes do not change its tables."""
 
+from itertools import count
+
 import nibabel as nib
 import pytest
 from kill.commands import content
@@ -70,6 +72,16 @@ def test_a_stopped_batch_goes_on_and_ends_alike(folder, whole, tmp_path):
     summary = run(folder, tmp_path / "out", json=True, progress=lambda *report: reports.append(report[:3]))
     assert reports == [("scans", done, 6) for done in range(2, 7)]
     assert (content(tmp_path / "out"), summary) == whole
+
+
+@pytest.mark.slow
+def test_a_clock_that_goes_backwards_changes_nothing(folder, whole, tmp_path, monkeypatch):
+    clock = count(2_000_000_000, -3600)
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    monkeypatch.setattr("time.time_ns", lambda: next(clock) * 10**9)
+    assert run(folder, tmp_path / "out", json=True) == whole[1]
+    assert run(folder, tmp_path / "out", json=True) == whole[1]
+    assert content(tmp_path / "out") == whole[0]
 
 
 @pytest.mark.slow
