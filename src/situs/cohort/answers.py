@@ -72,7 +72,8 @@ def answer_slices(
     parts: list[Answers] = []
     for a in range(0, len(chosen), _BATCH):
         which = chosen[a : a + _BATCH]
-        views = slices.global_view[which], slices.local_view[which]  # copies
+        batch = slices.batch(which)
+        views = batch.global_view, batch.local_view
         for view in views if alone else ():
             for where in OTHER_SLICES:
                 view[:, bundle.spec.channels_of(where)] = 0

@@ -287,9 +287,7 @@ def _share_error(
     channel = slices.spec.roi_channel
     if roi_answers.shares is None or slices.local_sites is None or channel is None:
         return None, 0
-    of_cohort, in_any = _exact_shares(
-        slices.local_view[:, channel], slices.local_sites, chosen, len(slices.sites)
-    )
+    of_cohort, in_any = _exact_shares(slices, chosen, channel)
     shares = np.zeros((len(chosen), roi_answers.shares.shape[1]))
     known = np.flatnonzero(numbers[: len(slices.sites)] >= 0)
     shares[:, numbers[known]] = of_cohort[:, known]
@@ -300,24 +298,26 @@ def _share_error(
 
 
 def _exact_shares(
-    regions: NDArray[np.uint8], sites: NDArray[np.uint8], chosen: NDArray[np.intp], n_sites: int
+    slices: Slices, chosen: NDArray[np.intp], roi_channel: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The share of each region in each site, from the site maps over the local views.
 
     Args:
-        regions: (m, size, size) the regions in the local views of m slices.
-        sites: (m, size / 2, size / 2) the site maps over them, see `situs.cohort.slices.Batch`.
-        chosen: (n,) indices of the slices.
-        n_sites: How many sites the cohort has.
+        slices: The cohort's slices, with site maps.
+        chosen: (n,) indices of slices.
+        roi_channel: The channel of the views that shows the region.
 
     Returns:
-        Shares (n, n_sites) by the cohort's numbers of the sites, and how much of each region lies in any site
+        Shares (n, sites) by the cohort's numbers of the sites, and how much of each region lies in any site
         (n,), in 1/255 pixels of the site map.
     """
-    shares, in_any = np.zeros((len(chosen), n_sites)), np.zeros(len(chosen))
+    shares, in_any = np.zeros((len(chosen), len(slices.sites))), np.zeros(len(chosen))
     for row, n in enumerate(chosen.tolist()):
-        half = regions[n].reshape(regions.shape[1] // 2, 2, -1, 2).mean(axis=(1, 3))
-        counts = np.bincount(sites[n].ravel(), half.ravel(), minlength=256)[1 : n_sites + 1]
+        batch = slices.batch(np.array([n]))
+        assert batch.local_sites is not None
+        region, sites = batch.local_view[0, roi_channel], batch.local_sites[0]
+        half = region.reshape(len(sites), 2, -1, 2).mean(axis=(1, 3))
+        counts = np.bincount(sites.ravel(), half.ravel(), minlength=256)[1 : shares.shape[1] + 1]
         in_any[row] = counts.sum()
         shares[row] = counts / max(in_any[row], 1e-9)
     return shares, in_any

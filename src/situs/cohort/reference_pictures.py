@@ -54,9 +54,8 @@ def draw_pictures(
         Picture by the example's id.
     """
     rendered = bool(describe_cohort(cohort, slices.patient.tolist()))
-    return {
-        str(slices.id[n]): ReferencePicture(
-            encode_picture(draw_picture(slices.global_view[n], slices.spec)), rendered
-        )
-        for n in (range(len(slices)) if examples is None else examples)
-    }
+    drawn = {}
+    for n in range(len(slices)) if examples is None else examples:
+        (view,) = slices.batch(np.array([n])).global_view
+        drawn[str(slices.id[n])] = ReferencePicture(encode_picture(draw_picture(view, slices.spec)), rendered)
+    return drawn

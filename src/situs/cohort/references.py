@@ -272,9 +272,8 @@ def embed_slices(bundle: Bundle, slices: Slices, sites: SiteList, progress: Prog
     runtime = Runtime(bundle)
     parts = []
     for a in range(0, len(slices), _BATCH):
-        part = slice(a, a + _BATCH)
-        views = np.asarray(slices.global_view[part]), np.asarray(slices.local_view[part])
-        parts.append(runtime.embed(*views).embedding.astype(np.float16))
+        batch = slices.batch(np.arange(a, min(a + _BATCH, len(slices))))
+        parts.append(runtime.embed(batch.global_view, batch.local_view).embedding.astype(np.float16))
         progress("slices", min(a + _BATCH, len(slices)), len(slices))
     numbers = slices.numbers_in(sites)[slices.site]
     return References(np.concatenate(parts), numbers, slices.id, slices.patient, len(sites))
