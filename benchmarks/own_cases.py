@@ -164,13 +164,14 @@ def write_subset(cohort: Path, n: int, out: Path) -> int:
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:
-    """A row for each way and number of cases; over regions."""
+    """A row for each way and number of cases: mean scores over the sites, of regions, and cost."""
     head = ["macro F1", "new sites", "recall", "precision", "known sites"]
     keys = ("macro_f1", "new_sites_f1", "new_sites_recall", "new_sites_precision", "known_sites_f1")
     table = [["cases a site", "way", *head, "CPU min", "peak MB"]]
     for row in rows:
-        f1 = (f"{row[key]:.3f}" for key in keys)
-        table.append([str(row["cases"]), row["way"], *f1, f"{row['cpu_min']:.1f}", f"{row['peak_mb']:.0f}"])
+        scores = (f"{row[key]:.3f}" for key in keys)
+        cost = f"{row['cpu_min']:.1f}", f"{row['peak_mb']:.0f}"
+        table.append([str(row["cases"]), row["way"], *scores, *cost])
     return text_table(table)
 
 

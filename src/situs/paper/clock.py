@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from situs.errors import OutputError
-from situs.files import replacing
+from situs.files import write_file
 from situs.progress import Progress
 
 __all__ = ["StageClock"]
@@ -18,7 +18,7 @@ _SECONDS_A_SAVE = 30
 
 
 class StageClock:
-    """Counts the CPU time and the steps of every stage by its progress, and keeps them in a file.
+    """Counts the CPU time of this process and the steps of every stage by its progress; keeps them in a file.
 
     The time between two reports of a stage belongs to the steps between them. What a kill takes away is lost
     with its steps, so the time of a step stays right.
@@ -42,7 +42,10 @@ class StageClock:
         self._looked, self._saved = time.process_time(), time.monotonic()
 
     def of_seed(self, seed: int, progress: Progress) -> Progress:
-        """Progress of one seed that is counted, and passed on with the seed's number."""
+        """Progress of one seed that is counted, and passed on with the seed's number.
+
+        Its calls raise OutputError if the file cannot be written.
+        """
 
         def report(stage: str, done: int, total: int, message: str = "", /) -> None:
             self._count((seed, stage, total), done)
@@ -65,8 +68,7 @@ class StageClock:
             {"seed": seed, "stage": stage, "total": total, "cpu_s": round(cpu_s, 2), "steps": steps}
             for (seed, stage, total), (cpu_s, steps) in self._parts.items()
         ]
-        with replacing(self._path) as temporary:
-            temporary.write_text(json.dumps(parts, indent=1), encoding="utf-8")
+        write_file(self._path, json.dumps(parts, indent=1).encode())
 
     def hours(self) -> dict[str, float]:
         """The CPU hours of each stage, the mean of the seeds that went through it."""
