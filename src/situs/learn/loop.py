@@ -182,7 +182,7 @@ def make_optimizer(
     """SGD, or AdamW if the momentum is None; for the arguments see `LoopSettings`."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     if momentum is not None:
-        return torch.optim.SGD(parameters, learning_rate, momentum, weight_decay=weight_decay)
+        return torch.optim.SGD(parameters, learning_rate, momentum, weight_decay=weight_decay, fused=True)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
