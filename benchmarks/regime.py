@@ -12,9 +12,11 @@ and at least 40,000 examples, a Relation Network 15 passes and at least 20,000. 
 
     python benchmarks/regime.py HEADS --work WORK --weights FILE --results DIR --out DIR
         [--strength NAME=DIR ...] [--seeds 3]
+    python benchmarks/regime.py --results DIR --out DIR [--strength NAME=DIR ...]
 
 Writes ``regime.csv`` and ``regime.svg`` to the folder ``--out`` and prints the table. Every finished training
-is kept in the folder WORK.regime: the same command resumes a stopped run.
+is kept in the folder WORK.regime: the same command resumes a stopped run. Without HEADS nothing is trained:
+what was trained for axes 1 and 2 is read from ``regime.csv``.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ ALL_METHODS = (*METHODS, *BASELINES)
 FROZEN = replace(PAPER, frozen=True)
 MIX = 600  # slices of a training mix: of the rarest site there are 41
 LEAST_BASENET, LEAST_RELATION = 40_000, 20_000  # examples that are seen of small sets
+TABLE = "regime.csv"
 SLICES, SKEW, STRENGTH = "slices per site", "skew of 600 slices", "embedding"
 # What is drawn of each test: the mean that the paper has, and the one in which every site counts alike.
 MEASURES = {"balanced": ("macro", macro_f1), "test": ("weighted", weighted_f1)}
@@ -280,13 +283,19 @@ def result_rows(axis: str, value: str, folder: Path) -> list[list[Any]]:
 
 def main(args: list[str] | None = None) -> int:
     options = _parse(args)
+    whole = result_rows(SLICES, "all", options.results)
+    strengths = [text.partition("=")[::2] for text in options.strength]
+    others = [row for name, folder in strengths for row in result_rows(STRENGTH, name, Path(folder))]
+    trained = read_trained(options.out) if options.heads is None else train_all(options)
+    write_tables(options.out, [*whole, *trained, *others])
+    return 0
+
+
+def train_all(options: argparse.Namespace) -> list[list[Any]]:
+    """Train and test on every set of axes 1 and 2; rows of ``regime.csv``."""
     torch.set_num_threads(options.threads)
     recipe, progress = FROZEN, frame.ProgressLine()
     given = read_given(recipe, (), options.weights)
-    strengths = [text.partition("=")[::2] for text in options.strength]
-    whole = result_rows(SLICES, "all", options.results)
-    others = [row for name, folder in strengths for row in result_rows(STRENGTH, name, Path(folder))]
-
     heads = split_heads(find_heads(options.heads), PAPER_SIZE.test_fraction)
     subsets = open_subsets(options.work, heads, recipe, PAPER_SIZE, 1, progress)
 
@@ -308,7 +317,7 @@ def main(args: list[str] | None = None) -> int:
     settings = make_settings(np.bincount(pools["train"].site, minlength=len(SITES)))
     work = options.work.with_name(f"{options.work.resolve().name}.regime")
     claim_folder(work, "settings.json", {"recipe": recipe.to_dict(), "weights": given["weights"].sha256})
-    rows = list(whole)
+    rows = []
     names = [f"{method}/{name}_logits" for method in ALL_METHODS for name in TESTS]
     for setting in settings:
         stages = []
@@ -319,16 +328,24 @@ def main(args: list[str] | None = None) -> int:
             stages.append(read_stage(path, *names))
         logits = {name.removesuffix("_logits"): [stage[name] for stage in stages] for name in names}
         rows += score_rows(setting, logits, pools)
-    rows += others
-    write_tables(options.out, rows)
-    return 0
+    return rows
+
+
+def read_trained(out: Path) -> list[list[Any]]:
+    """The rows of ``regime.csv`` that `train_all` gave."""
+    path = out / TABLE
+    frame.need_file("out", path, "the table of an earlier run with HEADS")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    trained = [row for row in rows if row[0] != STRENGTH and row[:2] != [SLICES, "all"]]
+    return [[*row[:5], *map(float, row[5:])] for row in trained]
 
 
 def write_tables(out: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Write ``regime.csv`` and ``regime.svg``; print the table."""
     head = ["axis", "value", "cohort", "mean of F1", "method", "f1", "low", "high"]
     flat = [[*row[:5], *(f"{x:.4f}" for x in row[5:])] for row in rows]
-    write_file(out / "regime.csv", csv_text(head, flat).encode())
+    write_file(out / TABLE, csv_text(head, flat).encode())
     write_file(out / "regime.svg", draw_regime(rows, ALL_METHODS).encode())
     table = [["axis", "value", "test", *ALL_METHODS]]
     for axis, value, name in dict.fromkeys(tuple(row[:3]) for row in rows):
@@ -339,9 +356,9 @@ def write_tables(out: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 def _parse(args: list[str] | None) -> argparse.Namespace:
     parser = frame.Parser(__doc__)
-    parser.add_argument("heads", type=Path, help="the label maps of the run")
-    parser.add_argument("--work", type=Path, required=True, help="the run's work folder")
-    parser.add_argument("--weights", type=Path, required=True, help="the run's weights of VGG16")
+    parser.add_argument("heads", type=Path, nargs="?", help="the label maps of the run")
+    parser.add_argument("--work", type=Path, help="the run's work folder")
+    parser.add_argument("--weights", type=Path, help="the run's weights of VGG16")
     parser.add_argument("--results", type=Path, required=True, help="the run's results")
     parser.add_argument("--out", type=Path, required=True, help="the folder for regime.csv and regime.svg")
     parser.add_argument(
@@ -349,7 +366,10 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=frame.positive, default=3, help="trainings of a set (default: 3)")
     parser.add_argument("--threads", type=frame.positive, default=1, help="threads of torch (default: 1)")
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    if options.heads is not None and (options.work is None or options.weights is None):
+        parser.error("HEADS needs --work and --weights")
+    return options
 
 
 if __name__ == "__main__":

@@ -113,3 +113,29 @@ def test_results_of_whole_runs_are_read_and_drawn(tmp_path):
     (tmp_path / "methods.csv").write_text("cohort,method,f1,mean,spread,low,high\n")
     with pytest.raises(InputError, match="has no macro F1 of 'BaseNet'"):
         regime.result_rows("embedding", "compact", tmp_path)
+
+
+def test_whole_runs_are_drawn_beside_what_was_trained_before(tmp_path, capsys):
+    results = str(REPO / "docs/results")
+    args = ["--results", results, "--out", str(tmp_path), "--strength", f"compact={results}"]
+    with pytest.raises(InputError, match=r"regime\.csv"):
+        regime.main(args)
+    names = {"balanced": "macro", "test": "weighted"}
+    trained = [
+        [regime.SLICES, "5 %", test, mean, method, 0.5, 0.25, 0.75]
+        for test, mean in names.items()
+        for method in regime.ALL_METHODS
+    ]
+    old = [[regime.STRENGTH, "of an earlier run", *row[2:]] for row in trained]
+    regime.write_tables(tmp_path, [*trained, *old])
+    regime.main(args)
+    text = (tmp_path / "regime.csv").read_text()
+    n = len(trained)
+    assert text.count(f"{regime.SLICES},5 %,") == text.count(f"{regime.STRENGTH},compact,") == n
+    assert text.count(f"{regime.SLICES},all,") == n and "earlier" not in text
+    capsys.readouterr()
+    regime.main(args)
+    assert (tmp_path / "regime.csv").read_text() == text
+    with pytest.raises(SystemExit):
+        regime.main(["heads", *args])
+    assert "--work and --weights" in capsys.readouterr().err
