@@ -47,7 +47,7 @@ from situs.files import claim_folder, write_file
 from situs.learn import features as kept_features
 from situs.learn import relations
 from situs.learn.basenet import new_basenet
-from situs.learn.devices import CPU, Machine
+from situs.learn.devices import Machine, open_machine
 from situs.learn.features import Features, embed_features, keep_features, train_on_features
 from situs.learn.given import read_given
 from situs.learn.loop import LoopSettings
@@ -294,7 +294,7 @@ def main(args: list[str] | None = None) -> int:
 def train_all(options: argparse.Namespace) -> list[list[Any]]:
     """Train and test on every set of axes 1 and 2; rows of ``regime.csv``."""
     torch.set_num_threads(options.threads)
-    recipe, progress = FROZEN, frame.ProgressLine()
+    recipe, progress, machine = FROZEN, frame.ProgressLine(), open_machine("cpu")
     given = read_given(recipe, (), options.weights)
     heads = split_heads(find_heads(options.heads), PAPER_SIZE.test_fraction)
     subsets = open_subsets(options.work, heads, recipe, PAPER_SIZE, 1, progress)
@@ -310,7 +310,7 @@ def train_all(options: argparse.Namespace) -> list[list[Any]]:
     def open_pool(subset: SliceSubset) -> Pool:
         folder = options.work / recipe.name / "features"
         training = subset is subsets["train"]
-        features = keep_features(start(0), subset.slices, subset.chosen, folder, CPU, progress, training)
+        features = keep_features(start(0), subset.slices, subset.chosen, folder, machine, progress, training)
         return Pool(features, subset.site, subset.patient, subset.id)
 
     pools = {name: open_pool(subset) for name, subset in subsets.items()}
@@ -323,7 +323,7 @@ def train_all(options: argparse.Namespace) -> list[list[Any]]:
         stages = []
         for seed in range(options.seeds):
             path = work / f"{slug(setting)}_seed{seed}.npz"
-            make = partial(train_and_test, setting, pools, start, recipe, seed, work, CPU, progress)
+            make = partial(train_and_test, setting, pools, start, recipe, seed, work, machine, progress)
             make_stage(path, make)
             stages.append(read_stage(path, *names))
         logits = {name.removesuffix("_logits"): [stage[name] for stage in stages] for name in names}
