@@ -14,7 +14,8 @@ and at least 40,000 examples, a Relation Network 15 passes and at least 20,000. 
         [--strength NAME=DIR ...] [--seeds 3]
     python benchmarks/regime.py --results DIR --out DIR [--strength NAME=DIR ...]
 
-Writes ``regime.csv`` and ``regime.svg`` to the folder ``--out`` and prints the table. Every finished training
+Writes ``regime.csv`` and ``regime.svg`` to the folder ``--out`` and prints the table; for axes 1 and 2 also
+``regime_claims.csv``, every method against BaseNet, paired by head and seed. Every finished training
 is kept in the folder WORK.regime: the same command resumes a stopped run. Without HEADS nothing is trained:
 what was trained for axes 1 and 2 is read from ``regime.csv``.
 """
@@ -41,7 +42,7 @@ from variants import patched, unbalanced_indices
 
 from situs.anatomy import SITES
 from situs.cohort.sampling import choose_evenly
-from situs.cohort.scores import bootstrap, count_confusions, macro_f1, weighted_f1
+from situs.cohort.scores import Counts, bootstrap, count_confusions, macro_f1, weighted_f1
 from situs.errors import InputError
 from situs.files import claim_folder, write_file
 from situs.learn import features as kept_features
@@ -57,6 +58,7 @@ from situs.learn.relations import train_relations
 from situs.neighbors import References
 from situs.paper import baselines
 from situs.paper.baselines import BASELINES, fit_baselines
+from situs.paper.claims import compare
 from situs.paper.cohorts import PAPER_SIZE, TESTS, SliceSubset, open_subsets, split_heads
 from situs.paper.results import METHODS, predict_sites
 from situs.paper.stages import RELATIONS, Arrays, make_stage, read_stage
@@ -68,7 +70,9 @@ ALL_METHODS = (*METHODS, *BASELINES)
 FROZEN = replace(PAPER, frozen=True)
 MIX = 600  # slices of a training mix: of the rarest site there are 41
 LEAST_BASENET, LEAST_RELATION = 40_000, 20_000  # examples that are seen of small sets
-TABLE = "regime.csv"
+TABLE, CLAIMS = "regime.csv", "regime_claims.csv"
+CLAIMS_HEAD = ["axis", "value", "cohort", "mean of F1", "method against BaseNet", "difference", "low", "high"]
+CLAIMS_HEAD += ["p", "pairs ahead"]
 SLICES, SKEW, STRENGTH = "slices per site", "skew of 600 slices", "embedding"
 # What is drawn of each test: the mean that the paper has, and the one in which every site counts alike.
 MEASURES = {"balanced": ("macro", macro_f1), "test": ("weighted", weighted_f1)}
@@ -244,19 +248,36 @@ def slug(setting: Setting) -> str:
     return "".join(c if c.isalnum() else "_" for c in f"{setting.axis} {setting.value}")
 
 
-def score_rows(
-    setting: Setting, logits: dict[str, list[NDArray[Any]]], pools: dict[str, Pool]
-) -> list[list[Any]]:
-    """Rows of ``regime.csv``, from the logits of every seed by ``METHOD/COHORT``."""
-    rows = []
+def count_all(logits: dict[str, list[NDArray[Any]]], pools: dict[str, Pool]) -> dict[str, Counts]:
+    """The confusion matrices of every ``METHOD/COHORT``, from the logits of every seed."""
+    counts = {}
     for key, of_seeds in logits.items():
+        pool = pools[key.rsplit("/", 1)[1]]
+        counts[key] = count_confusions(pool.site, [predict_sites(of) for of in of_seeds], pool.patient)
+    return counts
+
+
+def score_rows(setting: Setting, counts: dict[str, Counts]) -> list[list[Any]]:
+    """Rows of ``regime.csv``, from the counts of every ``METHOD/COHORT``."""
+    rows = []
+    for key, of in counts.items():
         method, name = key.rsplit("/", 1)
         measure_name, measure = MEASURES[name]
-        pool = pools[name]
-        counts = count_confusions(pool.site, [predict_sites(of) for of in of_seeds], pool.patient)
-        low, high = bootstrap(counts, measure)
-        mean = float(measure(counts.sum(axis=1)).mean())
+        low, high = bootstrap(of, measure)
+        mean = float(measure(of.sum(axis=1)).mean())
         rows.append([setting.axis, setting.value, name, measure_name, method, mean, float(low), float(high)])
+    return rows
+
+
+def gap_rows(setting: Setting, counts: dict[str, Counts]) -> list[list[Any]]:
+    """Rows of ``regime_claims.csv``: every method against BaseNet, paired by head and seed."""
+    rows = []
+    for name, (measure_name, measure) in MEASURES.items():
+        for method in ALL_METHODS[1:]:
+            gap = compare(counts[f"{method}/{name}"], counts[f"{ALL_METHODS[0]}/{name}"], measure)
+            numbers = [f"{x:.4f}" for x in (gap.difference, gap.low, gap.high, gap.p)]
+            ahead = f"{gap.better} of {gap.pairs}"
+            rows.append([setting.axis, setting.value, name, measure_name, method, *numbers, ahead])
     return rows
 
 
@@ -317,7 +338,7 @@ def train_all(options: argparse.Namespace) -> list[list[Any]]:
     settings = make_settings(np.bincount(pools["train"].site, minlength=len(SITES)))
     work = options.work.with_name(f"{options.work.resolve().name}.regime")
     claim_folder(work, "settings.json", {"recipe": recipe.to_dict(), "weights": given["weights"].sha256})
-    rows = []
+    rows, gaps = [], []
     names = [f"{method}/{name}_logits" for method in ALL_METHODS for name in TESTS]
     for setting in settings:
         stages = []
@@ -327,7 +348,10 @@ def train_all(options: argparse.Namespace) -> list[list[Any]]:
             make_stage(path, make)
             stages.append(read_stage(path, *names))
         logits = {name.removesuffix("_logits"): [stage[name] for stage in stages] for name in names}
-        rows += score_rows(setting, logits, pools)
+        counts = count_all(logits, pools)
+        rows += score_rows(setting, counts)
+        gaps += gap_rows(setting, counts)
+    write_file(options.out / CLAIMS, csv_text(CLAIMS_HEAD, gaps).encode())
     return rows
 
 

@@ -94,11 +94,14 @@ def test_every_method_learns_from_a_set(tmp_path, monkeypatch, balanced):
     for key, logits in arrays.items():
         assert logits.shape == (4 * M, M)
         assert (logits.argmax(axis=1) == pools["test"].site).mean() > 0.5, key
-    rows = regime.score_rows(
-        setting, {key.removesuffix("_logits"): [of, of] for key, of in arrays.items()}, pools
-    )
+    counts = regime.count_all({key.removesuffix("_logits"): [of, of] for key, of in arrays.items()}, pools)
+    rows = regime.score_rows(setting, counts)
     assert len(rows) == len(arrays)
     assert all(0.4 < row[5] <= 1 and row[6] <= row[7] for row in rows)
+    gaps = regime.gap_rows(setting, counts)
+    assert len(gaps) == 2 * (len(regime.ALL_METHODS) - 1) and all(row[9].endswith(" of 4") for row in gaps)
+    better = regime.gap_rows(setting, {**counts, "BaseNet/test": np.roll(counts["kNN/test"], 1, axis=-1)})
+    assert {row[9] for row in better if row[2] == "test" and row[4] == "kNN"} == {"4 of 4"}
 
 
 def test_results_of_whole_runs_are_read_and_drawn(tmp_path):
